@@ -1,0 +1,1 @@
+"""Kiln: from FunASR checkpoints to measured, gated, deployable graphs and engines."""

@@ -1,0 +1,1 @@
+"""What several stages share: params, layout, errors, files, statistics."""

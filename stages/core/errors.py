@@ -1,0 +1,86 @@
+"""A user's mistake ends in one clear message; a bug ends in a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+from collections.abc import Callable, Collection, Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+import psutil
+
+
+class UserError(Exception):
+    """What was being done, to what, what was found, what was wanted, and how to mend it."""
+
+
+def did_you_mean(found: str, known: Collection[str]) -> str:
+    """A hint that names the closest of `known`, or lists them all."""
+    close = get_close_matches(found, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(sorted(known)) or 'none'}"
+
+
+def key_from(argv: Sequence[str], stage: str, known: Collection[str]) -> str:
+    """The one argument of a stage, checked against the keys that params.yaml has for it.
+
+    Raises:
+        SystemExit: with status 2 for a wrong number of arguments.
+        UserError: the key is not in params.yaml.
+    """
+    if len(argv) != 1:
+        print(f"usage: python -m stages.{stage} KEY   (one of: {', '.join(known)})", file=sys.stderr)
+        raise SystemExit(2)
+    if argv[0] not in known:
+        raise UserError(f"{stage}: params.yaml has no {argv[0]!r}; {did_you_mean(argv[0], known)}")
+    return argv[0]
+
+
+def entrypoint(main: Callable[[Sequence[str]], None]) -> NoReturn:
+    """Run `main` on the command line's arguments and turn how it ends into an exit status.
+
+    0 success, 1 a user's mistake or a failed gate, 2 usage, 130 interrupted; a bug keeps its traceback.
+    """
+    _die_with_parent()
+    try:
+        main(sys.argv[1:])
+    except UserError as e:
+        sys.exit(f"error: {e}")
+    except OSError as e:
+        if e.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        sys.exit(f"error: no space left on the disk while writing {e.filename or 'an output'}; free some and run again")
+    except KeyboardInterrupt:
+        print("interrupted; `dvc repro` goes on from the last finished stage", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _die_with_parent() -> None:
+    """End this process when the `dvc` that started it is killed: DVC leaves its children running.
+
+    DVC starts a shell which starts the stage, so both are watched; a process started from an
+    interactive shell or a test is never `dvc`'s and is left alone.
+    """
+    above = psutil.Process().parents()[:2]
+    if not any("dvc" in part for process in above for part in _command_line(process)[:2]):
+        return
+
+    def watch() -> None:
+        while all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in above):
+            stopped.wait(0.5)
+        os._exit(1)
+
+    stopped = threading.Event()
+    threading.Thread(target=watch, daemon=True, name="die-with-parent").start()
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

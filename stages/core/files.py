@@ -1,0 +1,92 @@
+"""Files that are either whole or absent: written beside their place and renamed into it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from stages.core.errors import UserError
+
+
+@contextmanager
+def new_folder(place: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `place`, replacing what was there, if the block succeeds.
+
+    A folder that a killed run left behind under the temporary name is removed first.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for stale in place.parent.glob(f".{place.name}.*.tmp"):
+        shutil.rmtree(stale)
+    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+        if place.exists():
+            shutil.rmtree(place)
+        folder.replace(place)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(place: Path, text: str) -> None:
+    """Write `text` to `place` through a temporary file in the same folder."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as f:
+            f.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(place)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_json(place: Path, value: Any) -> None:
+    """Write `value` as indented JSON, refusing NaN: a reader in another language could not parse it."""
+    write_text(place, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(place: Path) -> Any:
+    """The parsed JSON of `place`.
+
+    Raises:
+        UserError: the file is missing or not JSON, naming the command that makes it.
+    """
+    try:
+        return json.loads(place.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise UserError(f"{place} is not there; `dvc repro` makes it") from e
+    except ValueError as e:
+        raise UserError(f"{place} is not JSON ({e}); remove it and run `dvc repro`") from e
+
+
+def sha256(path: Path) -> str:
+    """The hex SHA-256 of a file's bytes."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def check_sha256(path: Path, wanted: str, what: str) -> None:
+    """Raise UserError unless the file's digest is `wanted`."""
+    found = sha256(path)
+    if found != wanted:
+        raise UserError(f"{what}: found sha256 {found} ({path.stat().st_size} bytes), wanted {wanted}")
+
+
+def safe_relative(name: str, what: str) -> PurePosixPath:
+    """`name` as a relative path that stays inside the folder it is joined to.
+
+    Raises:
+        UserError: it is empty, absolute, has a `..`, a backslash, a drive or a NUL.
+    """
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or set(name) & set("\\:\0"):
+        raise UserError(f"{what}: the path {name!r} would leave its folder; nothing was written")
+    return path

@@ -1,0 +1,41 @@
+"""Where everything lies. `dvc.yaml` says the same; a test holds the two together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ARTIFACTS = Path("artifacts")
+REPORTS = Path("reports")
+CACHE = Path(".cache")  # downloads: outside DVC's outs, which DVC deletes before a stage runs
+SUMMARY = REPORTS / "summary.json"
+ENVIRONMENT = ARTIFACTS / "environment"
+
+
+def corpus(dataset: str) -> Path:
+    """The manifests and WAV files of a data set."""
+    return ARTIFACTS / "corpus" / dataset
+
+
+def checkpoint(model: str, variant: str = "dense") -> Path:
+    """A FunASR checkpoint: as fetched (`dense`) or as pruned."""
+    return ARTIFACTS / model / variant / "checkpoint"
+
+
+def graphs(model: str, variant: str, name: str) -> Path:
+    """A folder of ONNX graphs: `export`, `simplify` or the name of a quantization recipe."""
+    return ARTIFACTS / model / variant / name
+
+
+def reference(model: str) -> Path:
+    """What the fp32 torch model says of the evaluation data."""
+    return ARTIFACTS / model / "dense" / "reference"
+
+
+def measurements(target: str, model: str) -> Path:
+    """The folder of one build's accuracy.json and latency.json."""
+    return REPORTS / "measurements" / target / model
+
+
+def report(target: str) -> Path:
+    """The folder of one target's report."""
+    return REPORTS / target

