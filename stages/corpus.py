@@ -1,0 +1,57 @@
+"""Stage `corpus`: evaluation, tuning and calibration audio with known truth, as manifests and WAV files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.core import layout, params
+from stages.core.errors import UserError, entrypoint, key_from
+from stages.core.files import new_folder
+from stages.core.params import Dataset, MixturesDataset
+from stages.corpora import manifest, vad_mixtures
+from stages.sources.index import download
+
+
+def corpus(dataset: Dataset, folder: Path) -> None:
+    """Fill `folder` with a data set and check every file of it.
+
+    Raises:
+        UserError: an archive cannot be had, or a manifest or WAV file is not as it should be.
+    """
+    if isinstance(dataset, MixturesDataset):
+        archives = {name: download(archive) for name, archive in dataset.archives.items()}
+        vad_mixtures.make(dataset, archives, folder)
+    else:
+        _copy(Path(dataset.path), folder)
+    manifest.check(folder)
+
+
+def _copy(origin: Path, folder: Path) -> None:
+    """Copy the user's manifests and the WAV files that they name, and nothing else."""
+    if not origin.is_dir():
+        raise UserError(f"datasets: {origin} is not a folder; wanted one with {', '.join(manifest.SPLITS)} as .jsonl")
+    for split in manifest.SPLITS:
+        for recording in manifest.read(origin, split):
+            if not recording.path.is_file():
+                raise UserError(f"{origin / split}.jsonl: {recording.id}: {recording.path} is not there")
+            (folder / recording.wav).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(recording.path, folder / recording.wav)
+        shutil.copyfile(origin / f"{split}.jsonl", folder / f"{split}.jsonl")
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages.corpus DATASET`."""
+    datasets = params.load().datasets
+    name = key_from(argv, "corpus", datasets)
+    place = layout.corpus(name)
+    with new_folder(place) as folder:
+        corpus(datasets[name], folder)
+    for split in manifest.SPLITS:
+        recordings = manifest.read(place, split)
+        print(f"{name}: {split}: {len(recordings)} recordings, {sum(r.seconds for r in recordings):.0f} s")
+
+
+if __name__ == "__main__":
+    entrypoint(main)

@@ -1,0 +1,286 @@
+"""FSMN-VAD, FunASR's voice activity detector: one streaming graph with four caches.
+
+Zhang et al., "Deep-FSMN for Large Vocabulary Continuous Speech Recognition", 2018. FunASR's own
+front end (80 fbanks, 5 frames stacked, CMVN) and state machine run unchanged; only the network that
+gives the posteriors is swapped, so a difference between two artifacts is the artifacts'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from stages.core.errors import UserError
+from stages.core.graphs import Axis, Feeds, Graph, GraphSet, Tensor
+from stages.core.packages import import_bare
+from stages.corpora.manifest import SAMPLE_RATE, Recording
+
+if TYPE_CHECKING:
+    from funasr.frontends.wav_frontend import WavFrontendOnline
+    from funasr.models.fsmn_vad_streaming.model import FsmnVADStreaming
+
+FRAME_MS = 10
+CHUNK_MS = 200  # the streaming chunk that FunASR's documentation uses
+OFFLINE_CHUNK_MS = 60_000  # FunASR's default: longer files are cut, with the caches carried over
+REQUIRED_CONFIG = ("frontend_conf", "model_conf", "encoder", "encoder_conf")
+
+Floats = NDArray[np.float32]
+Network = Callable[[Feeds], Feeds]
+"""Runs one graph: named inputs to named outputs, caches among both."""
+
+
+def read_config(checkpoint: Path) -> dict[str, Any]:
+    """config.yaml of a checkpoint.
+
+    Raises:
+        UserError: it is missing, not a mapping, or lacks a section the family needs.
+    """
+    path = checkpoint / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as e:
+        raise UserError(f"{path} cannot be read: {e}") from e
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: found {type(config).__name__}, wanted a mapping")
+    missing = [key for key in REQUIRED_CONFIG if not isinstance(config.get(key, {} if key == "encoder" else None), dict | str)]
+    if missing:
+        raise UserError(f"{path}: no {', '.join(missing)}; the family fsmn_vad needs it. Is this an FSMN-VAD checkpoint?")
+    if config["encoder"] != "FSMN":
+        raise UserError(f"{path}: found encoder {config['encoder']!r}, wanted 'FSMN'")
+    return config
+
+
+def load(checkpoint: Path) -> FsmnVADStreaming:
+    """The checkpoint as FunASR's own module, in evaluation mode.
+
+    Raises:
+        UserError: config.yaml or model.pt is not what the family needs.
+    """
+    config = read_config(checkpoint)
+    model = build(config)
+    weights = read_weights(checkpoint / "model.pt")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as e:
+        raise UserError(f"{checkpoint}: the weights do not fit config.yaml: {e}") from e
+    return model
+
+
+def build(config: dict[str, Any]) -> FsmnVADStreaming:
+    """FunASR's module for a configuration, with random weights, in evaluation mode."""
+    with _quiet():
+        import_bare("funasr")
+        import funasr.models.fsmn_vad_streaming.encoder  # noqa: F401, PLC0415  registers the encoder class
+        from funasr.models.fsmn_vad_streaming.model import FsmnVADStreaming  # noqa: PLC0415
+
+    return FsmnVADStreaming(
+        encoder=config["encoder"], encoder_conf=dict(config["encoder_conf"]), **config["model_conf"]
+    ).eval()
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict, unpickled without running any code in it.
+
+    Raises:
+        UserError: the file is truncated, not a checkpoint, or holds anything but tensors.
+    """
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:
+        raise UserError(f"{path} holds more than tensors and was not loaded: a checkpoint must not run code") from e
+    except (OSError, RuntimeError, EOFError, ValueError) as e:
+        raise UserError(f"{path} is not a whole PyTorch checkpoint: {e}") from e
+    if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
+        raise UserError(f"{path}: found {type(weights).__name__}, wanted a mapping of names to tensors")
+    return weights
+
+
+def load_frontend(checkpoint: Path) -> WavFrontendOnline:
+    """FunASR's streaming front end with the checkpoint's CMVN."""
+    with _quiet():
+        import_bare("funasr")
+        from funasr.frontends.wav_frontend import WavFrontendOnline  # noqa: PLC0415
+
+    return WavFrontendOnline(cmvn_file=str(checkpoint / "am.mvn"), **read_config(checkpoint)["frontend_conf"])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """FunASR prints advice about ffmpeg while it is imported; Kiln reads WAV files only."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+# Scoring
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the detector said of one recording, in one mode.
+
+    speech: probability of speech for each 10 ms frame, float32 (frames,).
+    segments: [start, end] in milliseconds.
+    """
+
+    speech: Floats
+    segments: list[list[int]]
+
+
+class _Encoder(torch.nn.Module):
+    """Takes the place of FunASR's encoder: runs the network and keeps the posteriors."""
+
+    def __init__(self, network: Network, graph: Graph) -> None:
+        super().__init__()
+        self.network, self.graph = network, graph
+        self.speech: list[Floats] = []
+
+    def forward(self, feats: torch.Tensor, cache: dict[str, Any]) -> torch.Tensor:
+        feeds: Feeds = {"speech": feats.numpy()}
+        for name, output in self.graph.states.items():
+            shape = [d for d in self.graph.inputs[name].shape if isinstance(d, int)]
+            feeds[name] = cache.get(output, np.zeros(shape, np.float32))
+        outputs = self.network(feeds)
+        cache.update({name: outputs[name] for name in self.graph.states.values()})
+        posteriors = outputs["logits"]
+        self.speech.append(1 - posteriors[0, :, 0].astype(np.float32))
+        return torch.from_numpy(posteriors)
+
+
+def score(checkpoint: Path, recordings: Sequence[Recording], network: Network, mode: str) -> list[Outcome]:
+    """Run FunASR's detector over the recordings with `network` in the place of its encoder.
+
+    mode: `offline` feeds a whole file, `streaming` 200 ms at a time. The end-of-speech silence is
+    the checkpoint's own `max_end_silence_time`: without an explicit value FunASR 1.4 varies it.
+    """
+    model, frontend = load(checkpoint), load_frontend(checkpoint)
+    graph = graph_set(model).graphs["model"]
+    outcomes = []
+    for recording in recordings:
+        model.encoder = encoder = _Encoder(network, graph)
+        segments = _detect(model, frontend, recording, mode)
+        outcomes.append(Outcome(np.concatenate(encoder.speech), segments))
+    return outcomes
+
+
+def _detect(model: FsmnVADStreaming, frontend: WavFrontendOnline, recording: Recording, mode: str) -> list[list[int]]:
+    """FunASR's own inference loop; streaming events [start, -1], [-1, end] are joined into segments."""
+    samples = torch.from_numpy(recording.samples())
+    step = len(samples) if mode == "offline" else CHUNK_MS * SAMPLE_RATE // 1000
+    chunk_ms = OFFLINE_CHUNK_MS if mode == "offline" else CHUNK_MS
+    cache: dict[str, Any] = {}
+    events: list[list[int]] = []
+    for start in range(0, len(samples), step):
+        results, _ = model.inference(
+            [samples[start : start + step]],
+            key=[recording.id],
+            frontend=frontend,
+            cache=cache,
+            is_final=start + step >= len(samples),
+            chunk_size=chunk_ms,
+            device="cpu",
+            max_end_silence_time=model.vad_opts.max_end_silence_time,
+        )
+        events += results[0]["value"]
+    segments: list[list[int]] = []
+    for begin, end in events:
+        if begin >= 0:
+            segments.append([begin, end])
+        elif segments:
+            segments[-1][1] = end
+    return [[begin, end] for begin, end in segments if end > begin]
+
+
+def torch_network(model: FsmnVADStreaming) -> Network:
+    """The dense fp32 torch encoder behind the same interface as an exported graph."""
+    wrapper = ExportedEncoder(model)
+    graph = graph_set(model).graphs["model"]
+
+    def run(feeds: Feeds) -> Feeds:
+        with torch.inference_mode():
+            outputs = wrapper(*(torch.from_numpy(feeds[name]) for name in graph.inputs))
+        return {name: output.numpy() for name, output in zip(graph.outputs, outputs, strict=True)}
+
+    return run
+
+
+# Export
+
+
+class ExportedEncoder(torch.nn.Module):
+    """FSMN with its caches as named inputs and outputs, as FunASR's ONNX runtime expects them.
+
+    FunASR's own export module takes `*args`, which the modern exporter cannot name.
+    """
+
+    def __init__(self, model: FsmnVADStreaming) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+
+    def forward(
+        self,
+        speech: torch.Tensor,
+        in_cache0: torch.Tensor,
+        in_cache1: torch.Tensor,
+        in_cache2: torch.Tensor,
+        in_cache3: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        caches = {f"cache_layer_{i}": c for i, c in enumerate((in_cache0, in_cache1, in_cache2, in_cache3))}
+        posteriors = self.encoder(speech, caches)
+        return (posteriors, *caches.values())
+
+
+def graph_set(model: FsmnVADStreaming) -> GraphSet:
+    """The one graph of the family, with FunASR's names. Batch is 1: the state machine takes no more."""
+    conf = model.encoder_conf
+    cache = Tensor(dtype="float32", shape=[1, conf["proj_dim"], (conf["lorder"] - 1) * conf["lstride"], 1])
+    layers = range(conf["fsmn_layers"])
+    minute = 60_000 // FRAME_MS
+    return GraphSet(
+        graphs={
+            "model": Graph(
+                file="model.onnx",
+                inputs={
+                    "speech": Tensor(dtype="float32", shape=[1, "feats_length", conf["input_dim"]]),
+                    **{f"in_cache{i}": cache for i in layers},
+                },
+                outputs={
+                    "logits": Tensor(dtype="float32", shape=[1, "feats_length", conf["output_dim"]]),
+                    **{f"out_cache{i}": cache for i in layers},
+                },
+                states={f"in_cache{i}": f"out_cache{i}" for i in layers},
+                axes={"feats_length": Axis(min=1, opt=CHUNK_MS // FRAME_MS, max=minute)},
+            )
+        },
+        cases={
+            "chunk_200ms": {"feats_length": CHUNK_MS // FRAME_MS},
+            "10s": {"feats_length": 10_000 // FRAME_MS},
+            "60s": {"feats_length": minute},
+        },
+    )
+
+
+def export_modules(model: FsmnVADStreaming) -> dict[str, torch.nn.Module]:
+    """The module behind each graph of `graph_set`."""
+    return {"model": ExportedEncoder(model)}
+
+
+# Accuracy
+
+
+def speech_threshold(config: dict[str, Any]) -> float:
+    """Probability at which FunASR calls a frame speech: p >= (1 - p) + speech_noise_thres."""
+    threshold: float = (1 + config["model_conf"]["speech_noise_thres"]) / 2
+    if not math.isfinite(threshold):
+        raise UserError("config.yaml: speech_noise_thres is not a number")
+    return threshold
