@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONUNBUFFERED := 1
+# Every stage is a process of its own: without cached bytecode each would compile torch again (5 s).
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: repro test lint gate lock clean
 .DELETE_ON_ERROR:

@@ -17,8 +17,8 @@ from stages.sources import modelscope, wheel
 def fetch(name: str, model: Model, place: Path) -> Source:
     """Put the model's files into `place` and return the source they came from.
 
-    Every file's SHA-256 is checked after the copy; a source that fails or has other bytes is
-    reported on standard error and the next one is tried.
+    Every file's SHA-256 is checked after the copy; the sources that failed or had other bytes
+    before the one that served are named on standard error.
 
     Raises:
         UserError: no source gave all files; says why for each.
@@ -31,9 +31,10 @@ def fetch(name: str, model: Model, place: Path) -> Source:
                 for file, digest in model.files.items():
                     check_sha256(folder / file, digest, f"{name}: {file} from {source.kind}")
         except UserError as e:
-            print(f"{name}: source {source.kind} failed: {e}", file=sys.stderr)
             reasons.append(f"{source.kind}: {e}")
         else:
+            for reason in reasons:
+                print(f"{name}: source {reason}", file=sys.stderr)
             return source
     raise UserError("\n  ".join([f"{name}: no source in params.yaml gave the pinned files", *reasons]))
 

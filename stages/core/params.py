@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,7 +46,7 @@ class ModelScopeSource(_Section):
     """The ModelScope hub, by the model's id and revision."""
 
     kind: Literal["modelscope"]
-    hub_id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    hub_id: str = Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$")
     revision: str = Field(min_length=1)
 
     @field_validator("revision")
@@ -300,7 +300,7 @@ def _explain(error: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     return f"{key}: found {error['input']!r}; {error['msg'].removeprefix('Value error, ')}"
 
 
-def _reachable(loc: tuple[str | int, ...], raw: Any) -> list[str | int]:
+def _reachable(loc: Sequence[Any], raw: Any) -> list[str | int]:
     """The steps of a pydantic location that are keys of the file: a union adds its tag, which is not."""
     steps = []
     for step in loc:

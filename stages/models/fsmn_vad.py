@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,11 @@ import yaml
 from numpy.typing import NDArray
 
 from stages.core.errors import UserError
+from stages.core.files import read_json, write_json
 from stages.core.graphs import Axis, Feeds, Graph, GraphSet, Tensor
 from stages.core.packages import import_bare
+from stages.core.parity import Network
+from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 
 if TYPE_CHECKING:
@@ -36,8 +38,6 @@ OFFLINE_CHUNK_MS = 60_000  # FunASR's default: longer files are cut, with the ca
 REQUIRED_CONFIG = ("frontend_conf", "model_conf", "encoder", "encoder_conf")
 
 Floats = NDArray[np.float32]
-Network = Callable[[Feeds], Feeds]
-"""Runs one graph: named inputs to named outputs, caches among both."""
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def build(config: dict[str, Any]) -> FsmnVADStreaming:
     """FunASR's module for a configuration, with random weights, in evaluation mode."""
     with _quiet():
         import_bare("funasr")
-        import funasr.models.fsmn_vad_streaming.encoder  # noqa: F401, PLC0415  registers the encoder class
-        from funasr.models.fsmn_vad_streaming.model import FsmnVADStreaming  # noqa: PLC0415
+        import funasr.models.fsmn_vad_streaming.encoder  # noqa: F401  registers the encoder class
+        from funasr.models.fsmn_vad_streaming.model import FsmnVADStreaming
 
     return FsmnVADStreaming(
         encoder=config["encoder"], encoder_conf=dict(config["encoder_conf"]), **config["model_conf"]
@@ -110,7 +110,7 @@ def load_frontend(checkpoint: Path) -> WavFrontendOnline:
     """FunASR's streaming front end with the checkpoint's CMVN."""
     with _quiet():
         import_bare("funasr")
-        from funasr.frontends.wav_frontend import WavFrontendOnline  # noqa: PLC0415
+        from funasr.frontends.wav_frontend import WavFrontendOnline
 
     return WavFrontendOnline(cmvn_file=str(checkpoint / "am.mvn"), **read_config(checkpoint)["frontend_conf"])
 
@@ -157,8 +157,8 @@ class _Encoder(torch.nn.Module):
         return torch.from_numpy(posteriors)
 
 
-def score(checkpoint: Path, recordings: Sequence[Recording], network: Network, mode: str) -> list[Outcome]:
-    """Run FunASR's detector over the recordings with `network` in the place of its encoder.
+def score(checkpoint: Path, recordings: Sequence[Recording], networks: dict[str, Network], mode: str) -> list[Outcome]:
+    """Run FunASR's detector over the recordings with the network in the place of its encoder.
 
     mode: `offline` feeds a whole file, `streaming` 200 ms at a time. The end-of-speech silence is
     the checkpoint's own `max_end_silence_time`: without an explicit value FunASR 1.4 varies it.
@@ -167,7 +167,7 @@ def score(checkpoint: Path, recordings: Sequence[Recording], network: Network, m
     graph = graph_set(model).graphs["model"]
     outcomes = []
     for recording in recordings:
-        model.encoder = encoder = _Encoder(network, graph)
+        model.encoder = encoder = _Encoder(networks["model"], graph)
         segments = _detect(model, frontend, recording, mode)
         outcomes.append(Outcome(np.concatenate(encoder.speech), segments))
     return outcomes
@@ -201,8 +201,8 @@ def _detect(model: FsmnVADStreaming, frontend: WavFrontendOnline, recording: Rec
     return [[begin, end] for begin, end in segments if end > begin]
 
 
-def torch_network(model: FsmnVADStreaming) -> Network:
-    """The dense fp32 torch encoder behind the same interface as an exported graph."""
+def torch_networks(model: FsmnVADStreaming) -> dict[str, Network]:
+    """The torch encoder behind the same interface as the exported graph."""
     wrapper = ExportedEncoder(model)
     graph = graph_set(model).graphs["model"]
 
@@ -211,7 +211,7 @@ def torch_network(model: FsmnVADStreaming) -> Network:
             outputs = wrapper(*(torch.from_numpy(feeds[name]) for name in graph.inputs))
         return {name: output.numpy() for name, output in zip(graph.outputs, outputs, strict=True)}
 
-    return run
+    return {"model": run}
 
 
 # Export
@@ -277,10 +277,83 @@ def export_modules(model: FsmnVADStreaming) -> dict[str, torch.nn.Module]:
 
 # Accuracy
 
+MODES = ("offline", "streaming")
+HEADLINE = "frame_agreement"
+SEGMENT_TOLERANCES_MS = (50, 100, 200)
+METRICS = {
+    # against the fp32 torch baseline
+    "frame_agreement": Metric(higher_is_better=True),
+    "posterior_mean_drift": Metric(higher_is_better=False),
+    "posterior_max_drift": Metric(higher_is_better=False, pooling="max"),
+    **{f"segment_f1_{ms}ms": Metric(higher_is_better=True) for ms in SEGMENT_TOLERANCES_MS},
+    # against the known truth, by frame: FunASR pads its segments, so their edges are not the speech's
+    "truth_f1": Metric(higher_is_better=True),
+    "truth_miss_rate": Metric(higher_is_better=False),
+    "truth_false_alarm_rate": Metric(higher_is_better=False),
+}
+
 
 def speech_threshold(config: dict[str, Any]) -> float:
     """Probability at which FunASR calls a frame speech: p >= (1 - p) + speech_noise_thres."""
     threshold: float = (1 + config["model_conf"]["speech_noise_thres"]) / 2
-    if not math.isfinite(threshold):
-        raise UserError("config.yaml: speech_noise_thres is not a number")
     return threshold
+
+
+def measure(checkpoint: Path, recording: Recording, reference: Outcome, outcome: Outcome) -> Counts:
+    """Every metric of one recording as (numerator, denominator).
+
+    Frames are 10 ms; miss rate is over speech frames, false-alarm rate over the others (NIST OpenSAD
+    2015 evaluation plan). A segment is found if one of the other side has both its edges within the
+    tolerance, each used once.
+    """
+    threshold = speech_threshold(read_config(checkpoint))
+    length = min(len(reference.speech), len(outcome.speech))
+    said, expected = outcome.speech[:length] >= threshold, reference.speech[:length] >= threshold
+    truth = _truth_frames(recording, length)
+    drift = np.abs(outcome.speech[:length] - reference.speech[:length])
+    hits, misses, alarms = (int(x.sum()) for x in (said & truth, ~said & truth, said & ~truth))
+    return {
+        "frame_agreement": (int((said == expected).sum()), length),
+        "posterior_mean_drift": (float(drift.sum()), length),
+        "posterior_max_drift": (float(drift.max()), 1),
+        "truth_f1": (2 * hits, 2 * hits + misses + alarms),
+        "truth_miss_rate": (misses, int(truth.sum())),
+        "truth_false_alarm_rate": (alarms, int((~truth).sum())),
+        **{f"segment_f1_{ms}ms": segment_f1(outcome.segments, reference.segments, ms) for ms in SEGMENT_TOLERANCES_MS},
+    }
+
+
+def _truth_frames(recording: Recording, length: int) -> NDArray[np.bool_]:
+    """Whether the middle of each 25 ms analysis window is in speech."""
+    centre = np.arange(length) * (FRAME_MS / 1000) + 0.0125
+    inside = np.zeros(length, bool)
+    for start, end in recording.segments:
+        inside |= (centre >= start) & (centre < end)
+    return inside
+
+
+def segment_f1(found: Sequence[Sequence[int]], expected: Sequence[Sequence[int]], tolerance_ms: int) -> tuple[int, int]:
+    """F1 of segments as (2 * matched, found + expected); both sides are in order of time."""
+    matched, start = 0, 0
+    for segment in found:
+        for i in range(start, len(expected)):
+            if all(abs(a - b) <= tolerance_ms for a, b in zip(segment, expected[i], strict=True)):
+                matched, start = matched + 1, i + 1
+                break
+    return 2 * matched, len(found) + len(expected)
+
+
+# What `reference` keeps
+
+
+def write_outcomes(folder: Path, mode: str, outcomes: Sequence[Outcome]) -> None:
+    """Keep outcomes of one mode for `read_outcomes`."""
+    np.savez_compressed(folder / f"{mode}.npz", *(o.speech for o in outcomes))
+    write_json(folder / f"{mode}.json", [o.segments for o in outcomes])
+
+
+def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
+    """What `write_outcomes` kept, in the same order."""
+    segments = read_json(folder / f"{mode}.json")
+    with np.load(folder / f"{mode}.npz") as speech:
+        return [Outcome(speech[f"arr_{i}"], s) for i, s in enumerate(segments)]

@@ -1,1 +1,26 @@
-"""What runs an artifact."""
+"""What runs an artifact: the one place that maps a target's runtime to its code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stages.core.graphs import GraphSet
+from stages.core.params import Runtime
+from stages.core.parity import Network
+from stages.runtimes import onnxruntime, tensorrt
+
+
+def why_unavailable(runtime: Runtime) -> str | None:
+    """Why nothing on this machine runs artifacts of this runtime, or None."""
+    return None if runtime == "onnxruntime" else tensorrt.why_unavailable(runtime)
+
+
+def load(folder: Path, graph_set: GraphSet, runtime: Runtime, threads: int) -> dict[str, Network]:
+    """Every graph of an artifact as a function of named inputs; `threads` is of the CPU.
+
+    Raises:
+        UserError: a file is broken, or built for another version or machine.
+    """
+    if runtime == "onnxruntime":
+        return onnxruntime.load(folder, graph_set, threads)
+    return tensorrt.load(folder, graph_set, runtime)

@@ -29,6 +29,6 @@ def fetch(source: WheelSource, files: Collection[str], folder: Path) -> None:
                 with archive.open(member) as src, place.open("wb") as dst:
                     shutil.copyfileobj(src, dst)
     except KeyError as e:
-        raise UserError(f"{wheel.name}: no file {e.args[0]}") from e
+        raise UserError(f"{wheel.name}: no file {member}") from e
     except zipfile.BadZipFile as e:
         raise UserError(f"{wheel.name} is not a wheel: {e}") from e

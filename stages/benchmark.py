@@ -1,0 +1,155 @@
+"""Stage `benchmark`: latency, load time, size and memory of one build against the plain fp32 export.
+
+Both run in this process in turn, a pair at a time, warm and with pinned thread counts, so that what
+else the machine does hits both alike; a speedup is the median of the pairs' ratios. Idle ONNX Runtime
+threads sleep instead of spinning, for both alike: with two live sessions, one would spin on the cores
+that the other is timed on.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from stages import runtimes
+from stages.core import graphs, layout, params
+from stages.core.errors import entrypoint, key_from
+from stages.core.files import write_json
+from stages.core.graphs import Feeds, GraphSet
+from stages.core.parity import Network
+from stages.core.params import BenchmarkParams, EvaluateParams, Params, Runtime
+from stages.core.statistics import Floats, speedup
+
+MEMORY = "--memory"
+P99_NEEDS = 500  # samples: fewer leave under five beyond the 99th percentile
+Artifact = tuple[Path, Runtime]
+Networks = dict[str, Network]
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1
+
+
+def thread_counts() -> dict[str, int]:
+    """One thread and all cores, by the name that a latency case carries."""
+    return {"1_thread": 1} if cores() == 1 else {"1_thread": 1, f"{cores()}_threads": cores()}
+
+
+def time_pairs(baseline: Callable[[], object], candidate: Callable[[], object], pairs: int, warmup: int) -> tuple[Floats, Floats]:
+    """Milliseconds (pairs,) of each, run in turn; which of the two goes first alternates."""
+    for _ in range(warmup):
+        baseline()
+        candidate()
+    times = np.empty((2, pairs))
+    for pair in range(pairs):
+        order = (0, 1) if pair % 2 == 0 else (1, 0)
+        for which in order:
+            start = time.perf_counter()
+            (baseline, candidate)[which]()
+            times[which, pair] = 1000 * (time.perf_counter() - start)
+    return times[0], times[1]
+
+
+def latency(
+    baseline: Artifact, candidate: Artifact, settings: BenchmarkParams, bootstrap: EvaluateParams
+) -> dict[str, dict[str, Any]]:
+    """Every latency case at every thread count; a case is one call of each graph of the model."""
+    sets = [graphs.read(folder) for folder, _ in (baseline, candidate)]
+    results = {}
+    for name, threads in thread_counts().items():
+        networks = [runtimes.load(f, s, r, threads) for (f, r), s in zip((baseline, candidate), sets, strict=True)]
+        for case, pairs in settings.pairs.items():
+            calls = [_call(n, s, case, settings.seed) for n, s in zip(networks, sets, strict=True)]
+            results[f"{case}_{name}"] = _summary(*time_pairs(calls[0], calls[1], pairs, settings.warmup), bootstrap)
+    return results
+
+
+def _call(networks: Networks, graph_set: GraphSet, case: str, seed: int) -> Callable[[], object]:
+    feeds: dict[str, Feeds] = {
+        name: graphs.example_feeds(graph, graph_set.cases[case], seed) for name, graph in graph_set.graphs.items()
+    }
+    return lambda: [network(feeds[name]) for name, network in networks.items()]
+
+
+def _summary(baseline: Floats, candidate: Floats, bootstrap: EvaluateParams) -> dict[str, Any]:
+    """Percentiles of both in milliseconds, the speedup with its interval, and a small sketch of both distributions."""
+    ratio, ci = speedup(baseline, candidate, **bootstrap.model_dump(include={"resamples", "confidence", "seed"}))
+    at = [50, 90] + ([99] if len(candidate) >= P99_NEEDS else [])
+    percentiles = {
+        f"{prefix}p{q}_ms": float(np.percentile(times, q)) for prefix, times in (("", candidate), ("baseline_", baseline)) for q in at
+    }
+    quantiles = {side: np.percentile(times, range(0, 101, 2)).tolist() for side, times in (("baseline", baseline), ("candidate", candidate))}
+    return {**percentiles, "speedup": ratio, "ci": list(ci), "pairs": len(candidate), "quantiles_ms": quantiles}
+
+
+def load_ms(baseline: Artifact, candidate: Artifact, loads: int) -> dict[str, float]:
+    """Median milliseconds to make each ready to run, loaded in turn."""
+
+    def load(artifact: Artifact) -> Callable[[], object]:
+        graph_set = graphs.read(artifact[0])
+        return lambda: runtimes.load(artifact[0], graph_set, artifact[1], 1)
+
+    times = time_pairs(load(baseline), load(candidate), loads, warmup=1)
+    return {"baseline": float(np.median(times[0])), "value": float(np.median(times[1]))}
+
+
+def peak_memory_mib(artifact: Artifact) -> float:
+    """What loading the artifact and running its largest case adds to the peak memory of a fresh process."""
+    command = [sys.executable, "-m", "stages.benchmark", MEMORY, str(artifact[0]), artifact[1]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def _print_memory(folder: Path, runtime: Runtime) -> None:
+    """What runs in the fresh process; ru_maxrss is in KiB on Linux."""
+    graph_set = graphs.read(folder)
+    import onnxruntime  # noqa: F401  its own size is not the artifact's
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    networks = runtimes.load(folder, graph_set, runtime, 1)
+    _call(networks, graph_set, list(graph_set.cases)[-1], seed=0)()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def benchmark(p: Params, baseline: Artifact, candidate: Artifact) -> dict[str, Any]:
+    """All that is measured of a candidate beside the baseline."""
+    both = {"baseline": baseline, "value": candidate}
+    return {
+        "threads": thread_counts(),
+        "cases": latency(baseline, candidate, p.benchmark, p.evaluate),
+        "load_ms": load_ms(baseline, candidate, p.benchmark.loads),
+        "peak_memory_mib": {side: peak_memory_mib(artifact) for side, artifact in both.items()},
+        "bytes": {side: graphs.size(artifact[0]) for side, artifact in both.items()},
+    }
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages.benchmark MODEL-TARGET`."""
+    if argv[:1] == [MEMORY]:
+        return _print_memory(Path(argv[1]), argv[2])  # type: ignore[arg-type]
+    p = params.load()
+    name = key_from(argv, "benchmark", p.builds)
+    build, target = p.builds[name], p.targets[p.builds[name].target]
+    why = runtimes.why_unavailable(target.runtime)
+    result: dict[str, Any] = {"unavailable": why}
+    if why is None:
+        baseline: Artifact = (layout.graphs(build.model, "dense", "export"), "onnxruntime")
+        result |= benchmark(p, baseline, (layout.ARTIFACTS / build.artifact, target.runtime))
+    write_json(layout.measurements(build.target, build.model) / "latency.json", result)
+    speeds = [f"{case} {r['speedup']:.2f}x" for case, r in result.get("cases", {}).items()]
+    print(f"{name}: {why or ', '.join(speeds)}")
+    return None
+
+
+if __name__ == "__main__":
+    entrypoint(main)

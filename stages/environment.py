@@ -1,0 +1,68 @@
+"""Stage `environment`: this machine's libraries, CPU and GPU, one small file each, that other stages depend on.
+
+It always runs, in a fraction of a second; a file that did not change invalidates nothing. So a new
+onnxruntime rebuilds what onnxruntime made, and another CPU measures its own latencies.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from stages.core import layout, params
+from stages.core.errors import entrypoint
+from stages.core.files import new_folder
+
+LIBRARIES = ("torch", "funasr", "torch-pruning", "onnx", "onnxruntime", "onnxscript", "onnxsim", "tensorrt-rtx-cu13-libs", "tensorrt")
+
+
+def cpu() -> str:
+    """Model, cores and the instruction sets that decide how fast INT8 is."""
+    model, flags = platform.processor() or platform.machine(), ""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        fields = {name.strip(): value.strip() for name, value in fields.items()}
+        model, flags = fields.get("model name", model), fields.get("flags", "")
+    wanted = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in flags.split()]
+    cores = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count()
+    return f"{model}, {cores} cores, {' '.join(wanted) or 'no AVX'}"
+
+
+def gpu() -> str:
+    """Name, compute capability and driver of each CUDA device, or `none`."""
+    query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+    return done.stdout.strip() or "none"
+
+
+def library(name: str) -> str:
+    """The installed version of a distribution, or `not installed`."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages.environment`; also checks params.yaml, before any stage that works on it."""
+    if argv:
+        raise SystemExit("usage: python -m stages.environment")
+    params.load()
+    facts = {name: library(name) for name in LIBRARIES} | {"python": platform.python_version(), "cpu": cpu(), "gpu": gpu()}
+    with new_folder(layout.ENVIRONMENT) as folder:
+        for name, fact in facts.items():
+            (folder / name).write_text(fact + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    entrypoint(main)

@@ -1,0 +1,62 @@
+"""Stage `evaluate`: accuracy of one build against the fp32 torch baseline and the known truth, with intervals."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stages import runtimes
+from stages.core import graphs, layout, params
+from stages.core.errors import entrypoint, key_from
+from stages.core.files import write_json
+from stages.core.params import EvaluateParams
+from stages.core.statistics import drift
+from stages.corpora import manifest
+from stages.corpora.manifest import Recording
+
+
+def evaluate(
+    family: Any, checkpoint: Path, recordings: Sequence[Recording], networks: Any, reference: Path, settings: EvaluateParams
+) -> dict[str, Any]:
+    """Every metric of the family in every mode, and the recordings that drift most."""
+    metrics: dict[str, Any] = {}
+    by_recording: dict[str, dict[str, float]] = {r.id: {} for r in recordings}
+    for mode in family.MODES:
+        expected = family.read_outcomes(reference, mode)
+        found = family.score(checkpoint, recordings, networks, mode)
+        pairs = list(zip(recordings, expected, found, strict=True))
+        baseline = [family.measure(checkpoint, r, e, e) for r, e, _ in pairs]
+        value = [family.measure(checkpoint, r, e, f) for r, e, f in pairs]
+        bootstrap = settings.model_dump(include={"resamples", "confidence", "seed"})
+        for name, metric in family.METRICS.items():
+            metrics[f"{mode}_{name}"] = drift(metric, name, baseline, value, **bootstrap)
+        for recording, counts in zip(recordings, value, strict=True):
+            numerator, denominator = counts[family.HEADLINE]
+            by_recording[recording.id][f"{mode}_{family.HEADLINE}"] = numerator / denominator
+    return {"recordings": len(recordings), "metrics": metrics, "by_recording": by_recording}
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages.evaluate MODEL-TARGET`."""
+    p = params.load()
+    name = key_from(argv, "evaluate", p.builds)
+    build, target, model = p.builds[name], p.targets[p.builds[name].target], p.models[p.builds[name].model]
+    why = runtimes.why_unavailable(target.runtime)
+    result: dict[str, Any] = {"unavailable": why}
+    if why is None:
+        family = importlib.import_module(f"stages.models.{model.family}")
+        folder = layout.ARTIFACTS / build.artifact
+        networks = runtimes.load(folder, graphs.read(folder), target.runtime, threads=1)
+        recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
+        checkpoint, reference = layout.checkpoint(build.model), layout.reference(build.model)
+        result |= {"headline": f"{family.MODES[0]}_{family.HEADLINE}"}
+        result |= evaluate(family, checkpoint, recordings, networks, reference, p.evaluate)
+    write_json(layout.measurements(build.target, build.model) / "accuracy.json", result)
+    headline = why or "{value:.4f}, drift {drift:+.4f} in {ci}".format(**result["metrics"][result["headline"]])
+    print(f"{name}: {headline}")
+
+
+if __name__ == "__main__":
+    entrypoint(main)

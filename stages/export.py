@@ -1,0 +1,137 @@
+"""Stage `export`: torch modules to ONNX, checked against torch before anything is saved.
+
+The modern exporter (`torch.export`) is used, with named arguments and `dynamic_shapes`: it is what
+torch 2.9 and later default to, while the TorchScript exporter is deprecated and FunASR's own
+`export`, which hands it `dynamic_axes` and `*args`, fails. It costs some seconds more per graph.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.core import graphs, layout, params
+from stages.core.errors import UserError, entrypoint, key_from
+from stages.core.files import new_folder, write_json
+from stages.core.graphs import Graph, Tensor
+from stages.core.parity import Network, largest_differences
+from stages.runtimes import onnxruntime
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+
+def export(module: torch.nn.Module, graph: Graph, opset: int) -> onnx.ModelProto:
+    """One module as an ONNX model with the graph's names and dynamic axes, the same bytes each time.
+
+    Raises:
+        UserError: the exporter refuses the module.
+    """
+    import torch
+
+    sizes = {name: axis.opt for name, axis in graph.axes.items()}
+    feeds = graphs.example_feeds(graph, sizes, seed=0)
+    axes = {name: torch.export.Dim(name, min=axis.min, max=axis.max) for name, axis in graph.axes.items()}
+    dynamic = {
+        name: {i: axes[d] for i, d in enumerate(t.shape) if isinstance(d, str)} or None for name, t in graph.inputs.items()
+    }
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not installed
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about itself
+            program = torch.onnx.export(
+                module.eval(),
+                tuple(torch.from_numpy(feeds[name]) for name in graph.inputs),
+                dynamo=True,
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
+                opset_version=opset,
+                dynamic_shapes=dynamic,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as e:
+        raise UserError(f"torch {torch.__version__} could not export {graph.file}: {e}") from e
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _forget_where(model)
+    return model
+
+
+def _forget_where(model: onnx.ModelProto) -> None:
+    """Drop the exporter's stack traces: they hold this machine's paths."""
+    for holder in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del holder.metadata_props[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+
+
+def check(model: onnx.ModelProto, graph: Graph, reference: Network, tolerance: float) -> dict[str, float]:
+    """Differences from the torch network by kind of input, all within `tolerance`.
+
+    Raises:
+        UserError: not valid ONNX, other inputs or outputs than declared, or a difference too large.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
+        raise UserError(f"{graph.file} is not valid ONNX: {e}") from e
+    for kind, wanted, values in (("inputs", graph.inputs, model.graph.input), ("outputs", graph.outputs, model.graph.output)):
+        found = {value.name: _declared(value) for value in values}
+        if found != wanted:
+            raise UserError(f"{graph.file} {kind}: found {found}, wanted {wanted}")
+    candidate = onnxruntime.network(model.SerializeToString(), graph)
+    differences = largest_differences(graph, reference, candidate)
+    worst = max(differences, key=lambda name: differences[name])
+    if not differences[worst] <= tolerance:
+        raise UserError(f"{graph.file}: differs from torch by {differences[worst]:.3g} on {worst}, wanted at most {tolerance:g}")
+    return differences
+
+
+def _declared(value: onnx.ValueInfoProto) -> Tensor:
+    import onnx
+
+    tensor = value.type.tensor_type
+    return Tensor(
+        dtype=onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name,
+        shape=[d.dim_param or d.dim_value for d in tensor.shape.dim],
+    )
+
+
+def export_variant(family: Any, checkpoint: Path, folder: Path, settings: params.ExportParams) -> dict[str, dict[str, float]]:
+    """Write every graph of a checkpoint into `folder` and return how far each is from torch."""
+    import onnx
+    import torch
+
+    torch.set_num_threads(1)  # one thread: the sums, and so the differences on record, repeat
+    model = family.load(checkpoint)
+    graph_set, modules, networks = family.graph_set(model), family.export_modules(model), family.torch_networks(model)
+    differences = {}
+    for name, graph in graph_set.graphs.items():
+        proto = export(modules[name], graph, settings.opset)
+        differences[name] = check(proto, graph, networks[name], settings.tolerance)
+        onnx.save(proto, folder / graph.file)
+    graphs.write(folder, graph_set)
+    return differences
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages.export MODEL-VARIANT`."""
+    p = params.load()
+    line = p.variants[key_from(argv, "export", p.variants)]
+    family = importlib.import_module(f"stages.models.{p.models[line.model].family}")
+    with new_folder(layout.graphs(line.model, line.variant, "export")) as folder:
+        differences = export_variant(family, layout.checkpoint(line.model, line.variant), folder, p.export)
+        write_json(folder / "export.json", {"opset": p.export.opset, "difference_from_torch": differences})
+    worst = max(d for by_input in differences.values() for d in by_input.values())
+    print(f"{line.model} {line.variant}: {len(differences)} graph(s), opset {p.export.opset}, within {worst:.1e} of torch")
+
+
+if __name__ == "__main__":
+    entrypoint(main)

@@ -1,0 +1,33 @@
+"""Stage `reference`: what the fp32 torch model says of the evaluation data, once for all builds to compare with."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from stages.core import layout, params
+from stages.core.errors import entrypoint, key_from
+from stages.core.files import new_folder
+from stages.corpora import manifest
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages.reference MODEL`."""
+    import torch
+
+    p = params.load()
+    name = key_from(argv, "reference", p.models)
+    model = p.models[name]
+    family = importlib.import_module(f"stages.models.{model.family}")
+    torch.set_num_threads(1)  # sums in one order: the baseline's bytes repeat
+    recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
+    checkpoint = layout.checkpoint(name)
+    networks = family.torch_networks(family.load(checkpoint))
+    with new_folder(layout.reference(name)) as folder:
+        for mode in family.MODES:
+            family.write_outcomes(folder, mode, family.score(checkpoint, recordings, networks, mode))
+    print(f"{name}: {len(recordings)} recordings, {' and '.join(family.MODES)}")
+
+
+if __name__ == "__main__":
+    entrypoint(main)

@@ -1,0 +1,51 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.core.errors import UserError
+from stages.core.graphs import Feeds, Graph, GraphSet
+from stages.core.parity import Network
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+def session(model: Path | bytes, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A CPU session whose idle threads sleep: spinning ones would take the cores of another live session.
+
+    Raises:
+        UserError: the file is truncated, not ONNX, or uses what this ONNX Runtime lacks.
+    """
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+        )
+    except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented, errors.NoSuchFile) as e:
+        what = "the graph" if isinstance(model, bytes) else model
+        raise UserError(f"{what}: ONNX Runtime {ort.__version__} cannot load it: {e}") from e
+
+
+def network(model: Path | bytes, graph: Graph, threads: int = 1) -> Network:
+    """The graph as a function of named inputs."""
+    live, names = session(model, threads), list(graph.outputs)
+
+    def run(feeds: Feeds) -> Feeds:
+        return dict(zip(names, live.run(names, feeds), strict=True))
+
+    return run
+
+
+def load(folder: Path, graph_set: GraphSet, threads: int = 1) -> dict[str, Network]:
+    """Every graph of a folder."""
+    return {name: network(folder / graph.file, graph, threads) for name, graph in graph_set.graphs.items()}

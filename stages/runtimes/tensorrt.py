@@ -1,0 +1,132 @@
+"""TensorRT and TensorRT-RTX, through Polygraphy: engines are built and, where there is a CUDA device, run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from stages.core.errors import UserError
+from stages.core.graphs import Feeds, Graph, GraphSet
+from stages.core.params import EngineParams
+from stages.core.parity import Network
+from stages.environment import gpu
+
+TIMING_CACHE = Path(".cache/tensorrt/timing.cache")  # outside DVC's outs: it only ever saves time
+_MODULES = {"tensorrt_rtx": "tensorrt_rtx_bindings", "tensorrt": "tensorrt"}
+_INSTALL = {
+    "tensorrt_rtx": "it has wheels for x86-64 Linux only",
+    "tensorrt": "install the extra: pip install '.[tensorrt]' with NVIDIA's index",
+}
+
+
+def why_not_built(runtime: str) -> str | None:
+    """Why this machine cannot build an engine, or None."""
+    if importlib.util.find_spec(_MODULES[runtime]) is None:
+        return f"{runtime} is not installed here: {_INSTALL[runtime]}"
+    if runtime == "tensorrt" and gpu() == "none":
+        return "tensorrt builds an engine on the CUDA device that runs it, and there is none here"
+    return None
+
+
+def why_unavailable(runtime: str) -> str | None:
+    """Why this machine cannot run an engine, or None."""
+    why = why_not_built(runtime)
+    if why is None and gpu() == "none":
+        return "engine built, nothing here to run it: no CUDA device"
+    return why
+
+
+def build(onnx: Path, graph: Graph, place: Path, runtime: str, settings: EngineParams) -> dict[str, Any]:
+    """Write the engine of a strongly typed network to `place` and describe it.
+
+    Raises:
+        UserError: the parser or the builder refuses the graph, naming the operators.
+    """
+    trt = _import(runtime)
+    from polygraphy.backend.trt import CreateConfig, Profile, engine_bytes_from_network, network_from_onnx_path
+    from polygraphy.exception import PolygraphyException
+
+    profile = Profile()
+    for name, tensor in graph.inputs.items():
+        shapes = [[d if isinstance(d, int) else getattr(graph.axes[d], at) for d in tensor.shape] for at in ("min", "opt", "max")]
+        profile.add(name, *shapes)
+    options: dict[str, Any] = {
+        "profiles": [profile],
+        "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: settings.workspace_mib * 2**20},
+    }
+    try:
+        if runtime == "tensorrt_rtx":
+            from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+
+            options["compute_capabilities"] = [_capability(trt, name) for name in settings.compute_capabilities]
+            config: Any = CreateConfigRTX(**options)
+            network = network_from_onnx_path(str(onnx))
+        else:
+            TIMING_CACHE.parent.mkdir(parents=True, exist_ok=True)
+            config = CreateConfig(**options, load_timing_cache=str(TIMING_CACHE))
+            network = network_from_onnx_path(str(onnx), strongly_typed=True)
+        engine = engine_bytes_from_network(network, config=config, save_timing_cache=None if runtime == "tensorrt_rtx" else str(TIMING_CACHE))
+    except PolygraphyException as e:
+        raise UserError(f"{onnx}: {runtime} {trt.__version__} could not build an engine: {e}") from e
+    place.write_bytes(bytes(engine))
+    return {
+        "version": trt.__version__,
+        "compute_capabilities": settings.compute_capabilities if runtime == "tensorrt_rtx" else [gpu()],
+        "gpu": gpu(),
+        "layers": network[1].num_layers,
+        "inputs": [network[1].get_input(i).name for i in range(network[1].num_inputs)],
+        "outputs": [network[1].get_output(i).name for i in range(network[1].num_outputs)],
+    }
+
+
+def _capability(trt: Any, name: str) -> tuple[int, int]:
+    """`SM86` as Polygraphy's (8, 6).
+
+    Raises:
+        UserError: this TensorRT-RTX does not build for it.
+    """
+    known = [k for k in trt.ComputeCapability.__members__ if k.startswith("SM")]
+    if name not in known:
+        raise UserError(f"engine.compute_capabilities: found {name!r}; tensorrt_rtx {trt.__version__} has {', '.join(sorted(known))}")
+    return int(name[2:-1]), int(name[-1])
+
+
+def load(folder: Path, graph_set: GraphSet, runtime: str) -> dict[str, Network]:
+    """Every engine of a folder, on this machine's first CUDA device.
+
+    Raises:
+        UserError: an engine was built by another version or for another GPU.
+    """
+    trt = _import(runtime)
+    from polygraphy.backend.common import bytes_from_path
+    from polygraphy.backend.trt import TrtRunner, engine_from_bytes
+    from polygraphy.exception import PolygraphyException
+
+    def network(path: Path, graph: Graph) -> Network:
+        try:
+            runner = TrtRunner(engine_from_bytes(bytes_from_path(str(path))))
+            runner.activate()
+        except PolygraphyException as e:
+            raise UserError(f"{path}: {runtime} {trt.__version__} on {gpu()} cannot load it: {e}") from e
+
+        def run(feeds: Feeds) -> Feeds:
+            outputs = runner.infer(feeds)
+            return {name: outputs[name].copy() for name in graph.outputs}
+
+        return run
+
+    return {name: network(folder / f"{Path(g.file).stem}.engine", g) for name, g in graph_set.graphs.items()}
+
+
+def _import(runtime: str) -> Any:
+    """The runtime's bindings, made the ones that Polygraphy uses in this process.
+
+    Polygraphy wants the name `tensorrt_rtx`, which only a shim package has; the bindings are the same.
+    """
+    module = importlib.import_module(_MODULES[runtime])
+    sys.modules.setdefault(runtime, module)
+    os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1" if runtime == "tensorrt_rtx" else "0"
+    return module

@@ -1,0 +1,134 @@
+"""Stage `simplify`: onnxsim in a child process, kept only where it is right and pays.
+
+onnxsim is native code that can crash or run away on a graph it does not know, so it gets a process
+with a time and a memory limit; whatever happens there, this stage ends with a good graph.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.core import graphs, layout, params
+from stages.core.errors import entrypoint, key_from
+from stages.core.files import new_folder, write_json
+from stages.core.graphs import Graph
+from stages.core.packages import import_bare
+from stages.core.parity import largest_differences
+from stages.core.params import SimplifyParams
+from stages.runtimes import onnxruntime
+
+CHILD = "--in-child"
+LOADS = 15
+SLOWER = 1.25  # loads differ by a tenth from run to run here; a graph that really loads slower is past this
+
+
+def simplify(source: Path, graph: Graph, place: Path, settings: SimplifyParams) -> str | None:
+    """Write the simplified graph to `place`, or a copy of `source` and return why it was kept."""
+    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        simplified = Path(scratch) / source.name
+        why = run_child(source, simplified, settings) or _why_not(source, simplified, graph, settings)
+        shutil.copyfile(source if why else simplified, place)
+    return why
+
+
+def run_child(source: Path, place: Path, settings: SimplifyParams) -> str | None:
+    """Run onnxsim under its limits; why there is no result, or None."""
+
+    def limit() -> None:
+        size = int(settings.memory_gib * 2**30)
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+    command = [sys.executable, "-m", "stages.simplify", CHILD, str(source), str(place)]
+    try:
+        done = subprocess.run(  # noqa: S603  our own module and paths
+            command, preexec_fn=limit, capture_output=True, text=True, timeout=settings.seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"onnxsim ran for over {settings.seconds:g} s and was stopped"
+    if done.returncode < 0:
+        return f"onnxsim died of signal {-done.returncode}"
+    if done.returncode > 0 or not place.is_file():
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return f"onnxsim failed with status {done.returncode}: {last}"
+    return None
+
+
+def _why_not(source: Path, simplified: Path, graph: Graph, settings: SimplifyParams) -> str | None:
+    """Why the simplified graph is not to be used, or None."""
+    reference, candidate = (onnxruntime.network(path, graph) for path in (source, simplified))
+    differences = largest_differences(graph, reference, candidate)
+    worst = max(differences, key=lambda name: differences[name])
+    if not differences[worst] <= settings.tolerance:
+        return f"differs by {differences[worst]:.3g} on {worst}, at most {settings.tolerance:g} is allowed"
+    before, after = source.stat().st_size, simplified.stat().st_size
+    if after > before:
+        return f"larger: {after} bytes against {before}"
+    if _load_ratio(source, simplified) > SLOWER:
+        return "slower to load"
+    return None
+
+
+def _load_ratio(source: Path, simplified: Path) -> float:
+    """Median load time of the simplified graph over that of the source, loaded in turn."""
+    ratios = []
+    for _ in range(LOADS):
+        seconds = []
+        for path in (source, simplified):
+            start = time.perf_counter()
+            onnxruntime.session(path)
+            seconds.append(time.perf_counter() - start)
+        ratios.append(seconds[1] / seconds[0])
+    return statistics.median(ratios)
+
+
+def _in_child(source: Path, place: Path) -> None:
+    """What runs under the limits: onnxsim itself, without the quantizers that its `__init__` imports."""
+    import_bare("onnxsim")
+    import onnx
+    from onnxsim.onnx_simplifier import simplify as onnxsim_simplify
+
+    model, equal = onnxsim_simplify(onnx.load(source))
+    if not equal:
+        sys.exit("onnxsim's own check found a difference")
+    onnx.save(model, place)
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages.simplify MODEL-VARIANT`."""
+    if argv[:1] == [CHILD]:
+        return _in_child(Path(argv[1]), Path(argv[2]))
+    p = params.load()
+    line = p.variants[key_from(argv, "simplify", p.variants)]
+    origin = layout.graphs(line.model, line.variant, "export")
+    graph_set = graphs.read(origin)
+    record = {}
+    with new_folder(layout.graphs(line.model, line.variant, "simplify")) as folder:
+        for name, graph in graph_set.graphs.items():
+            why = simplify(origin / graph.file, graph, folder / graph.file, p.simplify)
+            record[name] = {"simplified": why is None, "kept_because": why, **_sizes(origin, folder, graph)}
+            print(f"{line.model} {line.variant} {name}: {why or 'simplified'} {record[name]}")
+        graphs.write(folder, graph_set)
+        write_json(folder / "simplify.json", record)
+    return None
+
+
+def _sizes(origin: Path, folder: Path, graph: Graph) -> dict[str, int]:
+    import onnx
+
+    sizes = {}
+    for when, where in (("before", origin), ("after", folder)):
+        sizes[f"nodes_{when}"] = len(onnx.load(where / graph.file, load_external_data=False).graph.node)
+        sizes[f"bytes_{when}"] = (where / graph.file).stat().st_size
+    return sizes
+
+
+if __name__ == "__main__":
+    entrypoint(main)

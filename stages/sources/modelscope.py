@@ -1,0 +1,178 @@
+"""A checkpoint on the ModelScope hub, through its SDK; the pinned digests decide, not what the hub says."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from stages.core import layout
+from stages.core.errors import UserError, did_you_mean
+from stages.core.files import safe_relative
+from stages.core.params import ModelScopeSource
+
+# `modelscope_hub` is the part of the SDK that `modelscope` itself delegates to; `import modelscope`
+# costs 6 s because it brings torch along. Even the part costs 0.6 s, so functions import it.
+if TYPE_CHECKING:
+    from modelscope_hub import FileInfo, HubApi
+
+CACHE = layout.CACHE / "modelscope"
+ANSWER_SECONDS = 5  # to connect, and again for the first byte
+
+
+def fetch(source: ModelScopeSource, files: Mapping[str, str], folder: Path) -> None:
+    """Download `files` (name to SHA-256) into `folder` by way of a cache that resumes what was cut off.
+
+    `MODELSCOPE_ENDPOINT` chooses another hub. Needs no account and sends no token.
+
+    Raises:
+        UserError: the hub cannot be reached, does not have the model, the revision or a file, lists a
+            path that would leave its folder, or has other bytes than the pinned ones.
+    """
+    with _one_address(), _explained():
+        api = _connect()
+        listed = _listing(api, source)
+        for name, digest in files.items():
+            _check_listed(listed, name, digest, source)
+        with _bars():
+            cached = {name: _download(api, source, listed[name], digest) for name, digest in files.items()}
+    for name, origin in cached.items():
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(origin, place)
+
+
+@contextmanager
+def _one_address() -> Iterator[None]:
+    """Keep the SDK from asking a second address, one that the hub names, for a shorter way; a user may allow it."""
+    name = "MODELSCOPE_DOWNLOAD_INTRA_CLOUD"  # there is no argument for it
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """The SDK's exceptions as one clear message."""
+    from modelscope_hub import FileIntegrityError, HubError, NetworkError
+
+    try:
+        yield
+    except (NetworkError, requests.ConnectionError, requests.Timeout) as e:
+        root = _root(e)
+        raise UserError(f"the hub at {_endpoint()} could not be reached ({type(root).__name__}: {root})") from e
+    except FileIntegrityError as e:
+        raise UserError(f"the hub at {_endpoint()} keeps sending other bytes than it lists: {e.message}") from e
+    except (HubError, requests.RequestException) as e:
+        said = e.message if isinstance(e, HubError) else e
+        raise UserError(f"the hub at {_endpoint()} failed ({type(e).__name__}: {said})") from e
+
+
+def _root(error: BaseException) -> BaseException:
+    """The first cause: the operating system's word is clearer than three libraries' quotes of it."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return error
+
+
+def _endpoint() -> str:
+    from modelscope_hub import HubConfig
+
+    return HubConfig.normalize_endpoint(os.environ.get("MODELSCOPE_ENDPOINT"))
+
+
+def _connect() -> HubApi:
+    """The SDK with nothing left to guess, once the hub has answered anything at all.
+
+    Asking first makes the next source's turn come at once where there is no network: the SDK would try four
+    times, 7 s at the least. An endpoint that it is not given may be probed for, a token that it is not given
+    is unpickled from the user's home.
+    """
+    from modelscope_hub import HubApi, HubConfig
+
+    endpoint = _endpoint()
+    requests.head(endpoint, timeout=ANSWER_SECONDS)
+    return HubApi(HubConfig(endpoint=endpoint, cache_dir=CACHE, config_dir=CACHE / "home", token=""))
+
+
+def _listing(api: HubApi, source: ModelScopeSource) -> dict[str, FileInfo]:
+    """What the hub lists at the source's revision, by path.
+
+    Raises:
+        UserError: it lists nothing, a path that would leave its folder, or sends something else.
+    """
+    from modelscope_hub import HubError, NotExistError
+
+    what = f"{source.hub_id} at {source.revision}"
+    try:
+        listed = {info.path: info for info in api.list_repo_files(source.hub_id, "model", revision=source.revision)}
+        for path in listed:
+            safe_relative(path, what)
+    except NotExistError:
+        listed = {}
+    except HubError:
+        raise
+    except (AttributeError, TypeError, ValueError) as e:
+        raise UserError(f"{what}: the hub at {_endpoint()} did not answer with a listing of files ({e})") from e
+    if not listed:
+        raise UserError(_why_nothing(api, source))
+    return listed
+
+
+def _why_nothing(api: HubApi, source: ModelScopeSource) -> str:
+    """Which of the two is unknown; the hub answers an unknown revision with a listing of no files."""
+    from modelscope_hub import NotExistError
+
+    try:
+        revisions: list[dict[str, Any]] = api.list_repo_revisions(source.hub_id, "model")
+    except NotExistError:
+        return f"the hub at {_endpoint()} has no model {source.hub_id!r}"
+    known = [str(revision.get("Revision")) for revision in revisions]
+    hint = did_you_mean(source.revision, known)
+    return f"{source.hub_id}: the hub at {_endpoint()} has no files at revision {source.revision!r}; {hint}"
+
+
+def _check_listed(listed: Mapping[str, FileInfo], name: str, digest: str, source: ModelScopeSource) -> None:
+    """Refuse before the first byte: the SDK takes what it cannot check for good."""
+    what = f"{source.hub_id} at {source.revision}: {name}"
+    if name not in listed or listed[name].is_dir:
+        raise UserError(f"{what} is not on the hub; {did_you_mean(name, listed)}")
+    found = listed[name].sha256
+    if not found:
+        raise UserError(f"{what}: the hub lists no sha256 for it, wanted {digest}")
+    if found != digest:
+        raise UserError(f"{what}: the hub lists sha256 {found}, wanted {digest}")
+
+
+def _bars() -> AbstractContextManager[object]:
+    """Progress bars on a terminal only: the SDK always draws them, on whatever standard error is."""
+    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
+
+
+def _download(api: HubApi, source: ModelScopeSource, info: FileInfo, digest: str) -> Path:
+    """The file in the cache, hashed by the SDK whether it was there or is downloaded now, three times if need be.
+
+    Its folder is named by its digest, so nothing that another model or revision left is in the way. In
+    the SDK's own layout any old `models/OWNER/NAME` would stand in for every revision.
+    """
+    return api.download_file(
+        source.hub_id,
+        "model",
+        info.path,
+        revision=source.revision,
+        local_dir=CACHE / digest,
+        expected_sha256=digest,
+        file_size=info.size or None,
+    )

@@ -1,0 +1,132 @@
+"""A loopback server that speaks as much of the model hub's API as its SDK needs, and lies on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self, cast
+from urllib.parse import parse_qs, urlsplit
+
+Files = dict[str, bytes]
+
+
+@dataclass
+class Faults:
+    """What the hub does wrong; a count goes down with each download, `math.inf` never ends."""
+
+    corrupt: float = 0  # downloads to answer with other bytes of the same length
+    drop: float = 0  # downloads to cut off in the middle
+    no_sha256: bool = False
+    wrong_sha256: bool = False
+    paths: list[str] = field(default_factory=list)  # listed on top of the files
+    body: bytes | None = None  # the answer to every listing, such as a login page
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves `models` (id -> revision -> path -> bytes) inside a `with` block and remembers what was asked."""
+
+    daemon_threads = True
+
+    def __init__(self, models: dict[str, dict[str, Files]] | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.models = models or {}
+        self.faults = Faults()
+        self.paths: list[str] = []  # of every request for something
+        self.headers: list[Message] = []  # of every request
+        self.downloads: list[tuple[str, str | None]] = []  # file path and Range header
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True, name="hub").start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def parse_request(self) -> bool:
+        if not super().parse_request():
+            return False
+        cast(Hub, self.server).headers.append(self.headers)
+        return True
+
+    def do_HEAD(self) -> None:
+        self._send(200, b"")
+
+    def do_GET(self) -> None:
+        hub, url = cast(Hub, self.server), urlsplit(self.path)
+        hub.paths.append(url.path)
+        route = re.fullmatch(r"/api/v1/models/([^/]+/[^/]+)/(repo/files|repo|revisions)", url.path)
+        revisions = hub.models.get(route[1]) if route else None
+        if route is None or revisions is None:
+            self._json(404, {"Code": 10010205001, "Success": False, "Message": "no such model"})
+            return
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        if route[2] == "revisions":
+            self._json(200, {"RevisionMap": {"Tags": [{"Revision": name} for name in revisions], "Branches": []}})
+        elif route[2] == "repo/files":
+            self._list(hub.faults, revisions.get(query["Revision"]))
+        else:
+            self._download(hub, query["FilePath"], revisions.get(query["Revision"], {}).get(query["FilePath"]))
+
+    def _list(self, faults: Faults, files: Files | None) -> None:
+        if faults.body is not None:
+            self._send(200, faults.body)
+            return
+        if files is None:  # an unknown revision is no error to the hub
+            self._json(200, {"Files": None})
+            return
+        entries = [_entry(path, content) for path, content in files.items()]
+        entries += [_entry(path, b"") for path in faults.paths]
+        for entry in entries:
+            if faults.no_sha256:
+                del entry["Sha256"]
+            elif faults.wrong_sha256:
+                entry["Sha256"] = "0" * 64
+        self._json(200, {"Files": entries})
+
+    def _download(self, hub: Hub, path: str, content: bytes | None) -> None:
+        ranged = self.headers.get("Range")
+        hub.downloads.append((path, ranged))
+        if content is None:
+            self._json(404, {"Code": 404, "Success": False, "Message": "no such file"})
+            return
+        if hub.faults.corrupt > 0:
+            hub.faults.corrupt -= 1
+            content = bytes(byte ^ 1 for byte in content)
+        start = int(ranged.removeprefix("bytes=").removesuffix("-")) if ranged else 0
+        headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if ranged else {}
+        cut = None
+        if hub.faults.drop > 0:
+            hub.faults.drop -= 1
+            cut = (len(content) - start) // 2
+        self._send(206 if ranged else 200, content[start:], headers, cut)
+
+    def _json(self, status: int, data: dict[str, Any]) -> None:
+        self._send(status, json.dumps({"Code": status, "Success": status < 400, "Data": data} | data).encode())
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, cut: int | None = None) -> None:
+        """Announce all of `body`, send its first `cut` bytes and hang up."""
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body[:cut])
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing: a test's output is its assertions."""
+
+
+def _entry(path: str, content: bytes) -> dict[str, Any]:
+    digest = hashlib.sha256(content).hexdigest()
+    return {"Path": path, "Name": path.rsplit("/", 1)[-1], "Type": "blob", "Size": len(content), "Sha256": digest}

