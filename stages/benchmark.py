@@ -111,14 +111,22 @@ def peak_memory_mib(artifact: Artifact) -> float:
 
 
 def _print_memory(folder: Path, runtime: Runtime) -> None:
-    """What runs in the fresh process; ru_maxrss is in KiB on Linux."""
+    """What runs in the fresh process, whose libraries are loaded before and do not count."""
     graph_set = graphs.read(folder)
-    import onnxruntime  # noqa: F401  its own size is not the artifact's
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    runtimes.warm(runtime)
+    before = _peak_mib()
     networks = runtimes.load(folder, graph_set, runtime, 1)
     _call(networks, graph_set, list(graph_set.cases)[-1], seed=0)()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(_peak_mib() - before)
+
+
+def _peak_mib() -> float:
+    """Peak resident memory of this process. Linux's ru_maxrss would count the parent's before the exec too."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS: in bytes
 
 
 def benchmark(p: Params, baseline: Artifact, candidate: Artifact) -> dict[str, Any]:

@@ -34,18 +34,19 @@ def main(argv: Sequence[str]) -> None:
     """`python -m stages.engine MODEL-TARGET`."""
     p = params.load()
     name = key_from(argv, "engine", p.engine.builds)
-    line, target = p.engine.builds[name], p.targets[p.engine.builds[name].target]
-    origin = layout.ARTIFACTS / line.graph
+    line = p.engine.builds[name]
+    runtime = p.targets[line.target].runtime
+    origin = layout.graphs(line.model, line.variant, line.graph)
     graph_set = graphs.read(origin)
-    why = tensorrt.why_not_built(target.runtime)
-    with new_folder(layout.graphs(line.model, target.variant, line.target)) as folder:
-        engines = {}
+    why = tensorrt.why_not_built(runtime)
+    engines = {}
+    with new_folder(layout.graphs(line.model, line.variant, line.target)) as folder:
         for graph_name, graph in graph_set.graphs.items() if why is None else ():
             place = folder / f"{Path(graph.file).stem}.engine"
-            engines[graph_name] = build(graph, origin / graph.file, place, target.runtime, p.engine)
+            engines[graph_name] = build(graph, origin / graph.file, place, runtime, p.engine)
         graphs.write(folder, graph_set)
-        write_json(folder / "engine.json", {"runtime": target.runtime, "unavailable": why, "engines": engines})
-    print(f"{name}: {why or f'{len(engines)} engine(s), {graphs.size(layout.graphs(line.model, target.variant, line.target))} bytes'}")
+        write_json(folder / "engine.json", {"runtime": runtime, "unavailable": why, "engines": engines})
+    print(f"{name}: {why or f'{len(engines)} engine(s) built'}")
 
 
 if __name__ == "__main__":

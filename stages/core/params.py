@@ -119,6 +119,7 @@ Dataset = Annotated[MixturesDataset | ManifestDataset, Field(discriminator="kind
 class PruneParams(_Section):
     """How a model loses `ratio` of its parameters and what recovers it."""
 
+    dataset: Key
     ratio: float = Field(gt=0, lt=0.9)
     round_to: int = Field(ge=1)
     criterion: Literal["magnitude", "least_squares"]
@@ -183,8 +184,9 @@ class EngineBuild(_Section):
     """A line of `engine.builds`: the graph that becomes a TensorRT engine for a target."""
 
     model: Key
-    target: Key
+    variant: Variant
     graph: str
+    target: Key
 
 
 class EngineParams(_Section):
@@ -351,8 +353,9 @@ def _preflight(p: Params) -> list[str]:
     for name, model in p.models.items():
         known(f"models.{name}", "family", model.family, dict.fromkeys(families))
         known(f"models.{name}", "dataset", model.dataset, p.datasets)
-    for name in p.prune:
+    for name, prune in p.prune.items():
         known(f"prune.{name}", "model", name, p.models)
+        known(f"prune.{name}", "dataset", prune.dataset, p.datasets)
     _check_tables(p, problems, known)
     for name, target in p.targets.items():
         known(f"targets.{name}", "gate", target.gate, p.gates)
@@ -381,9 +384,9 @@ def _check_tables(p: Params, problems: list[str], known: Callable[..., bool]) ->
         _check_key(where, name, f"{engine.model}-{engine.target}", problems)
         if known(where, "build", name, p.builds) and known(where, "target", engine.target, p.targets):
             target = p.targets[engine.target]
-            wanted = f"{engine.model}/{target.variant}/{target.graph}"
-            if engine.graph != wanted:
-                problems.append(f"{where}.graph: found {engine.graph!r}, wanted {wanted!r} (from targets.{engine.target})")
+            if (engine.variant, engine.graph) != (target.variant, target.graph):
+                wanted = f"variant: {target.variant}, graph: {target.graph}"
+                problems.append(f"{where}: wanted {wanted} as targets.{engine.target} has it")
 
 
 def _check_key(where: str, found: str, wanted: str, problems: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 from stages.core.graphs import GraphSet
@@ -13,6 +14,11 @@ from stages.runtimes import onnxruntime, tensorrt
 def why_unavailable(runtime: Runtime) -> str | None:
     """Why nothing on this machine runs artifacts of this runtime, or None."""
     return None if runtime == "onnxruntime" else tensorrt.why_unavailable(runtime)
+
+
+def warm(runtime: Runtime) -> None:
+    """Import the runtime's library, so that what comes after is an artifact's own."""
+    importlib.import_module(tensorrt.MODULES.get(runtime, runtime))
 
 
 def load(folder: Path, graph_set: GraphSet, runtime: Runtime, threads: int) -> dict[str, Network]:

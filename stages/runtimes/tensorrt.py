@@ -15,7 +15,7 @@ from stages.core.parity import Network
 from stages.environment import gpu
 
 TIMING_CACHE = Path(".cache/tensorrt/timing.cache")  # outside DVC's outs: it only ever saves time
-_MODULES = {"tensorrt_rtx": "tensorrt_rtx_bindings", "tensorrt": "tensorrt"}
+MODULES = {"tensorrt_rtx": "tensorrt_rtx_bindings", "tensorrt": "tensorrt"}
 _INSTALL = {
     "tensorrt_rtx": "it has wheels for x86-64 Linux only",
     "tensorrt": "install the extra: pip install '.[tensorrt]' with NVIDIA's index",
@@ -24,7 +24,7 @@ _INSTALL = {
 
 def why_not_built(runtime: str) -> str | None:
     """Why this machine cannot build an engine, or None."""
-    if importlib.util.find_spec(_MODULES[runtime]) is None:
+    if importlib.util.find_spec(MODULES[runtime]) is None:
         return f"{runtime} is not installed here: {_INSTALL[runtime]}"
     if runtime == "tensorrt" and gpu() == "none":
         return "tensorrt builds an engine on the CUDA device that runs it, and there is none here"
@@ -126,7 +126,7 @@ def _import(runtime: str) -> Any:
 
     Polygraphy wants the name `tensorrt_rtx`, which only a shim package has; the bindings are the same.
     """
-    module = importlib.import_module(_MODULES[runtime])
+    module = importlib.import_module(MODULES[runtime])
     sys.modules.setdefault(runtime, module)
     os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1" if runtime == "tensorrt_rtx" else "0"
     return module

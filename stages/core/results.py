@@ -1,0 +1,130 @@
+"""What is known of a build: measurements, verdict, flags and provenance, as reports and gate read it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from stages.core import graphs, layout
+from stages.core.files import read_json, sha256
+from stages.core.params import Build, DynamicRecipe, Gate, Params, Target
+from stages.core.statistics import verdict
+
+RECORDS = ("prune.json", "export.json", "simplify.json", "quantize.json", "engine.json")
+TOO_SMALL_MS = 1.0
+
+
+def environment() -> dict[str, str]:
+    """The machine and library versions that this build was measured with, by name."""
+    return {path.name: path.read_text(encoding="utf-8").strip() for path in sorted(layout.ENVIRONMENT.iterdir())}
+
+
+def of_build(p: Params, name: str) -> dict[str, Any]:
+    """One entry of summary.json's `builds`."""
+    build, target = p.builds[name], p.targets[p.builds[name].target]
+    folder = layout.measurements(build.target, build.model)
+    accuracy, latency = read_json(folder / "accuracy.json"), read_json(folder / "latency.json")
+    entry = {
+        "model": build.model,
+        "target": build.target,
+        "required": target.required,
+        "verdict": "unavailable",
+        "reason": accuracy["unavailable"],
+        "artifact": artifact(layout.ARTIFACTS / build.artifact),
+        "accuracy": {},
+        "latency": {},
+        "flags": [],
+        "records": records(p, build),
+    }
+    if accuracy["unavailable"] is None:
+        gate = p.gates[target.gate]
+        limits = gate.accuracy[p.models[build.model].family]
+        entry["headline"] = accuracy["headline"]
+        entry["accuracy"] = {m: _judged(v, limits.get(m)) for m, v in accuracy["metrics"].items()}
+        entry["by_recording"] = accuracy["by_recording"]
+        entry["latency"] = {case: _judged_speed(case, v, gate) for case, v in latency["cases"].items()}
+        entry |= {key: latency[key] for key in ("load_ms", "peak_memory_mib", "bytes")}
+        entry["verdict"], entry["reason"] = _overall(entry)
+        entry["flags"] = _flags(p, target, entry)
+    return entry
+
+
+def _judged(measured: dict[str, Any], limit: float | None) -> dict[str, Any]:
+    return {**measured, "limit": limit, "verdict": None if limit is None else verdict(measured, limit)}
+
+
+def _judged_speed(case: str, measured: dict[str, Any], gate: Gate) -> dict[str, Any]:
+    """A speedup passes if all of its interval is at or above the gate's for that case."""
+    limit = gate.speedup.get(case)
+    if limit is None:
+        return {**measured, "limit": None, "verdict": None}
+    low, high = measured["ci"]
+    return {**measured, "limit": limit, "verdict": "pass" if low >= limit else "fail" if high < limit else "inconclusive"}
+
+
+def _overall(entry: dict[str, Any]) -> tuple[str, str]:
+    """The worst verdict of all gated metrics and why; `pass` says how many were."""
+    judged = {**entry["accuracy"], **entry["latency"]}
+    for worst in ("fail", "inconclusive"):
+        names = [name for name, value in judged.items() if value["verdict"] == worst]
+        if names:
+            return worst, "; ".join(describe(name, judged[name]) for name in names)
+    return "pass", f"{sum(v['verdict'] == 'pass' for v in judged.values())} gated metrics within their limits"
+
+
+def describe(name: str, value: dict[str, Any]) -> str:
+    """A judged metric in one line: value, interval, limit."""
+    low, high = value["ci"]
+    if "speedup" in value:
+        return f"{name}: {value['speedup']:.2f}x [{low:.2f}, {high:.2f}], at least {value['limit']:g}x"
+    return f"{name}: {value['value']:.4f}, drift {value['drift']:+.4f} [{low:+.4f}, {high:+.4f}], loss at most {value['limit']:g}"
+
+
+def artifact(folder: Path) -> dict[str, Any]:
+    """Path, bytes and digest of what the runtime loads; of several files, the digest of their list of digests."""
+    files = graphs.digests(folder)
+    if len(files) == 1:
+        path, digest = folder / next(iter(files)), next(iter(files.values()))
+    else:
+        path, digest = folder, hashlib.sha256("".join(f"{d}  {n}\n" for n, d in files.items()).encode()).hexdigest()
+    return {"path": str(path), "sha256": digest if files else None, "bytes": graphs.size(folder), "files": files}
+
+
+def records(p: Params, build: Build) -> dict[str, Any]:
+    """What each stage on the way to the artifact recorded of it, the checkpoint's files first."""
+    target = p.targets[build.target]
+    checkpoint = layout.checkpoint(build.model, target.variant)
+    steps = [checkpoint] + [
+        layout.graphs(build.model, target.variant, step) for step in ("export", "simplify", target.graph, build.target)
+    ]
+    found = {f.stem: read_json(f) for step in dict.fromkeys(steps) for name in RECORDS if (f := step / name).is_file()}
+    if target.graph == "export":
+        found.pop("simplify", None)
+    files = {f.name: sha256(f) for f in sorted(checkpoint.iterdir()) if f.suffix != ".json" or f.name == "configuration.json"}
+    return {"checkpoint": files, **found}
+
+
+def _flags(p: Params, target: Target, entry: dict[str, Any]) -> list[str]:
+    """Where an optimised build is slower or larger than the plain export, with the cause."""
+    flags = []
+    slower = [case for case, value in entry["latency"].items() if value["ci"][1] < 1]
+    if slower and target.graph != "export":
+        flags.append(f"slower than the plain fp32 export on {', '.join(slower)}: {_why_slower(p, target, entry, slower)}")
+    if entry["bytes"]["value"] > entry["bytes"]["baseline"]:
+        flags.append(f"larger than the plain fp32 export: {entry['bytes']['value']} against {entry['bytes']['baseline']} bytes")
+    return flags
+
+
+def _why_slower(p: Params, target: Target, entry: dict[str, Any], cases: list[str]) -> str:
+    recipe = p.quantize.recipes.get(target.graph)
+    if isinstance(recipe, DynamicRecipe):
+        if "vnni" not in environment()["cpu"] and "amx_int8" not in environment()["cpu"]:
+            return "this CPU has no VNNI or AMX, which INT8 needs to be fast"
+        if recipe.weight_type == "QUInt8":
+            return "weight_type QUInt8 has no fast kernel here; QInt8 does"
+        if "Conv" in recipe.op_types:
+            return "Conv is quantized, which runs slower than fp32 in ONNX Runtime"
+    if max(entry["latency"][case]["baseline_p50_ms"] for case in cases) < TOO_SMALL_MS:
+        return "the work is too small to gain from it"
+    return "no known cause; profile it"
