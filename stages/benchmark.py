@@ -25,8 +25,8 @@ from stages.core import graphs, layout, params
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.graphs import Feeds, GraphSet
-from stages.core.parity import Network
 from stages.core.params import BenchmarkParams, EvaluateParams, Params, Runtime
+from stages.core.parity import Network
 from stages.core.statistics import Floats, speedup
 
 MEMORY = "--memory"
@@ -45,7 +45,9 @@ def thread_counts() -> dict[str, int]:
     return {"1_thread": 1} if cores() == 1 else {"1_thread": 1, f"{cores()}_threads": cores()}
 
 
-def time_pairs(baseline: Callable[[], object], candidate: Callable[[], object], pairs: int, warmup: int) -> tuple[Floats, Floats]:
+def time_pairs(
+    baseline: Callable[[], object], candidate: Callable[[], object], pairs: int, warmup: int
+) -> tuple[Floats, Floats]:
     """Milliseconds (pairs,) of each, run in turn; which of the two goes first alternates."""
     for _ in range(warmup):
         baseline()
@@ -86,9 +88,14 @@ def _summary(baseline: Floats, candidate: Floats, bootstrap: EvaluateParams) -> 
     ratio, ci = speedup(baseline, candidate, **bootstrap.model_dump(include={"resamples", "confidence", "seed"}))
     at = [50, 90] + ([99] if len(candidate) >= P99_NEEDS else [])
     percentiles = {
-        f"{prefix}p{q}_ms": float(np.percentile(times, q)) for prefix, times in (("", candidate), ("baseline_", baseline)) for q in at
+        f"{prefix}p{q}_ms": float(np.percentile(times, q))
+        for prefix, times in (("", candidate), ("baseline_", baseline))
+        for q in at
     }
-    quantiles = {side: np.percentile(times, range(0, 101, 2)).tolist() for side, times in (("baseline", baseline), ("candidate", candidate))}
+    quantiles = {
+        side: np.percentile(times, range(0, 101, 2)).tolist()
+        for side, times in (("baseline", baseline), ("candidate", candidate))
+    }
     return {**percentiles, "speedup": ratio, "ci": list(ci), "pairs": len(candidate), "quantiles_ms": quantiles}
 
 

@@ -19,7 +19,17 @@ from stages.core import layout, params
 from stages.core.errors import entrypoint
 from stages.core.files import new_folder
 
-LIBRARIES = ("torch", "funasr", "torch-pruning", "onnx", "onnxruntime", "onnxscript", "onnxsim", "tensorrt-rtx-cu13-libs", "tensorrt")
+LIBRARIES = (
+    "torch",
+    "funasr",
+    "torch-pruning",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "onnxsim",
+    "tensorrt-rtx-cu13-libs",
+    "tensorrt",
+)
 
 
 def cpu() -> str:
@@ -58,7 +68,11 @@ def main(argv: Sequence[str]) -> None:
     if argv:
         raise SystemExit("usage: python -m stages.environment")
     params.load()
-    facts = {name: library(name) for name in LIBRARIES} | {"python": platform.python_version(), "cpu": cpu(), "gpu": gpu()}
+    facts = {name: library(name) for name in LIBRARIES} | {
+        "python": platform.python_version(),
+        "cpu": cpu(),
+        "gpu": gpu(),
+    }
     with new_folder(layout.ENVIRONMENT) as folder:
         for name, fact in facts.items():
             (folder / name).write_text(fact + "\n", encoding="utf-8")

@@ -18,7 +18,12 @@ from stages.corpora.manifest import Recording
 
 
 def evaluate(
-    family: Any, checkpoint: Path, recordings: Sequence[Recording], networks: Any, reference: Path, settings: EvaluateParams
+    family: Any,
+    checkpoint: Path,
+    recordings: Sequence[Recording],
+    networks: Any,
+    reference: Path,
+    settings: EvaluateParams,
 ) -> dict[str, Any]:
     """Every metric of the family in every mode, and the recordings that drift most."""
     metrics: dict[str, Any] = {}

@@ -38,7 +38,8 @@ def export(module: torch.nn.Module, graph: Graph, opset: int) -> onnx.ModelProto
     feeds = graphs.example_feeds(graph, sizes, seed=0)
     axes = {name: torch.export.Dim(name, min=axis.min, max=axis.max) for name, axis in graph.axes.items()}
     dynamic = {
-        name: {i: axes[d] for i, d in enumerate(t.shape) if isinstance(d, str)} or None for name, t in graph.inputs.items()
+        name: {i: axes[d] for i, d in enumerate(t.shape) if isinstance(d, str)} or None
+        for name, t in graph.inputs.items()
     }
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not installed
     try:
@@ -82,7 +83,10 @@ def check(model: onnx.ModelProto, graph: Graph, reference: Network, tolerance: f
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
         raise UserError(f"{graph.file} is not valid ONNX: {e}") from e
-    for kind, wanted, values in (("inputs", graph.inputs, model.graph.input), ("outputs", graph.outputs, model.graph.output)):
+    for kind, wanted, values in (
+        ("inputs", graph.inputs, model.graph.input),
+        ("outputs", graph.outputs, model.graph.output),
+    ):
         found = {value.name: _declared(value) for value in values}
         if found != wanted:
             raise UserError(f"{graph.file} {kind}: found {found}, wanted {wanted}")
@@ -90,7 +94,9 @@ def check(model: onnx.ModelProto, graph: Graph, reference: Network, tolerance: f
     differences = largest_differences(graph, reference, candidate)
     worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= tolerance:
-        raise UserError(f"{graph.file}: differs from torch by {differences[worst]:.3g} on {worst}, wanted at most {tolerance:g}")
+        raise UserError(
+            f"{graph.file}: differs from torch by {differences[worst]:.3g} on {worst}, wanted at most {tolerance:g}"
+        )
     return differences
 
 
@@ -104,7 +110,9 @@ def _declared(value: onnx.ValueInfoProto) -> Tensor:
     )
 
 
-def export_variant(family: Any, checkpoint: Path, folder: Path, settings: params.ExportParams) -> dict[str, dict[str, float]]:
+def export_variant(
+    family: Any, checkpoint: Path, folder: Path, settings: params.ExportParams
+) -> dict[str, dict[str, float]]:
     """Write every graph of a checkpoint into `folder` and return how far each is from torch."""
     import onnx
     import torch
@@ -130,7 +138,9 @@ def main(argv: Sequence[str]) -> None:
         differences = export_variant(family, layout.checkpoint(line.model, line.variant), folder, p.export)
         write_json(folder / "export.json", {"opset": p.export.opset, "difference_from_torch": differences})
     worst = max(d for by_input in differences.values() for d in by_input.values())
-    print(f"{line.model} {line.variant}: {len(differences)} graph(s), opset {p.export.opset}, within {worst:.1e} of torch")
+    print(
+        f"{line.model} {line.variant}: {len(differences)} graph(s), opset {p.export.opset}, within {worst:.1e} of torch"
+    )
 
 
 if __name__ == "__main__":

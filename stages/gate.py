@@ -17,7 +17,11 @@ def failures(summary: dict[str, Any]) -> Iterator[str]:
         if not build["required"] or build["verdict"] == "pass":
             continue
         judged = {**build["accuracy"], **build["latency"]}
-        bad = [f"{name}: {v['verdict']}: {describe(m, v)}" for m, v in judged.items() if v["verdict"] in {"fail", "inconclusive"}]
+        bad = [
+            f"{name}: {v['verdict']}: {describe(m, v)}"
+            for m, v in judged.items()
+            if v["verdict"] in {"fail", "inconclusive"}
+        ]
         yield from bad or [f"{name}: {build['verdict']}: {build['reason']}"]
 
 

@@ -70,7 +70,9 @@ def _dynamic(source: Path, place: Path, recipe: DynamicRecipe) -> None:
     )
 
 
-def _dynamic_record(before: onnx.ModelProto, after: onnx.ModelProto, recipe: DynamicRecipe) -> dict[str, dict[str, str]]:
+def _dynamic_record(
+    before: onnx.ModelProto, after: onnx.ModelProto, recipe: DynamicRecipe
+) -> dict[str, dict[str, str]]:
     import onnx
 
     weights = {i.name for i in before.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and len(i.dims) > 1}

@@ -21,8 +21,8 @@ from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph
 from stages.core.packages import import_bare
-from stages.core.parity import largest_differences
 from stages.core.params import SimplifyParams
+from stages.core.parity import largest_differences
 from stages.runtimes import onnxruntime
 
 CHILD = "--in-child"
@@ -48,7 +48,7 @@ def run_child(source: Path, place: Path, settings: SimplifyParams) -> str | None
 
     command = [sys.executable, "-m", "stages.simplify", CHILD, str(source), str(place)]
     try:
-        done = subprocess.run(  # noqa: S603  our own module and paths
+        done = subprocess.run(
             command, preexec_fn=limit, capture_output=True, text=True, timeout=settings.seconds, check=False
         )
     except subprocess.TimeoutExpired:

@@ -60,7 +60,9 @@ def read(folder: Path) -> GraphSet:
     try:
         return GraphSet.model_validate(read_json(folder / FILE))
     except ValidationError as e:
-        raise UserError(f"{folder / FILE} is not a graph set ({e.error_count()} problems); run `dvc repro` again") from e
+        raise UserError(
+            f"{folder / FILE} is not a graph set ({e.error_count()} problems); run `dvc repro` again"
+        ) from e
 
 
 def write(folder: Path, graph_set: GraphSet) -> None:

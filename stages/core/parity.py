@@ -51,12 +51,12 @@ def _streamed(graph: Graph, reference: Network, candidate: Network) -> Iterator[
 
 
 def _difference(a: Feeds, b: Feeds) -> float:
-    """max |a - b| / max(1, max |a|); infinite when a shape differs or a value is not finite."""
+    """Max |a - b| / max(1, max |a|); infinite when a shape differs or a value is not finite."""
     worst = 0.0
     for name, value in a.items():
         other = b[name]
         if value.shape != other.shape or not (np.isfinite(value).all() and np.isfinite(other).all()):
             return float("inf")
         scale = max(1.0, float(np.abs(value).max(initial=0)))
-        worst = max(worst, float(np.abs(value.astype(np.float64) - other).max(initial=0)) / scale)
+        worst = max(worst, float(np.abs(value.astype(np.float64) - other.astype(np.float64)).max(initial=0)) / scale)
     return worst

@@ -60,7 +60,11 @@ def _judged_speed(case: str, measured: dict[str, Any], gate: Gate) -> dict[str, 
     if limit is None:
         return {**measured, "limit": None, "verdict": None}
     low, high = measured["ci"]
-    return {**measured, "limit": limit, "verdict": "pass" if low >= limit else "fail" if high < limit else "inconclusive"}
+    return {
+        **measured,
+        "limit": limit,
+        "verdict": "pass" if low >= limit else "fail" if high < limit else "inconclusive",
+    }
 
 
 def _overall(entry: dict[str, Any]) -> tuple[str, str]:
@@ -101,7 +105,9 @@ def records(p: Params, build: Build) -> dict[str, Any]:
     found = {f.stem: read_json(f) for step in dict.fromkeys(steps) for name in RECORDS if (f := step / name).is_file()}
     if target.graph == "export":
         found.pop("simplify", None)
-    files = {f.name: sha256(f) for f in sorted(checkpoint.iterdir()) if f.suffix != ".json" or f.name == "configuration.json"}
+    files = {
+        f.name: sha256(f) for f in sorted(checkpoint.iterdir()) if f.suffix != ".json" or f.name == "configuration.json"
+    }
     return {"checkpoint": files, **found}
 
 
@@ -110,9 +116,13 @@ def _flags(p: Params, target: Target, entry: dict[str, Any]) -> list[str]:
     flags = []
     slower = [case for case, value in entry["latency"].items() if value["ci"][1] < 1]
     if slower and target.graph != "export":
-        flags.append(f"slower than the plain fp32 export on {', '.join(slower)}: {_why_slower(p, target, entry, slower)}")
+        flags.append(
+            f"slower than the plain fp32 export on {', '.join(slower)}: {_why_slower(p, target, entry, slower)}"
+        )
     if entry["bytes"]["value"] > entry["bytes"]["baseline"]:
-        flags.append(f"larger than the plain fp32 export: {entry['bytes']['value']} against {entry['bytes']['baseline']} bytes")
+        flags.append(
+            f"larger than the plain fp32 export: {entry['bytes']['value']} against {entry['bytes']['baseline']} bytes"
+        )
     return flags
 
 

@@ -66,13 +66,13 @@ def drift(
     """The metric of baseline and candidate, their difference and its interval over paired recordings."""
     columns = [np.array([c[name][i] for c in counts], float) for counts in (baseline, value) for i in (0, 1)]
 
-    def difference(a: Floats, b: Floats, c: Floats, d: Floats, axis: int) -> Floats:
+    def difference(a: Floats, b: Floats, c: Floats, d: Floats, *, axis: int = -1) -> Floats:  # noqa: ARG001  scipy passes it
         return metric.pool(c, d) - metric.pool(a, b)
 
     return {
         "baseline": float(metric.pool(columns[0], columns[1])),
         "value": float(metric.pool(columns[2], columns[3])),
-        "drift": float(difference(*columns, axis=-1)),
+        "drift": float(difference(*columns)),
         "ci": list(interval(columns, difference, **settings)),
         "higher_is_better": metric.higher_is_better,
         "unit": metric.unit,

@@ -67,7 +67,9 @@ def read_wav(path: Path) -> NDArray[np.float32]:
         with soundfile.SoundFile(path) as f:
             found = f"{f.format} {f.samplerate} Hz, {f.channels} channel(s), {f.frames} samples"
             if f.format not in {"WAV", "WAVEX"} or f.samplerate != SAMPLE_RATE or f.channels != 1 or f.frames == 0:
-                raise UserError(f"{path}: found {found}; wanted a WAV file at {SAMPLE_RATE} Hz with 1 channel, not empty")
+                raise UserError(
+                    f"{path}: found {found}; wanted a WAV file at {SAMPLE_RATE} Hz with 1 channel, not empty"
+                )
             samples: NDArray[np.float32] = f.read(dtype="float32")
             return samples
     except soundfile.LibsndfileError as e:

@@ -60,11 +60,15 @@ def make(dataset: MixturesDataset, archives: Mapping[str, Path], folder: Path) -
     """
     utterances: dict[Split, list[Samples]] = {split: [] for split in dataset.mixtures}
     extra: dict[Split, list[Line]] = {split: [] for split in dataset.mixtures}
-    recordings = {name: _read_archive(path, [m for a, m, _ in RECORDINGS if a == name]) for name, path in archives.items()}
+    recordings = {
+        name: _read_archive(path, [m for a, m, _ in RECORDINGS if a == name]) for name, path in archives.items()
+    }
     for archive, member, split in RECORDINGS:
         samples = recordings[archive][member]
         segments = find_utterances(samples)
-        utterances[split] += [samples[start:end] for start, end in segments if end - start < LONGEST_SECONDS * SAMPLE_RATE]
+        utterances[split] += [
+            samples[start:end] for start, end in segments if end - start < LONGEST_SECONDS * SAMPLE_RATE
+        ]
         if member == WHOLE:
             extra[split].append(_write(folder, Path(member).stem, samples, segments))
     for index, (split, count) in enumerate(dataset.mixtures.items()):
@@ -114,20 +118,22 @@ def _decode(name: str, data: bytes) -> Samples:
     return samples
 
 
-def _mixture(id_: str, utterances: Sequence[Samples], snr_db: Sequence[float], rng: np.random.Generator, folder: Path) -> Line:
+def _mixture(
+    id_: str, utterances: Sequence[Samples], snr_db: Sequence[float], rng: np.random.Generator, folder: Path
+) -> Line:
     """Utterances at one level, 0.4 to 2 s of silence around each, then noise at an SNR over all of it."""
     pieces: list[Samples] = []
     segments: list[tuple[int, int]] = []
     position = 0
     while position < MIXTURE_SECONDS * SAMPLE_RATE:
         pause = np.zeros(int(rng.uniform(0.4, 2.0) * SAMPLE_RATE))
-        utterance = _level(utterances[rng.integers(len(utterances))])
+        utterance = _level(utterances[int(rng.integers(len(utterances)))])
         segments.append((position + len(pause), position + len(pause) + len(utterance)))
         pieces += [pause, utterance]
         position = segments[-1][1]
     samples = np.concatenate([*pieces, np.zeros(int(rng.uniform(0.4, 2.0) * SAMPLE_RATE))])
-    noise = _noise(NOISES[rng.integers(len(NOISES))], len(samples), rng)
-    level = 10 ** ((LEVEL_DBFS - snr_db[rng.integers(len(snr_db))]) / 20)
+    noise = _noise(NOISES[int(rng.integers(len(NOISES)))], len(samples), rng)
+    level = 10 ** ((LEVEL_DBFS - snr_db[int(rng.integers(len(snr_db)))]) / 20)
     gain = 10 ** (rng.uniform(-10, 6) / 20)
     return _write(folder, id_, gain * (samples + noise * level / np.sqrt(np.mean(noise**2))), segments)
 

@@ -53,9 +53,13 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {e}") from e
     if not isinstance(config, dict):
         raise UserError(f"{path}: found {type(config).__name__}, wanted a mapping")
-    missing = [key for key in REQUIRED_CONFIG if not isinstance(config.get(key, {} if key == "encoder" else None), dict | str)]
+    missing = [
+        key for key in REQUIRED_CONFIG if not isinstance(config.get(key, {} if key == "encoder" else None), dict | str)
+    ]
     if missing:
-        raise UserError(f"{path}: no {', '.join(missing)}; the family fsmn_vad needs it. Is this an FSMN-VAD checkpoint?")
+        raise UserError(
+            f"{path}: no {', '.join(missing)}; the family fsmn_vad needs it. Is this an FSMN-VAD checkpoint?"
+        )
     if config["encoder"] != "FSMN":
         raise UserError(f"{path}: found encoder {config['encoder']!r}, wanted 'FSMN'")
     return config

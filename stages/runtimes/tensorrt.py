@@ -51,7 +51,10 @@ def build(onnx: Path, graph: Graph, place: Path, runtime: str, settings: EngineP
 
     profile = Profile()
     for name, tensor in graph.inputs.items():
-        shapes = [[d if isinstance(d, int) else getattr(graph.axes[d], at) for d in tensor.shape] for at in ("min", "opt", "max")]
+        shapes = [
+            [d if isinstance(d, int) else getattr(graph.axes[d], at) for d in tensor.shape]
+            for at in ("min", "opt", "max")
+        ]
         profile.add(name, *shapes)
     options: dict[str, Any] = {
         "profiles": [profile],
@@ -68,7 +71,9 @@ def build(onnx: Path, graph: Graph, place: Path, runtime: str, settings: EngineP
             TIMING_CACHE.parent.mkdir(parents=True, exist_ok=True)
             config = CreateConfig(**options, load_timing_cache=str(TIMING_CACHE))
             network = network_from_onnx_path(str(onnx), strongly_typed=True)
-        engine = engine_bytes_from_network(network, config=config, save_timing_cache=None if runtime == "tensorrt_rtx" else str(TIMING_CACHE))
+        engine = engine_bytes_from_network(
+            network, config=config, save_timing_cache=None if runtime == "tensorrt_rtx" else str(TIMING_CACHE)
+        )
     except PolygraphyException as e:
         raise UserError(f"{onnx}: {runtime} {trt.__version__} could not build an engine: {e}") from e
     place.write_bytes(bytes(engine))
@@ -90,7 +95,9 @@ def _capability(trt: Any, name: str) -> tuple[int, int]:
     """
     known = [k for k in trt.ComputeCapability.__members__ if k.startswith("SM")]
     if name not in known:
-        raise UserError(f"engine.compute_capabilities: found {name!r}; tensorrt_rtx {trt.__version__} has {', '.join(sorted(known))}")
+        raise UserError(
+            f"engine.compute_capabilities: found {name!r}; tensorrt_rtx {trt.__version__} has {', '.join(sorted(known))}"
+        )
     return int(name[2:-1]), int(name[-1])
 
 

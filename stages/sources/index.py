@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 
 import requests
-from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple, UnsupportedContentTypeError, tqdm_progress_factory
+from pypi_simple import (
+    PYPI_SIMPLE_ENDPOINT,
+    NoSuchProjectError,
+    PyPISimple,
+    UnsupportedContentTypeError,
+    tqdm_progress_factory,
+)
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 

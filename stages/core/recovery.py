@@ -1,0 +1,205 @@
+"""What a pruned network gets back: varied calibration audio, least-squares refits and distillation.
+
+Nothing here knows a model family. One thread and seeded generators, so that bytes repeat on any number of cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.fft import next_fast_len
+from tqdm import tqdm
+
+from stages.core.errors import UserError
+
+BATCH = 2
+CROP = 800  # frames; two long crops waste less on masked context than four short ones
+
+Audio = NDArray[np.float32]
+Fit = tuple[torch.Tensor, torch.Tensor]
+"""Weight (out, in) and bias (out,) of a dense layer."""
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """One thread and deterministic kernels within the block: a sum's order must not follow the core count."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)
+
+
+# Audio
+
+
+def vary(recordings: Sequence[Audio], copies: int, seed: int) -> list[Audio]:
+    """`copies` variations for each recording: another speed, colour, level and noise, some with a second voice.
+
+    A teacher labels any audio, so variety counts for more than realism. recordings: float32 (samples,)
+    in [-1, 1). Speed: Ko et al., "Audio augmentation for speech recognition", 2015.
+    """
+    rng = np.random.default_rng(seed)
+    return [_variation(recordings, index, rng) for _ in range(copies) for index in range(len(recordings))]
+
+
+def _variation(recordings: Sequence[Audio], index: int, rng: np.random.Generator) -> Audio:
+    audio = _filter(_speed(recordings[index], rng), rng)
+    if rng.random() < 0.3:
+        other = _filter(_speed(recordings[rng.integers(len(recordings))], rng), rng)
+        shared = min(len(audio), len(other))
+        audio[:shared] += _gain(rng, -25, 0) * other[:shared]
+    if rng.random() < 0.6:
+        noise = _filter(rng.standard_normal(len(audio)), rng, slope=rng.uniform(0, 24))
+        audio += _gain(rng, -45, 0) * _rms(audio) / _rms(noise) * noise
+    return np.clip(_gain(rng, -50, -18) / _rms(audio) * audio, -1, 1).astype(np.float32)
+
+
+def _speed(audio: Audio, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Played 0.8 to 1.25 times as fast, by linear interpolation: pitch, formants and tempo move together."""
+    factor = rng.uniform(0.8, 1.25)
+    return np.interp(np.arange(int(len(audio) / factor)) * factor, np.arange(len(audio)), audio)
+
+
+def _filter(audio: NDArray[np.float64], rng: np.random.Generator, slope: float = 0) -> NDArray[np.float64]:
+    """A smooth random response within 8 dB, and `slope` dB down from the lowest frequency to the highest."""
+    length = next_fast_len(len(audio), real=True)
+    bins = np.sqrt(np.linspace(0, 1, length // 2 + 1))
+    decibel = np.interp(bins, np.linspace(0, 1, 8), rng.uniform(-8, 8, 8)) - slope * bins
+    return np.fft.irfft(np.fft.rfft(audio, length) * 10 ** (decibel / 20), length)[: len(audio)]
+
+
+def _gain(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(10 ** (rng.uniform(low, high) / 20))
+
+
+def _rms(audio: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(audio**2)) + 1e-9)
+
+
+# Least squares
+
+
+def gram(inputs: torch.Tensor) -> torch.Tensor:
+    """Second moments of `inputs` (frames, n) and a constant 1: float64 (n + 1, n + 1)."""
+    extended = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
+    return (extended.T @ extended).double()
+
+
+def damped(moments: torch.Tensor, damping: float) -> torch.Tensor:
+    """`moments` plus `damping` times their mean diagonal: ridge regression that is blind to scale."""
+    return moments + damping * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
+
+
+def select_channels(moments: torch.Tensor, weight: torch.Tensor, keep: int, damping: float) -> list[int]:
+    """The `keep` channels from which a layer's output can best be rebuilt, in ascending order.
+
+    One channel after another is dropped: the one whose loss costs least once the others are refitted to
+    make up for it, which the inverse moments give in closed form. Hassibi & Stork, "Second order
+    derivatives for network pruning: Optimal Brain Surgeon", 1992, by whole columns as in Kurtic et al.,
+    "ZipLM", 2023.
+
+    moments: `gram` of the layer's input channels (n + 1, n + 1). weight: the layer's (out, n).
+    """
+    columns, inverse = weight.double().T.clone(), torch.linalg.inv(damped(moments, damping))
+    dropped = torch.zeros(len(columns), dtype=torch.bool)
+    for _ in range(len(columns) - keep):
+        cost = columns.square().sum(dim=1) / inverse.diagonal()[:-1]
+        worst = int(cost.masked_fill(dropped, torch.inf).argmin())
+        share = inverse[:, worst] / inverse[worst, worst]
+        columns -= torch.outer(share[:-1], columns[worst])
+        inverse = inverse - torch.outer(share, inverse[worst])
+        inverse[worst, worst] = 1  # rows of a dropped channel are zero from here on
+        dropped[worst] = True
+    return [int(i) for i in torch.nonzero(~dropped)[:, 0]]
+
+
+def least_squares(inputs: torch.Tensor, wanted: torch.Tensor, damping: float, *, intercept: bool = True) -> Fit:
+    """The dense layer that maps `inputs` (frames, in) closest to `wanted` (frames, out).
+
+    He et al., "Channel pruning for accelerating very deep neural networks", 2017, section 3.1: the
+    reconstruction after a cut. Without `intercept` the bias is zero.
+    """
+    moments = gram(inputs)
+    cross = torch.cat([inputs.T @ wanted, wanted.sum(dim=0, keepdim=True)]).double()
+    if not intercept:
+        moments, cross = moments[:-1, :-1], cross[:-1]
+    solution = torch.linalg.solve(damped(moments, damping), cross)
+    if not intercept:
+        return solution.T.float(), torch.zeros(wanted.shape[1])
+    return solution[:-1].T.float(), solution[-1].float()
+
+
+def reduced_rank(inputs: torch.Tensor, wanted: torch.Tensor, rank: int, damping: float) -> tuple[Fit, Fit]:
+    """Two dense layers, `rank` wide between them, that map `inputs` (frames, in) closest to `wanted` (frames, out).
+
+    Izenman, "Reduced-rank regression for the multivariate linear model", 1975: the full regression
+    followed by the leading principal components of what it predicts. Two layers with no
+    nonlinearity between them have no channels worth choosing among: any rotation of them is as good.
+    """
+    weight, bias = least_squares(inputs, wanted, damping)
+    predicted = inputs @ weight.T + bias
+    mean = predicted.mean(dim=0)
+    centred = predicted - mean
+    _, vectors = torch.linalg.eigh((centred.T @ centred).double())
+    leading = vectors[:, -rank:].flip(1).float()
+    return (leading.T @ weight, leading.T @ (bias - mean)), (leading, mean)
+
+
+def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Squared error as a share of the variance of `wanted`, over all frames and channels."""
+    return float((found - wanted).square().sum() / (wanted - wanted.mean(dim=0)).square().sum())
+
+
+# Distillation
+
+
+def distill(
+    student: torch.nn.Module,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    context: int,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+) -> list[float]:
+    """Train `student` in place to say what its teacher said, and return the loss of every step.
+
+    Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1: the Kullback-Leibler
+    divergence of the student's posteriors from the teacher's. The first `context` frames of a crop are left out
+    of the loss, as the student does not see there what the teacher saw.
+
+    forward: the student's logits (batch, frames, classes) of inputs (batch, frames, n). inputs: all
+    calibration audio as one stream (frames, n). targets: the teacher's logits for it (frames, classes).
+
+    Raises:
+        UserError: the stream is shorter than one crop.
+    """
+    if len(inputs) < CROP or context >= CROP:
+        raise UserError(f"prune: found {len(inputs)} frames of calibration audio, wanted at least {max(CROP, context)}")
+    generator = torch.Generator().manual_seed(seed)
+    student.requires_grad_(True)
+    optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    losses = []
+    for _ in tqdm(range(steps), desc="distill", unit="step", disable=None):
+        starts = torch.randint(len(inputs) - CROP + 1, (BATCH,), generator=generator).tolist()
+        found = forward(torch.stack([inputs[s : s + CROP] for s in starts]))[:, context:].log_softmax(dim=-1)
+        wanted = torch.stack([targets[s + context : s + CROP] for s in starts]).log_softmax(dim=-1)
+        loss = torch.nn.functional.kl_div(found, wanted, reduction="sum", log_target=True) / found[..., 0].numel()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+    student.requires_grad_(False)
+    return losses
