@@ -57,8 +57,7 @@ def export(module: torch.nn.Module, graph: Graph, opset: int) -> onnx.ModelProto
             )
     except torch.onnx.errors.OnnxExporterError as e:
         raise UserError(f"torch {torch.__version__} could not export {graph.file}: {e}") from e
-    assert program is not None
-    model: onnx.ModelProto = program.model_proto
+    model: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]  # None only without dynamo
     _forget_where(model)
     return model
 

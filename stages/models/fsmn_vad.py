@@ -8,8 +8,10 @@ gives the posteriors is swapped, so a difference between two artifacts is the ar
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import pickle
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
+from stages.core import recovery
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.graphs import Axis, Feeds, Graph, GraphSet, Tensor
@@ -53,9 +56,8 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {e}") from e
     if not isinstance(config, dict):
         raise UserError(f"{path}: found {type(config).__name__}, wanted a mapping")
-    missing = [
-        key for key in REQUIRED_CONFIG if not isinstance(config.get(key, {} if key == "encoder" else None), dict | str)
-    ]
+    kinds = {key: str if key == "encoder" else dict for key in REQUIRED_CONFIG}
+    missing = [key for key, kind in kinds.items() if not isinstance(config.get(key), kind)]
     if missing:
         raise UserError(
             f"{path}: no {', '.join(missing)}; the family fsmn_vad needs it. Is this an FSMN-VAD checkpoint?"
@@ -228,6 +230,7 @@ class ExportedEncoder(torch.nn.Module):
     """
 
     def __init__(self, model: FsmnVADStreaming) -> None:
+        """Share the encoder of `model`."""
         super().__init__()
         self.encoder = model.encoder
 
@@ -239,6 +242,7 @@ class ExportedEncoder(torch.nn.Module):
         in_cache2: torch.Tensor,
         in_cache3: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
+        """Posteriors (1, frames, pdfs), then the caches (1, proj_dim, lorder - 1, 1) after the last frame."""
         caches = {f"cache_layer_{i}": c for i, c in enumerate((in_cache0, in_cache1, in_cache2, in_cache3))}
         posteriors = self.encoder(speech, caches)
         return (posteriors, *caches.values())
@@ -361,3 +365,165 @@ def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
     segments = read_json(folder / f"{mode}.json")
     with np.load(folder / f"{mode}.npz") as speech:
         return [Outcome(speech[f"arr_{i}"], s) for i, s in enumerate(segments)]
+
+
+# Pruning
+
+WIDTHS = ("input_affine_dim", "linear_dim", "proj_dim", "output_affine_dim")  # keys of encoder_conf that can shrink
+# The first and last pair of dense layers have no nonlinearity between them and far more width than the
+# rank of what passes: a block narrowed to x of its width goes with pairs narrowed to x to this power.
+PAIR_POWER = 8
+
+
+def features(checkpoint: Path, recordings: Sequence[Floats]) -> torch.Tensor:
+    """All recordings, float32 (samples,) in [-1, 1), as one stream of the encoder's inputs: (frames, input_dim)."""
+    frontend = load_frontend(checkpoint)
+    streams = []
+    for samples in recordings:
+        waveform = torch.from_numpy(samples)[None]
+        streams.append(frontend(waveform, torch.tensor([waveform.shape[1]]), cache={}, is_final=True)[0][0])
+    return torch.cat(streams)
+
+
+def context(model: FsmnVADStreaming) -> int:
+    """Frames of the past that a frame's posteriors depend on."""
+    conf = model.encoder_conf
+    frames: int = conf["fsmn_layers"] * (conf["lorder"] - 1) * conf["lstride"]
+    return frames
+
+
+def logits(model: FsmnVADStreaming, speech: torch.Tensor) -> torch.Tensor:
+    """The encoder's outputs before the softmax, (batch, frames, output_dim), of features (batch, frames, input_dim)."""
+    encoder = model.encoder
+    hidden = encoder.fsmn(encoder.relu(encoder.in_linear2(encoder.in_linear1(speech))), None)
+    outputs: torch.Tensor = encoder.out_linear2(encoder.out_linear1(hidden))
+    return outputs
+
+
+def widths(model: FsmnVADStreaming) -> dict[str, int]:
+    """The layer widths that pruning changes."""
+    return {key: model.encoder_conf[key] for key in WIDTHS}
+
+
+def multiplications(model: FsmnVADStreaming, frames: int) -> int:
+    """Multiply-accumulates: every weight that is not a bias is used once for each frame."""
+    return frames * sum(p.numel() for p in model.encoder.parameters() if p.dim() > 1)
+
+
+def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str, Any]:
+    """The configuration whose widths remove closest to `removed` of the parameters, as multiples of `round_to`."""
+
+    def at(scale: float) -> dict[str, int]:
+        powers = {"input_affine_dim": PAIR_POWER, "output_affine_dim": PAIR_POWER}
+        exact = {key: conf[key] * scale ** powers.get(key, 1) for key in WIDTHS}
+        return {key: min(conf[key], max(1, round(width / round_to)) * round_to) for key, width in exact.items()}
+
+    conf = config["encoder_conf"]
+    dense = _parameters(conf)
+    candidates = [conf | at(scale) for scale in np.linspace(0, 1, 1001)]
+    return config | {"encoder_conf": min(candidates, key=lambda c: abs(1 - _parameters(c) / dense - removed))}
+
+
+def _parameters(conf: dict[str, Any]) -> int:
+    """Parameters of the encoder that FunASR builds from an encoder_conf."""
+    first, wide, narrow, last = (conf[key] for key in WIDTHS)
+    taps = conf["lorder"] + conf["rorder"]
+    block = wide * narrow + narrow * taps + (narrow + 1) * wide
+    ends = (conf["input_dim"] + 1) * first + (first + 1) * wide + (wide + 1) * last + (last + 1) * conf["output_dim"]
+    return int(conf["fsmn_layers"] * block + ends)
+
+
+def cut(
+    model: FsmnVADStreaming, config: dict[str, Any], stream: torch.Tensor, criterion: str, damping: float
+) -> tuple[FsmnVADStreaming, dict[str, float]]:
+    """A copy of the model with the smaller widths of `config`, refitted, and each layer's relative error.
+
+    What a dense layer says of the stream is regressed on what the narrow network before it gives, layer
+    after layer. The pairs of dense layers at both ends become their best approximation of that rank.
+
+    stream: calibration features (frames, input_dim). criterion: `magnitude` or `least_squares`.
+    """
+    with torch.no_grad():
+        inputs, outputs = recovery.record(model.encoder, stream)
+        small, kept = cut_channels(model, config, inputs, criterion, damping)
+        wanted = {name: output[:, kept.get(name, slice(None))] for name, output in outputs.items()}
+        return small, _refit(small, stream, wanted, damping)
+
+
+def cut_channels(
+    model: FsmnVADStreaming, config: dict[str, Any], inputs: dict[str, torch.Tensor], criterion: str, damping: float
+) -> tuple[FsmnVADStreaming, dict[str, list[int]]]:
+    """The model without the channels that `config` has no room for, and the channels each dense layer kept.
+
+    torch-pruning's dependency graph (Fang et al., "DepGraph", 2023) says what goes with a channel: for a
+    projection that is its memory's taps and the columns that read it.
+
+    inputs: what enters each dense layer, (frames, in). criterion: `magnitude` or `least_squares`.
+    """
+    import torch_pruning as tp
+
+    encoder = copy.deepcopy(model.encoder)
+    example = torch.zeros(1, 1, model.encoder_conf["input_dim"])
+    with torch.enable_grad():  # the graph is read off autograd's
+        graph = tp.DependencyGraph().build_dependency(encoder, example_inputs=(example,))
+    names = {module: name for name, module in encoder.named_modules()}
+    kept = {}
+    for root, key in _roots(config["encoder_conf"]).items():
+        layer = encoder.get_submodule(root)
+        channels = range(layer.out_features)
+        group = graph.get_pruning_group(layer, tp.prune_linear_out_channels, list(channels))
+        if criterion == "magnitude":
+            scores = tp.importance.GroupMagnitudeImportance(p=2)(group)
+            kept[root] = sorted(scores.topk(config["encoder_conf"][key]).indices.tolist())
+        else:
+            reader = group[-1].dep.target.module
+            moments = recovery.gram(inputs[names[reader]])
+            kept[root] = recovery.select_channels(moments, reader.weight, config["encoder_conf"][key], damping)
+        dropped = sorted(set(channels) - set(kept[root]))
+        if dropped:
+            graph.get_pruning_group(layer, tp.prune_linear_out_channels, dropped).prune()
+    small = build(config)
+    small.encoder.load_state_dict(encoder.state_dict())
+    return small, kept
+
+
+def _roots(conf: dict[str, Any]) -> dict[str, str]:
+    """Dense layers whose outputs can shrink, against the key of their width, from the input to the output."""
+    blocks: dict[str, str] = {}
+    for i in range(conf["fsmn_layers"]):
+        blocks |= {f"fsmn.{i}.linear.linear": "proj_dim", f"fsmn.{i}.affine.linear": "linear_dim"}
+    first = {"in_linear1.linear": "input_affine_dim", "in_linear2.linear": "linear_dim"}
+    return first | blocks | {"out_linear1.linear": "output_affine_dim"}
+
+
+def _refit(
+    small: FsmnVADStreaming, stream: torch.Tensor, wanted: dict[str, torch.Tensor], damping: float
+) -> dict[str, float]:
+    """Refit every dense layer to its `wanted` outputs (frames, out); returns the relative error of each."""
+    encoder = small.encoder
+    errors = {}
+
+    def fit(name: str, layers: Sequence[torch.nn.Module], hidden: torch.Tensor) -> torch.Tensor:
+        linears = [layer.linear for layer in layers]
+        recovery.refit(linears, hidden, wanted[name], damping)
+        for linear in linears:
+            hidden = linear(hidden)
+        errors[name] = recovery.relative_error(hidden, wanted[name])
+        return hidden
+
+    hidden = encoder.relu(fit("in_linear2.linear", [encoder.in_linear1, encoder.in_linear2], stream))
+    for i, block in enumerate(encoder.fsmn):
+        projected = fit(f"fsmn.{i}.linear.linear", [block.linear], hidden)
+        remembered = block.fsmn_block(projected[None], None)[0][0]
+        hidden = block.relu(fit(f"fsmn.{i}.affine.linear", [block.affine], remembered))
+    fit("out_linear2.linear", [encoder.out_linear1, encoder.out_linear2], hidden)
+    return errors
+
+
+def save(model: FsmnVADStreaming, config: dict[str, Any], origin: Path, folder: Path) -> None:
+    """Write the model as a checkpoint that FunASR loads; files other than weights and config are `origin`'s."""
+    for path in sorted(origin.iterdir()):
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
+    torch.save(model.state_dict(), folder / "model.pt")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")

@@ -95,9 +95,8 @@ def _capability(trt: Any, name: str) -> tuple[int, int]:
     """
     known = [k for k in trt.ComputeCapability.__members__ if k.startswith("SM")]
     if name not in known:
-        raise UserError(
-            f"engine.compute_capabilities: found {name!r}; tensorrt_rtx {trt.__version__} has {', '.join(sorted(known))}"
-        )
+        has = f"tensorrt_rtx {trt.__version__} has {', '.join(sorted(known))}"
+        raise UserError(f"engine.compute_capabilities: found {name!r}; {has}")
     return int(name[2:-1]), int(name[-1])
 
 

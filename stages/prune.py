@@ -1,0 +1,107 @@
+"""Stage `prune`: a checkpoint with narrower layers, refitted and distilled on calibration audio."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from stages.core import layout, params, recovery
+from stages.core.errors import UserError, entrypoint, key_from
+from stages.core.files import new_folder, write_json
+from stages.core.params import PruneParams
+from stages.corpora import manifest
+
+RECORD = "prune.json"
+TOLERANCE = 0.01  # of all parameters, between what was asked for and what the widths can give
+REFIT_FRAMES = 64_000  # the recordings as they are and about one variation of each
+CASE_FRAMES = 1000  # 10 s
+
+
+def prune(
+    family: ModuleType, model: torch.nn.Module, config: dict[str, Any], stream: torch.Tensor, settings: PruneParams
+) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
+    """The smaller model, its config.yaml and a record of what was done. The same inputs give the same weights.
+
+    family: the model's module of `stages.models`. stream: calibration features (frames, input_dim).
+
+    Raises:
+        UserError: no widths remove `settings.ratio` of the parameters, or the stream is too short to train on.
+    """
+    small_config = family.narrowed(config, settings.ratio, settings.round_to)
+    _check_removed(model, family.build(small_config), settings)
+    with recovery.deterministic():
+        refit_on = stream[:REFIT_FRAMES]
+        small, errors = family.cut(model, small_config, refit_on, settings.criterion, settings.refit_damping)
+        with torch.no_grad():
+            targets = family.logits(model, stream[None])[0]
+        losses = recovery.distill(
+            small,
+            lambda batch: family.logits(small, batch),
+            stream,
+            targets,
+            context=family.context(model),
+            steps=settings.distill_steps,
+            learning_rate=settings.learning_rate,
+            seed=settings.seed,
+        )
+    record = {"dense": _size(family, model), "pruned": _size(family, small), "removed": _removed(model, small)}
+    return small, small_config, record | {"layer_error": errors, "distillation_loss": _ends(losses)}
+
+
+def _removed(model: torch.nn.Module, small: torch.nn.Module) -> float:
+    """Share of the parameters that are gone."""
+    return 1 - _parameters(small) / _parameters(model)
+
+
+def _parameters(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _check_removed(model: torch.nn.Module, small: torch.nn.Module, settings: PruneParams) -> None:
+    removed = _removed(model, small)
+    if abs(removed - settings.ratio) > TOLERANCE:
+        raise UserError(
+            f"prune: widths that are multiples of {settings.round_to} remove {removed:.3f} of the parameters at the "
+            f"nearest, wanted {settings.ratio} within {TOLERANCE}; lower prune.MODEL.round_to or change its ratio"
+        )
+
+
+def _size(family: ModuleType, model: torch.nn.Module) -> dict[str, Any]:
+    """Parameters, layer widths and multiply-accumulates for 10 s of audio: weights, no biases or activations."""
+    return {
+        "parameters": _parameters(model),
+        "macs_10s": family.multiplications(model, CASE_FRAMES),
+        "widths": family.widths(model),
+    }
+
+
+def _ends(losses: Sequence[float]) -> dict[str, float] | None:
+    """Mean loss of the first and the last tenth of the steps."""
+    tenth = max(1, len(losses) // 10)
+    return {"first": sum(losses[:tenth]) / tenth, "last": sum(losses[-tenth:]) / tenth} if losses else None
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages.prune MODEL`."""
+    p = params.load()
+    name = key_from(argv, "prune", p.prune)
+    settings, model = p.prune[name], p.models[name]
+    family = importlib.import_module(f"stages.models.{model.family}")
+    origin = layout.checkpoint(name)
+    audio = [r.samples() for r in manifest.read(layout.corpus(settings.dataset), "calibration")]
+    stream = family.features(origin, [*audio, *recovery.vary(audio, settings.variations, settings.seed)])
+    small, config, record = prune(family, family.load(origin), family.read_config(origin), stream, settings)
+    with new_folder(layout.checkpoint(name, "pruned")) as folder:
+        family.save(small, config, origin, folder)
+        for variant, place in (("dense", origin), ("pruned", folder)):
+            record[variant]["model_bytes"] = (place / "model.pt").stat().st_size
+        write_json(folder / RECORD, record)
+    print(f"{name}: {record['removed']:.1%} of {record['dense']['parameters']} parameters removed")
+
+
+if __name__ == "__main__":
+    entrypoint(main)

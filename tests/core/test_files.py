@@ -1,0 +1,77 @@
+"""Outputs are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from stages.core.errors import UserError
+from stages.core.files import check_sha256, new_folder, read_json, safe_relative, sha256, write_json, write_text
+
+
+def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path):
+    place = tmp_path / "a" / "out"
+    for content in ("one", "two"):
+        with new_folder(place) as folder:
+            (folder / "f").write_text(content)
+            assert not (place / "f").exists() or (place / "f").read_text() == "one"
+    assert (place / "f").read_text() == "two"
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_a_failure_leaves_the_old_folder_and_no_trace(tmp_path: Path):
+    place = tmp_path / "out"
+    with new_folder(place) as folder:
+        (folder / "f").write_text("good")
+    with pytest.raises(OSError, match="No space"):
+        _fill_the_disk(place)
+    assert (place / "f").read_text() == "good"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def _fill_the_disk(place: Path) -> None:
+    with new_folder(place) as folder:
+        (folder / "f").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path):
+    left = tmp_path / ".out.killed.tmp"
+    left.mkdir()
+    with new_folder(tmp_path / "out"):
+        assert not left.exists()
+
+
+def test_text_is_replaced_in_one_step(tmp_path: Path):
+    write_text(tmp_path / "f", "old")
+    write_text(tmp_path / "f", "new")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path):
+    write_json(tmp_path / "f.json", {"a": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "f.json", {"a": float("nan")})
+    assert json.loads((tmp_path / "f.json").read_text()) == {"a": 1}
+
+
+def test_missing_and_broken_json_name_the_command(tmp_path: Path):
+    (tmp_path / "f.json").write_text("{")
+    for name in ("f.json", "absent.json"):
+        with pytest.raises(UserError, match="dvc repro"):
+            read_json(tmp_path / name)
+
+
+def test_a_wrong_digest_says_found_and_wanted(tmp_path: Path):
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(UserError, match=f"thing: found sha256 {sha256(tmp_path / 'f')} .1 bytes., wanted {'0' * 64}"):
+        check_sha256(tmp_path / "f", "0" * 64, "thing")
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", "a\\b", "c:x", "a\0b"])
+def test_a_path_that_leaves_its_folder_is_refused(name: str):
+    with pytest.raises(UserError, match="would leave its folder"):
+        safe_relative(name, "listing")

@@ -1,0 +1,103 @@
+"""A user's own recordings are taken as they should be, or refused with what was found and wanted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stages.core.errors import UserError
+from stages.core.files import sha256
+from stages.core.params import ManifestDataset
+from stages.corpora import manifest
+from stages.corpus import corpus
+
+
+@pytest.fixture
+def folder(tiny_corpus: Path, tmp_path: Path) -> Path:
+    """A data set that a test may break."""
+    return Path(shutil.copytree(tiny_corpus, tmp_path / "mine"))
+
+
+def edit(folder: Path, **changes: object) -> None:
+    """Change the first line of the evaluation manifest."""
+    path = folder / "evaluation.jsonl"
+    first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps({**json.loads(first), **changes}), *rest]) + "\n")
+
+
+def put_wav(folder: Path, data: bytes) -> None:
+    """Other bytes for the first recording, with their digest in the manifest."""
+    (folder / "evaluation-0.wav").write_bytes(data)
+    edit(folder, sha256=sha256(folder / "evaluation-0.wav"))
+
+
+def wav(rate: int = 16_000, channels: int = 1, seconds: float = 3.0) -> bytes:
+    path = Path("made.wav")
+    soundfile.write(path, np.zeros((int(rate * seconds), channels), np.int16), rate)
+    return path.read_bytes()
+
+
+def test_a_user_s_own_data_set_is_copied_whole(folder: Path, tmp_path: Path):
+    (folder / "unrelated.txt").write_text("not listed")
+    out = tmp_path / "out"
+    out.mkdir()
+    corpus(ManifestDataset(kind="manifest", path=str(folder)), out)
+    assert [r.id for r in manifest.read(out, "evaluation")] == [f"evaluation-{n}" for n in range(4)]
+    assert not (out / "unrelated.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        pytest.param(lambda: wav(rate=8000), "found WAV 8000 Hz, 1 channel", id="wrong-rate"),
+        pytest.param(lambda: wav(channels=2), "16000 Hz, 2 channel", id="stereo"),
+        pytest.param(lambda: wav(seconds=0), "0 samples; wanted", id="empty-audio"),
+        pytest.param(lambda: b"", "is not a WAV file", id="empty-file"),
+        pytest.param(lambda: b"plain text", "is not a WAV file", id="not-a-wav"),
+        pytest.param(
+            lambda: wav(seconds=2.0), r"found 2\.000 s of audio, the manifest says 3\.000 s", id="other-length"
+        ),
+    ],
+)
+def test_a_wav_that_cannot_be_used(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, made, said: str):
+    monkeypatch.chdir(tmp_path)
+    put_wav(folder, made())
+    with pytest.raises(UserError, match=said):
+        manifest.check(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        pytest.param({"wav": "../outside.wav"}, "would leave its folder", id="path-outside"),
+        pytest.param({"sha256": "0" * 64}, "found sha256 .*wanted 0000", id="wrong-digest"),
+        pytest.param({"wav": "absent.wav"}, "absent.wav is not there", id="no-file"),
+        pytest.param({"segments": [[2.0, 1.0]]}, "segments must be ordered", id="segment-backwards"),
+        pytest.param({"segments": [[2.0, 9.0]]}, "within 3.0 s", id="segment-past-the-end"),
+        pytest.param({"lable": 1}, "line 1: lable: Extra inputs", id="unknown-key"),
+    ],
+)
+def test_a_line_that_cannot_be_used(folder: Path, changes: dict[str, object], said: str):
+    edit(folder, **changes)
+    with pytest.raises(UserError, match=said):
+        manifest.check(folder)
+
+
+def test_a_recording_in_two_splits_is_refused(folder: Path):
+    shutil.copy(folder / "evaluation.jsonl", folder / "tuning.jsonl")
+    with pytest.raises(UserError, match="splits must not share a recording"):
+        manifest.check(folder)
+
+
+def test_a_missing_or_empty_manifest_is_named(folder: Path):
+    (folder / "tuning.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"tuning\.jsonl has no recordings"):
+        manifest.check(folder)
+    (folder / "tuning.jsonl").unlink()
+    with pytest.raises(UserError, match=r"tuning\.jsonl is not there; a data set has"):
+        manifest.check(folder)
