@@ -36,13 +36,11 @@ def prune(
     with recovery.deterministic():
         refit_on = stream[:REFIT_FRAMES]
         small, errors = family.cut(model, small_config, refit_on, settings.criterion, settings.refit_damping)
-        with torch.no_grad():
-            targets = family.logits(model, stream[None])[0]
         losses = recovery.distill(
             small,
-            lambda batch: family.logits(small, batch),
+            model,
+            family.logits,
             stream,
-            targets,
             context=family.context(model),
             steps=settings.distill_steps,
             learning_rate=settings.learning_rate,

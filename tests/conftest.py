@@ -11,8 +11,10 @@ import pytest
 import torch
 import yaml
 
+from stages.core.params import ExportParams
 from stages.corpora import manifest
 from stages.corpora.manifest import Line
+from stages.export import export_variant
 from stages.models import fsmn_vad
 from tests.hub import Hub
 
@@ -70,4 +72,12 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             lines.append(line)
         manifest.write(folder, split, lines)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint's graphs, as `export` leaves them."""
+    folder = tmp_path_factory.mktemp("export")
+    export_variant(fsmn_vad, tiny_checkpoint, folder, ExportParams(opset=18, tolerance=1e-5))
     return folder

@@ -194,9 +194,9 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 def distill(
     student: torch.nn.Module,
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
+    teacher: torch.nn.Module,
+    logits: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor],
+    stream: torch.Tensor,
     *,
     context: int,
     steps: int,
@@ -207,25 +207,27 @@ def distill(
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1: the Kullback-Leibler
     divergence of the student's posteriors from the teacher's. The first `context` frames of a crop are left out
-    of the loss, as the student does not see there what the teacher saw.
+    of the loss: what either says there is of a silence that is not in the recording.
 
-    forward: the student's logits (batch, frames, classes) of inputs (batch, frames, n). inputs: all
-    calibration audio as one stream (frames, n). targets: the teacher's logits for it (frames, classes).
+    logits: a model's logits (batch, frames, classes) of inputs (batch, frames, n). stream: all calibration
+    audio as one stream of inputs (frames, n).
 
     Raises:
         UserError: the stream is shorter than one crop.
     """
-    if len(inputs) < CROP or context >= CROP:
-        raise UserError(f"prune: found {len(inputs)} frames of calibration audio, wanted at least {max(CROP, context)}")
+    if len(stream) < CROP:
+        raise UserError(f"prune: found {len(stream)} frames of calibration audio, wanted at least {CROP}")
     generator = torch.Generator().manual_seed(seed)
     student.requires_grad_(True)
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     losses = []
     for _ in tqdm(range(steps), desc="distill", unit="step", disable=None):
-        starts = torch.randint(len(inputs) - CROP + 1, (BATCH,), generator=generator).tolist()
-        found = forward(torch.stack([inputs[s : s + CROP] for s in starts]))[:, context:].log_softmax(dim=-1)
-        wanted = torch.stack([targets[s + context : s + CROP] for s in starts]).log_softmax(dim=-1)
+        starts = torch.randint(len(stream) - CROP + 1, (BATCH,), generator=generator).tolist()
+        inputs = torch.stack([stream[start : start + CROP] for start in starts])
+        found = logits(student, inputs)[:, context:].log_softmax(dim=-1)
+        with torch.no_grad():
+            wanted = logits(teacher, inputs)[:, context:].log_softmax(dim=-1)
         loss = torch.nn.functional.kl_div(found, wanted, reduction="sum", log_target=True) / found[..., 0].numel()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from stages.core import graphs, layout
+from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, sha256
 from stages.core.params import Build, DynamicRecipe, Gate, Params, Target
 from stages.core.statistics import verdict
 
 RECORDS = ("prune.json", "export.json", "simplify.json", "quantize.json", "engine.json")
 TOO_SMALL_MS = 1.0
+ONE_THREAD = "_1_thread"
 
 
 def environment() -> dict[str, str]:
@@ -28,19 +30,21 @@ def of_build(p: Params, name: str) -> dict[str, Any]:
     entry = {
         "model": build.model,
         "target": build.target,
-        "required": target.required,
+        **target.model_dump(),
         "verdict": "unavailable",
-        "reason": accuracy["unavailable"],
+        "reason": accuracy["unavailable"] or latency["unavailable"],
         "artifact": artifact(layout.ARTIFACTS / build.artifact),
         "accuracy": {},
         "latency": {},
         "flags": [],
         "records": records(p, build),
     }
-    if accuracy["unavailable"] is None:
+    if entry["reason"] is None:
         gate = p.gates[target.gate]
         limits = gate.accuracy[p.models[build.model].family]
-        entry["headline"] = accuracy["headline"]
+        _check_measured(f"gates.{target.gate}.accuracy", limits, accuracy["metrics"])
+        _check_measured(f"gates.{target.gate}.speedup", gate.speedup, latency["cases"])
+        entry |= {key: accuracy[key] for key in ("headline", "recordings")}
         entry["accuracy"] = {m: _judged(v, limits.get(m)) for m, v in accuracy["metrics"].items()}
         entry["by_recording"] = accuracy["by_recording"]
         entry["latency"] = {case: _judged_speed(case, v, gate) for case, v in latency["cases"].items()}
@@ -48,6 +52,20 @@ def of_build(p: Params, name: str) -> dict[str, Any]:
         entry["verdict"], entry["reason"] = _overall(entry)
         entry["flags"] = _flags(p, target, entry)
     return entry
+
+
+def one_thread(entry: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The latency cases that were run at one thread, by name without the thread count."""
+    cases = entry["latency"].items()
+    return {name.removesuffix(ONE_THREAD): value for name, value in cases if name.endswith(ONE_THREAD)}
+
+
+def _check_measured(where: str, limits: dict[str, float], measured: dict[str, Any]) -> None:
+    """A limit on something that was not measured would be a gate that no build has to pass."""
+    for name in limits:
+        if name not in measured:
+            hint = did_you_mean(name, measured)
+            raise UserError(f"params.yaml {where}.{name}: nothing of that name was measured; {hint}")
 
 
 def _judged(measured: dict[str, Any], limit: float | None) -> dict[str, Any]:
@@ -74,7 +92,8 @@ def _overall(entry: dict[str, Any]) -> tuple[str, str]:
         names = [name for name, value in judged.items() if value["verdict"] == worst]
         if names:
             return worst, "; ".join(describe(name, judged[name]) for name in names)
-    return "pass", f"{sum(v['verdict'] == 'pass' for v in judged.values())} gated metrics within their limits"
+    passed = sum(value["verdict"] == "pass" for value in judged.values())
+    return ("pass", f"{passed} gated metrics within their limits") if passed else ("inconclusive", "no metric is gated")
 
 
 def describe(name: str, value: dict[str, Any]) -> str:
@@ -88,6 +107,8 @@ def describe(name: str, value: dict[str, Any]) -> str:
 
 def artifact(folder: Path) -> dict[str, Any]:
     """Path, bytes and digest of what the runtime loads; of several files, the digest of their list of digests."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not there, but its measurements are; `dvc repro` makes it")
     files = graphs.digests(folder)
     if len(files) == 1:
         path, digest = folder / next(iter(files)), next(iter(files.values()))

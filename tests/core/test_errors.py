@@ -53,7 +53,7 @@ def test_a_stage_dies_with_the_dvc_that_started_it(tmp_path: Path):
     stage, dvc = tmp_path / "stage.py", tmp_path / "dvc"
     stage.write_text(
         "import os, pathlib, sys, time\nfrom stages.core.errors import entrypoint\n"
-        "def main(argv):\n    pathlib.Path(argv[0]).write_text(str(os.getpid()))\n    time.sleep(60)\nentrypoint(main)\n"
+        "def main(argv):\n    pathlib.Path(argv[0]).write_text(str(os.getpid()))\n    time.sleep(9)\nentrypoint(main)\n"
     )
     dvc.write_text(f"import subprocess\nsubprocess.run('{sys.executable} {stage} {tmp_path}/pid; true', shell=True)\n")
     parent = subprocess.Popen([sys.executable, str(dvc)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})

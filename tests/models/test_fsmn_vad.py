@@ -34,7 +34,7 @@ class RunsCode:
 
 def test_a_pickle_that_runs_code_is_refused_and_does_not_run(checkpoint: Path, tmp_path: Path):
     with (checkpoint / "model.pt").open("wb") as f:
-        pickle.dump(RunsCode(tmp_path / "ran"), f)
+        pickle.dump(RunsCode(tmp_path / "ran"), f, protocol=2)
     with pytest.raises(UserError, match=r"a checkpoint must not run code|not a whole PyTorch checkpoint"):
         fsmn_vad.load(checkpoint)
     torch.save(RunsCode(tmp_path / "ran"), checkpoint / "model.pt")

@@ -1,0 +1,248 @@
+"""Figures of summary entries as inline SVG: no scripts, no links, the same bytes for the same entries."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Entry = Mapping[str, Any]
+Entries = Mapping[str, Entry]
+
+COLOURS = {"pass": "#1a7f37", "fail": "#c62828", "inconclusive": "#b26a00", "unavailable": "#6b7280"}
+SHAPES = {"pass": "o", "fail": "X", "inconclusive": "^", "unavailable": "s"}  # so that colour is not all that tells
+BASELINE, CANDIDATE = "#8a919c", "#2563a8"
+FARTHEST = 2.5  # limits: a loss beyond it is drawn at the edge, with an arrow
+STYLE = {
+    "font.size": 9,
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9aa1ab",
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "grid.color": "#e3e6ea",
+}
+
+
+@contextmanager
+def _figure(name: str, width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
+    """A figure of that many inches; its SVG is appended to the list when the block ends."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    # The salt makes the ids repeat from run to run and differ between the figures of one page.
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure, out = Figure(figsize=(width, height), layout="constrained"), list[str]()
+        yield figure, out
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+        out.append(_inline(file.getvalue(), name))
+
+
+def _inline(svg: str, name: str) -> str:
+    """The SVG as HTML takes it: no XML head, metadata, namespace or page-wide style, and sized by the page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*|<style .*?</style>\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
+    head, rest = svg.split(">", 1)
+    view = re.search(r'viewBox="[^"]*"', head)
+    return f'<svg {view[0] if view else ""} role="img" aria-label="{name}">{rest}'
+
+
+def _bare(axes: Axes, grid: str) -> None:
+    """Horizontal rows without ticks of their own, or a plain grid."""
+    axes.set_axisbelow(True)
+    axes.grid(axis=grid)
+    if grid == "x":
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+
+
+def accuracy_speed(model: str, entries: Entries, case: str) -> str:
+    """Headline metric against the speedup of one latency case, a labelled point with both intervals for each build."""
+    with _figure(f"accuracy and speedup of {model}", 7.4, 3.6) as (figure, out):
+        axes = figure.subplots()
+        points = []
+        for entry in entries.values():
+            accuracy, speed = entry["accuracy"][entry["headline"]], entry["latency"][case]
+            x, y = speed["speedup"], accuracy["value"]
+            xerr = [[x - speed["ci"][0]], [speed["ci"][1] - x]]
+            yerr = [[accuracy["drift"] - accuracy["ci"][0]], [accuracy["ci"][1] - accuracy["drift"]]]
+            look = {"color": COLOURS[entry["verdict"]], "fmt": SHAPES[entry["verdict"]]}
+            axes.errorbar(x, y, xerr=_positive(xerr), yerr=_positive(yerr), ms=7, lw=1, capsize=2.5, **look)
+            points.append((x, y, f"{entry['target']} ({entry['verdict']})"))
+        axes.axvline(1, color=BASELINE, lw=1, ls="--")
+        axes.set_xlabel(f"speedup over the plain fp32 export, {case} (further right is faster)")
+        axes.set_ylabel(next(iter(entries.values()))["headline"])
+        axes.margins(0.16, 0.18)
+        axes.ticklabel_format(useOffset=False)
+        _bare(axes, "both")
+        _label(figure, axes, points)
+    return out[0]
+
+
+def _positive(error: list[list[float]]) -> list[list[float]]:
+    """Lengths of an error bar; the median may lie outside a percentile interval by a rounding."""
+    return [[max(0.0, side) for side in pair] for pair in error]
+
+
+def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """A label at each point, at the first place around it where it hides no point and no other label."""
+    figure.canvas.draw()
+    frame = axes.get_window_extent()
+    taken = [(px - 7, py - 7, px + 7, py + 7) for px, py in axes.transData.transform([p[:2] for p in points])]
+    for x, y, text in points:
+        for distance in (9, 22, 36, 50):
+            label = None
+            for dx, dy in ((1, 0.6), (1, -1.2), (-1, 0.6), (-1, -1.2)):
+                label = axes.annotate(
+                    text,
+                    (x, y),
+                    xytext=(8 * dx, distance * dy),
+                    textcoords="offset points",
+                    ha="left" if dx > 0 else "right",
+                    va="center",
+                    fontsize=8.5,
+                    arrowprops={"arrowstyle": "-", "color": BASELINE, "lw": 0.6} if distance > 9 else None,
+                )
+                box = label.get_window_extent().extents
+                inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1
+                if inside and not any(_overlap(box, other) for other in taken):
+                    break
+                label.remove()
+                label = None
+            if label:
+                taken.append(tuple(box))
+                break
+        else:
+            axes.annotate(text, (x, y), xytext=(8, 6), textcoords="offset points", fontsize=8.5)
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    return bool(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3])
+
+
+def loss(measured: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Drift as a loss, so that more is worse, and its interval."""
+    low, high = measured["ci"]
+    return (-measured["drift"], -high, -low) if measured["higher_is_better"] else (measured["drift"], low, high)
+
+
+def forest(entries: Entries) -> str:
+    """Every gated accuracy metric's loss with its interval, as a share of its limit, so that all fit one axis."""
+    rows = [
+        (f"{name}\n{metric}", m) for name, e in entries.items() for metric, m in e["accuracy"].items() if m["verdict"]
+    ]
+    with _figure("drift and limits", 7.4, 0.85 + 0.42 * len(rows)) as (figure, out):
+        axes = figure.subplots()
+        for row, (_, measured) in enumerate(rows):
+            _forest_row(axes, row, measured)
+        axes.axvspan(1, FARTHEST + 0.2, color=COLOURS["fail"], alpha=0.07, lw=0)
+        axes.axvline(1, color=COLOURS["fail"], lw=1.4)
+        axes.axvline(0, color=BASELINE, lw=1)
+        axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=8)
+        axes.set(xlim=(-0.55, FARTHEST + 0.2), ylim=(len(rows) - 0.4, -0.6))
+        axes.set_xlabel("loss as a share of its limit: 0 as the baseline, 1 (red) the limit")
+        values = axes.secondary_yaxis("right")
+        values.set_yticks(range(len(rows)), [_loss_text(m) for _, m in rows], fontsize=8)
+        values.tick_params(length=0)
+        values.spines["right"].set_visible(False)
+        _bare(axes, "x")
+    return out[0]
+
+
+def _forest_row(axes: Axes, row: int, measured: Mapping[str, Any]) -> None:
+    middle, low, high = (_share(value, measured["limit"]) for value in loss(measured))
+    colour, shape = COLOURS[measured["verdict"]], SHAPES[measured["verdict"]]
+    axes.plot([low, min(high, FARTHEST)], [row, row], color=colour, lw=2)
+    axes.plot([min(middle, FARTHEST)], [row], shape, color=colour, ms=6)
+    if high > FARTHEST:
+        axes.plot([FARTHEST + 0.1], [row], ">", color=colour, ms=6)
+
+
+def _share(value: float, limit: float) -> float:
+    """Of its limit; a limit of zero is exceeded by anything."""
+    share = value / limit if limit else (FARTHEST + 1) * (value > 0)
+    return max(-0.5, share)
+
+
+def _loss_text(measured: Mapping[str, Any]) -> str:
+    middle, low, high = loss(measured)
+    return f"{middle + 0:.4f} [{low + 0:.4f}, {high + 0:.4f}]\nlimit {measured['limit']:g}"
+
+
+def latency_case(case: str, entries: Entries) -> str:
+    """The spread of one latency case: for each build the baseline's times above its own."""
+    rows = [(name, e["latency"][case]) for name, e in entries.items() if case in e["latency"]]
+    with _figure(f"latency of {case}", 4.6, 0.75 + 0.42 * len(rows)) as (figure, out):
+        axes = figure.subplots()
+        for row, (_, measured) in enumerate(rows):
+            _spread(axes, row - 0.15, measured["quantiles_ms"]["baseline"], BASELINE)
+            _spread(axes, row + 0.15, measured["quantiles_ms"]["candidate"], CANDIDATE)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+        axes.set(title=case, ylim=(len(rows) - 0.4, -0.6), xlim=(0, None))
+        axes.set_xlabel("ms")
+        _bare(axes, "x")
+    return out[0]
+
+
+def _spread(axes: Axes, row: float, quantiles: Sequence[float], colour: str) -> None:
+    """p2 to p98 as a thin line, p10 to p90 as a bar, the median as a dot, p90 as a tick."""
+    at = _percentiles(quantiles)
+    axes.plot([at(2), at(98)], [row, row], color=colour, lw=0.9)
+    axes.plot([at(10), at(90)], [row, row], color=colour, lw=4.5, alpha=0.45, solid_capstyle="butt")
+    axes.plot([at(50)], [row], "o", color=colour, ms=4.5)
+    axes.plot([at(90)], [row], "|", color=colour, ms=8, mew=1.8)
+
+
+def _percentiles(quantiles: Sequence[float]) -> Any:
+    """The percentile function of an even grid of quantiles from 0 to 100."""
+    step = 100 / (len(quantiles) - 1)
+    return lambda q: quantiles[round(q / step)]
+
+
+def distribution(case: str, measured: Mapping[str, Any]) -> str:
+    """How many of the runs took at most so long: baseline and build, with 50 % and 90 % marked."""
+    with _figure(f"distribution of {case}", 4.6, 2.5) as (figure, out):
+        axes = figure.subplots()
+        for side, colour in (("baseline", BASELINE), ("candidate", CANDIDATE)):
+            quantiles = measured["quantiles_ms"][side]
+            share = [100 * i / (len(quantiles) - 1) for i in range(len(quantiles))]
+            axes.plot(quantiles, share, color=colour, lw=1.6, label="plain fp32 export" if side == "baseline" else "build")
+            axes.plot([_percentiles(quantiles)(q) for q in (50, 90)], [50, 90], "o", color=colour, ms=5)
+        last = max(_percentiles(q)(98) for q in measured["quantiles_ms"].values())
+        first = min(q[0] for q in measured["quantiles_ms"].values())
+        axes.set(title=case, xlim=(first - 0.05 * (last - first), last + 0.05 * (last - first)))
+        axes.set_yticks([0, 50, 90, 100], ["0", "50 %", "90 %", "100 %"])
+        axes.set_xlabel("ms, up to the 98th percentile")
+        axes.legend(loc="lower right", frameon=False, fontsize=8)
+        _bare(axes, "both")
+    return out[0]
+
+
+def sizes(entries: Entries) -> str:
+    """Bytes on disk of each build that was made, and of the plain fp32 export beside it."""
+    rows = [(name, e["artifact"]["bytes"], e["verdict"]) for name, e in entries.items() if e["artifact"]["bytes"]]
+    with _figure("size on disk", 7.4, 0.75 + 0.3 * len(rows)) as (figure, out):
+        axes = figure.subplots()
+        for row, (_, size, judged) in enumerate(rows):
+            axes.barh(row, size / 1e6, color=CANDIDATE if judged != "unavailable" else BASELINE, height=0.62)
+            axes.annotate(
+                f"{size / 1e6:.2f} MB", (size / 1e6, row), (4, 0), textcoords="offset points", va="center", fontsize=8
+            )
+        axes.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=8)
+        axes.set(ylim=(len(rows) - 0.4, -0.6))
+        axes.margins(x=0.14)
+        axes.set_xlabel("MB on disk")
+        _bare(axes, "x")
+    return out[0]

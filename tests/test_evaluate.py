@@ -1,0 +1,70 @@
+"""An artifact's accuracy: an exact copy drifts by nothing, a damaged one by as much as it is damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from stages import evaluate as stage
+from stages.core import graphs
+from stages.core.params import EvaluateParams
+from stages.core.statistics import verdict
+from stages.corpora import manifest
+from stages.models import fsmn_vad
+from stages.runtimes import onnxruntime
+
+SETTINGS = EvaluateParams(split="evaluation", resamples=200, confidence=0.95, seed=0)
+
+
+@pytest.fixture
+def reference(tiny_checkpoint: Path, tiny_corpus: Path, tmp_path: Path) -> Path:
+    recordings = manifest.read(tiny_corpus, "evaluation")
+    networks = fsmn_vad.torch_networks(fsmn_vad.load(tiny_checkpoint))
+    for mode in fsmn_vad.MODES:
+        outcomes = fsmn_vad.score(tiny_checkpoint, recordings, networks, mode)
+        fsmn_vad.write_outcomes(tmp_path, mode, outcomes)
+    return tmp_path
+
+
+def evaluated(model: Path | bytes, export: Path, checkpoint: Path, corpus: Path, reference: Path):
+    networks = {"model": onnxruntime.network(model, graphs.read(export).graphs["model"])}
+    recordings = manifest.read(corpus, "evaluation")
+    return stage.evaluate(fsmn_vad, checkpoint, recordings, networks, reference, SETTINGS)
+
+
+def noisy(path: Path, scale: float) -> bytes:
+    """The graph with noise of a size relative to each weight's own."""
+    model, rng = onnx.load(path), np.random.default_rng(0)
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size:
+            noise = scale * values.std() * rng.standard_normal(values.shape)
+            tensor.CopyFrom(numpy_helper.from_array((values + noise).astype(np.float32), tensor.name))
+    return model.SerializeToString()
+
+
+def test_the_export_of_a_model_agrees_with_it(tiny_export, tiny_checkpoint, tiny_corpus, reference):
+    result = evaluated(tiny_export / "model.onnx", tiny_export, tiny_checkpoint, tiny_corpus, reference)
+    for mode in fsmn_vad.MODES:
+        agreement = result["metrics"][f"{mode}_frame_agreement"]
+        assert agreement["value"] == 1
+        assert verdict(agreement, 0.0005) == "pass"
+    assert result["recordings"] == 4
+    assert set(result["by_recording"]) == {f"evaluation-{n}" for n in range(4)}
+
+
+def test_drift_grows_with_the_damage(tiny_export, tiny_checkpoint, tiny_corpus, reference):
+    drifts = []
+    for scale in (0.0, 0.05, 0.5):
+        damaged = noisy(tiny_export / "model.onnx", scale)
+        result = evaluated(damaged, tiny_export, tiny_checkpoint, tiny_corpus, reference)
+        drifts.append(result["metrics"]["offline_posterior_mean_drift"])
+    values = [d["value"] for d in drifts]
+    assert values == sorted(values)
+    assert values[0] < 1e-6 < values[2]
+    assert verdict(drifts[0], 1e-4) == "pass"
+    assert verdict(drifts[2], 1e-4) == "fail"

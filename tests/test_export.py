@@ -1,0 +1,68 @@
+"""An export is what torch computes, has FunASR's names, repeats to the byte, or is not saved."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+
+from stages import export
+from stages.core import graphs
+from stages.core.errors import UserError
+from stages.core.files import sha256
+from stages.core.graphs import Graph
+from stages.core.params import ExportParams
+from stages.models import fsmn_vad
+from stages.runtimes import onnxruntime
+
+SETTINGS = ExportParams(opset=18, tolerance=1e-5)
+
+
+def graph_of(folder: Path) -> Graph:
+    return graphs.read(folder).graphs["model"]
+
+
+def test_names_and_axes_are_funasr_s(tiny_export: Path):
+    model = onnx.load(tiny_export / "model.onnx")
+    assert [i.name for i in model.graph.input] == ["speech", *(f"in_cache{n}" for n in range(4))]
+    assert [o.name for o in model.graph.output] == ["logits", *(f"out_cache{n}" for n in range(4))]
+    assert model.graph.input[0].type.tensor_type.shape.dim[1].dim_param == "feats_length"
+    assert model.opset_import[0].version == 18
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(tiny_checkpoint: Path, tiny_export: Path, tmp_path: Path):
+    export.export_variant(fsmn_vad, tiny_checkpoint, tmp_path, SETTINGS)
+    assert sha256(tmp_path / "model.onnx") == sha256(tiny_export / "model.onnx")
+
+
+def test_no_path_of_this_machine_is_in_the_graph(tiny_export: Path):
+    data = (tiny_export / "model.onnx").read_bytes()
+    assert str(Path(export.__file__).parent).encode() not in data
+    assert b"site-packages" not in data
+
+
+def test_a_graph_that_computes_something_else_is_refused(tiny_checkpoint: Path, tiny_export: Path):
+    model = onnx.load(tiny_export / "model.onnx")
+    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+    softmax.op_type = "LogSoftmax"
+    reference = fsmn_vad.torch_networks(fsmn_vad.load(tiny_checkpoint))["model"]
+    with pytest.raises(UserError, match=r"model\.onnx: differs from torch by .* wanted at most 1e-05"):
+        export.check(model, graph_of(tiny_export), reference, SETTINGS.tolerance)
+
+
+def test_a_graph_with_other_inputs_is_refused(tiny_checkpoint: Path, tiny_export: Path):
+    model = onnx.load(tiny_export / "model.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 30
+    reference = fsmn_vad.torch_networks(fsmn_vad.load(tiny_checkpoint))["model"]
+    with pytest.raises(UserError, match=r"model\.onnx inputs: found .*wanted"):
+        export.check(model, graph_of(tiny_export), reference, SETTINGS.tolerance)
+
+
+def test_a_truncated_graph_is_named_where_it_is_loaded(tiny_export: Path, tmp_path: Path):
+    shutil.copytree(tiny_export, tmp_path, dirs_exist_ok=True)
+    data = (tmp_path / "model.onnx").read_bytes()
+    (tmp_path / "model.onnx").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"model\.onnx: ONNX Runtime .* cannot load it"):
+        onnxruntime.load(tmp_path, graphs.read(tmp_path))

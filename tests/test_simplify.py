@@ -1,0 +1,81 @@
+"""Whatever happens in the simplifier, the stage ends with a good graph and says which one it is."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+from stages import simplify
+from stages.core import graphs
+from stages.core.graphs import Graph
+from stages.core.params import SimplifyParams
+
+SETTINGS = SimplifyParams(seconds=120, memory_gib=8, tolerance=1e-5)
+
+
+@pytest.fixture
+def graph(tiny_export: Path) -> Graph:
+    return graphs.read(tiny_export).graphs["model"]
+
+
+@pytest.fixture
+def source(tiny_export: Path) -> Path:
+    return tiny_export / "model.onnx"
+
+
+def test_the_real_simplifier_gives_an_equal_graph_no_larger(source: Path, graph: Graph, tmp_path: Path):
+    why = simplify.simplify(source, graph, tmp_path / "out.onnx", SETTINGS)
+    assert why in {None, "slower to load"}
+    onnx.checker.check_model(tmp_path / "out.onnx", full_check=True)
+    assert (tmp_path / "out.onnx").stat().st_size <= source.stat().st_size
+    assert [p.name for p in tmp_path.iterdir()] == ["out.onnx"]
+
+
+def child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Run `code` where onnxsim would run, with the source and the place as argv[1:]."""
+    run = subprocess.run
+
+    def instead(command, **kwargs):
+        return run([sys.executable, "-c", code, *command[-2:]], **kwargs)
+
+    monkeypatch.setattr(simplify.subprocess, "run", instead)
+
+
+WRONG = """
+import onnx, sys
+model = onnx.load(sys.argv[1])
+next(n for n in model.graph.node if n.op_type == "Softmax").op_type = "LogSoftmax"
+onnx.save(model, sys.argv[2])
+"""
+LARGER = """
+import onnx, sys
+model = onnx.load(sys.argv[1])
+model.doc_string = "x" * 1000
+onnx.save(model, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        pytest.param("import os; os.kill(os.getpid(), 11)", f"onnxsim died of signal {signal.SIGSEGV:d}", id="crash"),
+        pytest.param("import time; time.sleep(60)", "onnxsim ran for over 2 s and was stopped", id="hang"),
+        pytest.param("b = bytearray(4 << 30)", "onnxsim failed with status 1: MemoryError", id="memory"),
+        pytest.param("import sys; sys.exit('no such op')", "onnxsim failed with status 1: no such op", id="refusal"),
+        pytest.param("pass", "onnxsim failed with status 0: no message", id="no-output"),
+        pytest.param(WRONG, "differs by", id="other-numbers"),
+        pytest.param(LARGER, "larger: ", id="larger"),
+    ],
+)
+def test_a_simplifier_that_goes_wrong_leaves_the_original(
+    source: Path, graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, why: str
+):
+    child(monkeypatch, code)
+    settings = SETTINGS.model_copy(update={"seconds": 2, "memory_gib": 2})
+    assert why in (simplify.simplify(source, graph, tmp_path / "out.onnx", settings) or "")
+    assert (tmp_path / "out.onnx").read_bytes() == source.read_bytes()
