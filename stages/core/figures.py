@@ -32,6 +32,12 @@ STYLE = {
 }
 
 
+def labels(entries: Entries) -> dict[str, str]:
+    """A short name for each build: the target alone where there is but one model."""
+    models = {entry["model"] for entry in entries.values()}
+    return {name: entry["target"] if len(models) == 1 else name for name, entry in entries.items()}
+
+
 @contextmanager
 def _figure(name: str, width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
     """A figure of that many inches; its SVG is appended to the list when the block ends."""
@@ -68,8 +74,13 @@ def _bare(axes: Axes, grid: str) -> None:
         axes.spines["left"].set_visible(False)
 
 
-def accuracy_speed(model: str, entries: Entries, case: str) -> str:
-    """Headline metric against the speedup of one latency case, a labelled point with both intervals for each build."""
+def accuracy_speed(model: str, entries: Entries) -> str:
+    """Headline metric against speedup at one thread, a labelled point with both intervals for each build.
+
+    Of the model's latency cases, from short to long, the middle one: long enough to be work, with many pairs.
+    """
+    cases = [case for case in next(iter(entries.values()))["latency"] if case.endswith("_1_thread")]
+    case = cases[len(cases) // 2]
     with _figure(f"accuracy and speedup of {model}", 7.4, 3.6) as (figure, out):
         axes = figure.subplots()
         points = []
@@ -140,8 +151,12 @@ def loss(measured: Mapping[str, Any]) -> tuple[float, float, float]:
 
 def forest(entries: Entries) -> str:
     """Every gated accuracy metric's loss with its interval, as a share of its limit, so that all fit one axis."""
+    short = labels(entries)
     rows = [
-        (f"{name}\n{metric}", m) for name, e in entries.items() for metric, m in e["accuracy"].items() if m["verdict"]
+        (f"{short[name]}\n{metric}", measured)
+        for name, entry in entries.items()
+        for metric, measured in entry["accuracy"].items()
+        if measured["verdict"]
     ]
     with _figure("drift and limits", 7.4, 0.85 + 0.42 * len(rows)) as (figure, out):
         axes = figure.subplots()
@@ -183,7 +198,8 @@ def _loss_text(measured: Mapping[str, Any]) -> str:
 
 def latency_case(case: str, entries: Entries) -> str:
     """The spread of one latency case: for each build the baseline's times above its own."""
-    rows = [(name, e["latency"][case]) for name, e in entries.items() if case in e["latency"]]
+    short = labels(entries)
+    rows = [(short[name], e["latency"][case]) for name, e in entries.items() if case in e["latency"]]
     with _figure(f"latency of {case}", 4.6, 0.75 + 0.42 * len(rows)) as (figure, out):
         axes = figure.subplots()
         for row, (_, measured) in enumerate(rows):
@@ -218,7 +234,8 @@ def distribution(case: str, measured: Mapping[str, Any]) -> str:
         for side, colour in (("baseline", BASELINE), ("candidate", CANDIDATE)):
             quantiles = measured["quantiles_ms"][side]
             share = [100 * i / (len(quantiles) - 1) for i in range(len(quantiles))]
-            axes.plot(quantiles, share, color=colour, lw=1.6, label="plain fp32 export" if side == "baseline" else "build")
+            label = "plain fp32 export" if side == "baseline" else "this build"
+            axes.plot(quantiles, share, color=colour, lw=1.6, label=label)
             axes.plot([_percentiles(quantiles)(q) for q in (50, 90)], [50, 90], "o", color=colour, ms=5)
         last = max(_percentiles(q)(98) for q in measured["quantiles_ms"].values())
         first = min(q[0] for q in measured["quantiles_ms"].values())
@@ -232,7 +249,8 @@ def distribution(case: str, measured: Mapping[str, Any]) -> str:
 
 def sizes(entries: Entries) -> str:
     """Bytes on disk of each build that was made, and of the plain fp32 export beside it."""
-    rows = [(name, e["artifact"]["bytes"], e["verdict"]) for name, e in entries.items() if e["artifact"]["bytes"]]
+    short = labels(entries)
+    rows = [(short[n], e["artifact"]["bytes"], e["verdict"]) for n, e in entries.items() if e["artifact"]["bytes"]]
     with _figure("size on disk", 7.4, 0.75 + 0.3 * len(rows)) as (figure, out):
         axes = figure.subplots()
         for row, (_, size, judged) in enumerate(rows):

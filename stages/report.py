@@ -1,0 +1,193 @@
+"""Stage `report`: one target's builds as a web page, as Markdown for a pull request and as metrics for DVC.
+
+The page needs nothing beside it: style and figures are inline, there is no script, and it opens from disk.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from stages.core import figures, layout, params, results
+from stages.core.errors import entrypoint, key_from
+from stages.core.files import write_json, write_text
+from stages.core.figures import Entries, Entry
+
+WORST = 10
+
+
+def number(value: float) -> str:
+    """Four decimals, or two significant digits of what they would hide."""
+    return f"{value:.2g}" if 0 < abs(value) < 0.0005 else f"{value + 0:.4f}"
+
+
+def signed(value: float) -> str:
+    """A drift: as `number`, with its sign."""
+    return number(value) if value <= 0 else f"+{number(value)}"
+
+
+def interval(ci: Sequence[float]) -> str:
+    """The two ends of a drift's interval."""
+    return f"[{signed(ci[0])}, {signed(ci[1])}]"
+
+
+def milliseconds(value: float) -> str:
+    """Three significant digits or so."""
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def size(value: int) -> str:
+    """Bytes in kB or MB, of a thousand each."""
+    return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"
+
+
+def md_code(value: object) -> str:
+    """A name as a Markdown code span that cannot leave it or its table cell."""
+    return "`" + " ".join(str(value).split()).replace("`", "'").replace("|", "\\|") + "`"
+
+
+def md_text(value: object) -> str:
+    """Text that Markdown shows as it is: no tags, links, emphasis or cells of its own."""
+    text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join("\\" + letter if letter in "\\`*|[]" else letter for letter in text)
+
+
+def grouped(nodes: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """The names that share a value, by value, in order of appearance."""
+    groups: dict[str, list[str]] = {}
+    for name, value in nodes.items():
+        groups.setdefault(value, []).append(name)
+    return list(groups.items())
+
+
+def modes(entry: Entry) -> list[tuple[str, dict[str, Any]]]:
+    """Accuracy metrics by the mode that their names begin with."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, measured in entry["accuracy"].items():
+        mode, _, metric = name.partition("_")
+        found.setdefault(mode, {})[metric] = measured
+    return list(found.items())
+
+
+def gated(entry: Entry) -> list[tuple[str, Any]]:
+    """The accuracy metrics that have a limit."""
+    return [(name, measured) for name, measured in entry["accuracy"].items() if measured["verdict"]]
+
+
+def recording_metrics(entry: Entry) -> list[str]:
+    """The metrics that are known of single recordings."""
+    return list(dict.fromkeys(metric for values in entry["by_recording"].values() for metric in values))
+
+
+def worst(entry: Entry) -> list[tuple[str, dict[str, float]]]:
+    """The recordings with the worst headline metric, the worst first."""
+    headline = entry["headline"]
+    sign = 1 if entry["accuracy"][headline]["higher_is_better"] else -1
+    known = [(name, values) for name, values in entry["by_recording"].items() if headline in values]
+    return sorted(known, key=lambda item: sign * item[1][headline])[:WORST]
+
+
+def stage_records(entry: Entry) -> list[tuple[str, Any]]:
+    """What the stages recorded, less what the page shows in its own way."""
+    return [(stage, value) for stage, value in entry["records"].items() if stage not in {"checkpoint", "quantize"}]
+
+
+def checkpoints(entries: Entries) -> dict[str, dict[str, str]]:
+    """The digests of every checkpoint's files, once for each model and variant."""
+    return {f"{e['model']} {e['variant']}": e["records"]["checkpoint"] for e in entries.values()}
+
+
+FILTERS = {
+    "bytes": size,
+    "checkpoints": lambda entries: checkpoints(entries).items(),
+    "code": md_code,
+    "gated": gated,
+    "grouped": grouped,
+    "interval": interval,
+    "md": md_text,
+    "modes": modes,
+    "ms": milliseconds,
+    "number": number,
+    "one_thread": lambda entry: results.one_thread(entry).items(),
+    "recording_metrics": recording_metrics,
+    "signed": signed,
+    "stage_records": stage_records,
+    "worst": worst,
+}
+
+
+@functools.cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=select_autoescape(["html"]),  # Markdown has escapes of its own: md_code, md_text
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= FILTERS
+    return environment
+
+
+def render(template: str, **values: Any) -> str:
+    """The text that a file of stages/templates makes of the values."""
+    return _templates().get_template(template).render(**values)
+
+
+def metrics(entries: Entries) -> dict[str, Any]:
+    """What `dvc metrics diff` compares: by model each metric's value, the speedups and the bytes; numbers only."""
+    return {
+        entry["model"]: {
+            **{name: measured["value"] for name, measured in entry["accuracy"].items()},
+            **{f"speedup_{case}": measured["speedup"] for case, measured in entry["latency"].items()},
+            "bytes": entry["artifact"]["bytes"],
+        }
+        for entry in entries.values()
+    }
+
+
+def page(target: str, entries: Entries, environment: Mapping[str, str], confidence: str) -> str:
+    """The target's page."""
+    return render(
+        "target.html",
+        target=target,
+        builds=entries,
+        environment=environment,
+        confidence=confidence,
+        forests={
+            name: figures.forest({name: e}) if gated(e) else None
+            for name, e in entries.items()
+        },
+        distributions={
+            name: [figures.distribution(case, measured) for case, measured in e["latency"].items()]
+            for name, e in entries.items()
+        },
+    )
+
+
+def markdown(target: str, entries: Entries, environment: Mapping[str, str], confidence: str) -> str:
+    """The same facts for a pull request's comment."""
+    values = {"builds": entries, "environment": environment, "confidence": confidence}
+    return render("report.md", target=target, **values)
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages.report TARGET`."""
+    p = params.load()
+    target = key_from(argv, "report", p.targets)
+    entries = {name: results.of_build(p, name) for name, build in p.builds.items() if build.target == target}
+    environment, confidence, folder = results.environment(), f"{p.evaluate.confidence:.0%}", layout.report(target)
+    write_text(folder / "index.html", page(target, entries, environment, confidence))
+    write_text(folder / "report.md", markdown(target, entries, environment, confidence))
+    write_json(folder / "metrics.json", metrics(entries))
+    for name, entry in entries.items():
+        print(f"{name}: {entry['verdict']}: {entry['reason']}")
+
+
+if __name__ == "__main__":
+    entrypoint(main)

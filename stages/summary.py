@@ -1,0 +1,173 @@
+"""Stage `summary`: all builds as one page, as JSON for the gate and other programs, and as tables for `dvc plots`.
+
+With `--show` it prints the last summary as a table instead.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from stages.core import figures, layout, params, results
+from stages.core.errors import entrypoint
+from stages.core.files import read_json, write_json, write_text
+from stages.core.figures import COLOURS, Entries, Entry
+from stages.report import render, signed, size
+
+PAGE = layout.REPORTS / "index.html"
+PLOTS = layout.REPORTS / "plots"
+WIDTH = 100
+STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "unavailable": "dim"}
+
+
+def summary(entries: Entries, environment: Mapping[str, str]) -> dict[str, Any]:
+    """reports/summary.json: the entries without what only the pages need."""
+    return {"environment": dict(environment), "builds": {name: _compact(entry) for name, entry in entries.items()}}
+
+
+def _compact(entry: Entry) -> dict[str, Any]:
+    latency = {
+        case: {key: value for key, value in measured.items() if key != "quantiles_ms"}
+        for case, measured in entry["latency"].items()
+    }
+    return {key: value for key, value in entry.items() if key != "by_recording"} | {"latency": latency}
+
+
+def page(entries: Entries, environment: Mapping[str, str], confidence: str) -> str:
+    """The page over all targets."""
+    measured = {name: entry for name, entry in entries.items() if entry["accuracy"]}
+    by_model: dict[str, dict[str, Entry]] = {}
+    for name, entry in measured.items():
+        by_model.setdefault(entry["model"], {})[name] = entry
+    counted = Counter(entry["verdict"] for entry in entries.values())
+    cases = dict.fromkeys(case for entry in measured.values() for case in entry["latency"])
+    return render(
+        "index.html",
+        builds=entries,
+        environment=environment,
+        confidence=confidence,
+        measured=measured,
+        counts=[(verdict, counted[verdict]) for verdict in COLOURS if counted[verdict]],
+        accuracy_speed=[(model, figures.accuracy_speed(model, of)) for model, of in by_model.items()],
+        forest=figures.forest(measured),
+        latency=[figures.latency_case(case, measured) for case in cases],
+        sizes=figures.sizes(entries),
+    )
+
+
+def accuracy_latency_csv(entries: Entries) -> str:
+    """A line for each build and one-thread latency case: the headline metric beside the speedup."""
+    rows = [
+        (name, entry["headline"], entry["accuracy"][entry["headline"]]["value"], case, m["speedup"], m["p50_ms"])
+        for name, entry in entries.items()
+        for case, m in results.one_thread(entry).items()
+    ]
+    return _csv(("build", "metric", "value", "case", "speedup", "p50_ms"), rows)
+
+
+def latency_csv(entries: Entries) -> str:
+    """A line for each build and latency case: percentiles of build and baseline in milliseconds."""
+    keys = ("p50_ms", "p90_ms", "baseline_p50_ms", "baseline_p90_ms", "speedup")
+    rows = [
+        (f"{name} {case}", *(measured[key] for key in keys))
+        for name, entry in entries.items()
+        for case, measured in entry["latency"].items()
+    ]
+    return _csv(("build_and_case", *keys), rows)
+
+
+def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def table(builds: Entries) -> Table:
+    """What `make repro` ends with; fits 100 columns."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    shown.add_column("build", overflow="fold")
+    shown.add_column("verdict", no_wrap=True)
+    for heading in ("drift", "speedup", "size"):
+        shown.add_column(heading, justify="right", no_wrap=heading == "size")
+    shown.add_column("required")
+    for name, entry in builds.items():
+        style = STYLES[entry["verdict"]]
+        required = "yes" if entry["required"] else "no"
+        shown.add_row(name, f"[{style}]{entry['verdict']}[/]", _drift(entry), _speedups(entry), _size(entry), required)
+    return shown
+
+
+def _drift(entry: Entry) -> str:
+    """The headline metric's drift with its interval."""
+    if not entry["accuracy"]:
+        return "-"
+    measured = entry["accuracy"][entry["headline"]]
+    low, high = measured["ci"]
+    return f"{signed(measured['drift'])} \\[{signed(low)}, {signed(high)}]"
+
+
+def _speedups(entry: Entry) -> str:
+    """At one thread, the shortest and the longest case."""
+    cases = list(results.one_thread(entry).values())
+    return " ".join(f"{measured['speedup']:.2f}x" for measured in cases[:: max(1, len(cases) - 1)]) or "-"
+
+
+def _size(entry: Entry) -> str:
+    return size(entry["artifact"]["bytes"]) if entry["artifact"]["bytes"] else "-"
+
+
+def legend(builds: Entries) -> list[str]:
+    """What the columns hold, for each set of latency cases that the builds have, then what needs a word."""
+    held = dict.fromkeys((e["headline"], tuple(results.one_thread(e))) for e in builds.values() if e["accuracy"])
+    lines = [
+        f"drift: {metric} against the fp32 torch model; speedup: {' and '.join(cases[:: max(1, len(cases) - 1)])} "
+        "against the plain fp32 export, 1 thread"
+        for metric, cases in held
+    ]
+    for name, entry in builds.items():
+        if entry["verdict"] != "pass":
+            lines.append(f"{name}: {entry['verdict']}: {entry['reason']}")
+        lines += [f"{name}: {flag}" for flag in entry["flags"]]
+    return lines
+
+
+def show() -> None:
+    """Print the last summary; without colours, and 100 columns wide, where the output is no terminal."""
+    builds = read_json(layout.SUMMARY)["builds"]
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console.print(table(builds))
+    console.print()
+    for line in legend(builds):
+        console.print(line, markup=False)
+    console.print(f"\nreport: {PAGE}", markup=False)
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages.summary [--show]`."""
+    if argv == ["--show"]:
+        return show()
+    if argv:
+        print("usage: python -m stages.summary [--show]", file=sys.stderr)
+        raise SystemExit(2)
+    p = params.load()
+    entries = {name: results.of_build(p, name) for name in p.builds}
+    environment = results.environment()
+    write_text(PLOTS / "accuracy_latency.csv", accuracy_latency_csv(entries))
+    write_text(PLOTS / "latency.csv", latency_csv(entries))
+    write_text(PAGE, page(entries, environment, f"{p.evaluate.confidence:.0%}"))
+    write_json(layout.SUMMARY, summary(entries, environment))
+    print(", ".join(f"{name}: {entry['verdict']}" for name, entry in entries.items()))
+    return None
+
+
+if __name__ == "__main__":
+    entrypoint(main)
