@@ -1,6 +1,7 @@
 # The commands a user types. Everything runs in .venv, installed from the hash-locked requirements.
 PYTHON ?= python3
 BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 # Every stage is a process of its own: without cached bytecode each would compile torch again (5 s).
 export PYTHONDONTWRITEBYTECODE :=
@@ -9,22 +10,22 @@ export PYTHONDONTWRITEBYTECODE :=
 .DELETE_ON_ERROR:
 
 repro: .venv/runtime  ## build, measure and report everything that changed
-	@$(BIN)/dvc repro $(REPRO); status=$$?; $(BIN)/python -m stages.summary --show && exit $$status
+	@dvc repro $(REPRO) && python -m stages.summary --show
 
 test: .venv/dev  ## run the tests
-	$(BIN)/pytest
+	pytest
 
 lint: .venv/dev  ## ruff and mypy
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	ruff check .
+	ruff format --check .
+	mypy
 
 gate: .venv/runtime  ## exit 0 only if every required build passed; reads the last report
-	@$(BIN)/python -m stages.gate
+	@python -m stages.gate
 
 lock: .venv/runtime  ## compile the hashed locks again
-	$(BIN)/uv pip compile $(LOCK) requirements.in -o requirements.txt
-	$(BIN)/uv pip compile $(LOCK) requirements-dev.in -o requirements-dev.txt
+	uv pip compile $(LOCK) requirements.in -o requirements.txt
+	uv pip compile $(LOCK) requirements-dev.in -o requirements-dev.txt
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock"
 
@@ -41,9 +42,10 @@ clean:  ## forget everything that was built here; the downloads in .cache/ stay
 	touch $@
 
 .venv/runtime: .venv/uv
-	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.txt
+	@echo 'Installing the locked requirements into .venv: about 3 GB of downloads, most of it torch.'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
 	touch $@
 
 .venv/dev: .venv/runtime requirements-dev.txt
-	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
 	touch $@

@@ -9,6 +9,7 @@ from stages.core import layout
 from stages.core.errors import UserError, entrypoint
 from stages.core.files import read_json
 from stages.core.results import describe
+from stages.summary import show
 
 
 def failures(summary: dict[str, Any]) -> Iterator[str]:
@@ -32,6 +33,7 @@ def main(argv: Sequence[str]) -> None:
     summary = read_json(layout.SUMMARY)
     lines = list(failures(summary))
     if lines:
+        show()
         raise UserError("\n  ".join(["the gate is closed:", *lines]))
     required = [name for name, build in summary["builds"].items() if build["required"]]
     if not required:
