@@ -11,26 +11,30 @@ from stages import runtimes
 from stages.core import graphs, layout, params
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
+from stages.core.graphs import GraphSet
 from stages.core.params import EvaluateParams
+from stages.core.parity import Network
 from stages.core.statistics import drift
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
+
+Artifact = tuple[GraphSet, dict[str, Network]]
 
 
 def evaluate(
     family: Any,
     checkpoint: Path,
     recordings: Sequence[Recording],
-    networks: Any,
+    artifact: Artifact,
     reference: Path,
     settings: EvaluateParams,
 ) -> dict[str, Any]:
-    """Every metric of the family in every mode, and the recordings that drift most."""
+    """Every metric of the family in every mode, and the headline metric of each recording."""
     metrics: dict[str, Any] = {}
     by_recording: dict[str, dict[str, float]] = {r.id: {} for r in recordings}
     for mode in family.MODES:
         expected = family.read_outcomes(reference, mode)
-        found = family.score(checkpoint, recordings, networks, mode)
+        found = family.score(checkpoint, recordings, *artifact, mode)
         pairs = list(zip(recordings, expected, found, strict=True))
         baseline = [family.measure(checkpoint, r, e, e) for r, e, _ in pairs]
         value = [family.measure(checkpoint, r, e, f) for r, e, f in pairs]
@@ -53,14 +57,17 @@ def main(argv: Sequence[str]) -> None:
     if why is None:
         family = importlib.import_module(f"stages.models.{model.family}")
         folder = layout.ARTIFACTS / build.artifact
-        networks = runtimes.load(folder, graphs.read(folder), target.runtime, threads=1)
+        graph_set = graphs.read(folder)
+        artifact = (graph_set, runtimes.load(folder, graph_set, target.runtime, threads=1))
         recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
         checkpoint, reference = layout.checkpoint(build.model), layout.reference(build.model)
         result |= {"headline": f"{family.MODES[0]}_{family.HEADLINE}"}
-        result |= evaluate(family, checkpoint, recordings, networks, reference, p.evaluate)
+        result |= evaluate(family, checkpoint, recordings, artifact, reference, p.evaluate)
     write_json(layout.measurements(build.target, build.model) / "accuracy.json", result)
-    headline = why or "{value:.4f}, drift {drift:+.4f} in {ci}".format(**result["metrics"][result["headline"]])
-    print(f"{name}: {headline}")
+    said = why or "{value:.4f}, drift {drift:+.4f} [{ci[0]:+.4f}, {ci[1]:+.4f}]".format(
+        **result["metrics"][result["headline"]]
+    )
+    print(f"{name}: {said}")
 
 
 if __name__ == "__main__":

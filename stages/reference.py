@@ -22,10 +22,11 @@ def main(argv: Sequence[str]) -> None:
     torch.set_num_threads(1)  # sums in one order: the baseline's bytes repeat
     recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
     checkpoint = layout.checkpoint(name)
-    networks = family.torch_networks(family.load(checkpoint))
+    torch_model = family.load(checkpoint)
+    graph_set, networks = family.graph_set(torch_model), family.torch_networks(torch_model)
     with new_folder(layout.reference(name)) as folder:
         for mode in family.MODES:
-            family.write_outcomes(folder, mode, family.score(checkpoint, recordings, networks, mode))
+            family.write_outcomes(folder, mode, family.score(checkpoint, recordings, graph_set, networks, mode))
     print(f"{name}: {len(recordings)} recordings, {' and '.join(family.MODES)}")
 
 

@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from stages.core import figures, layout, params, results
 from stages.core.errors import entrypoint, key_from
-from stages.core.files import write_json, write_text
 from stages.core.figures import Entries, Entry
+from stages.core.files import write_json, write_text
 
 WORST = 10
 
@@ -41,7 +41,9 @@ def milliseconds(value: float) -> str:
 
 
 def size(value: int) -> str:
-    """Bytes in kB or MB, of a thousand each."""
+    """Bytes in B, kB or MB, of a thousand each."""
+    if value < 1e3:
+        return f"{value} B"
     return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"
 
 
@@ -145,7 +147,7 @@ def metrics(entries: Entries) -> dict[str, Any]:
         entry["model"]: {
             **{name: measured["value"] for name, measured in entry["accuracy"].items()},
             **{f"speedup_{case}": measured["speedup"] for case, measured in entry["latency"].items()},
-            "bytes": entry["artifact"]["bytes"],
+            **({"bytes": entry["artifact"]["bytes"]} if entry["artifact"]["bytes"] else {}),
         }
         for entry in entries.values()
     }
@@ -159,10 +161,7 @@ def page(target: str, entries: Entries, environment: Mapping[str, str], confiden
         builds=entries,
         environment=environment,
         confidence=confidence,
-        forests={
-            name: figures.forest({name: e}) if gated(e) else None
-            for name, e in entries.items()
-        },
+        forests={name: figures.forest({name: e}) if gated(e) else None for name, e in entries.items()},
         distributions={
             name: [figures.distribution(case, measured) for case, measured in e["latency"].items()]
             for name, e in entries.items()

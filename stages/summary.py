@@ -17,9 +17,9 @@ from rich.table import Table
 
 from stages.core import figures, layout, params, results
 from stages.core.errors import entrypoint
-from stages.core.files import read_json, write_json, write_text
 from stages.core.figures import COLOURS, Entries, Entry
-from stages.report import render, signed, size
+from stages.core.files import read_json, write_json, write_text
+from stages.report import gated, render, signed, size
 
 PAGE = layout.REPORTS / "index.html"
 PLOTS = layout.REPORTS / "plots"
@@ -56,9 +56,9 @@ def page(entries: Entries, environment: Mapping[str, str], confidence: str) -> s
         measured=measured,
         counts=[(verdict, counted[verdict]) for verdict in COLOURS if counted[verdict]],
         accuracy_speed=[(model, figures.accuracy_speed(model, of)) for model, of in by_model.items()],
-        forest=figures.forest(measured),
+        forest=figures.forest(measured) if any(gated(entry) for entry in measured.values()) else None,
         latency=[figures.latency_case(case, measured) for case in cases],
-        sizes=figures.sizes(entries),
+        sizes=figures.sizes(entries) if any(entry["artifact"]["bytes"] for entry in entries.values()) else None,
     )
 
 

@@ -23,17 +23,19 @@ SETTINGS = EvaluateParams(split="evaluation", resamples=200, confidence=0.95, se
 @pytest.fixture
 def reference(tiny_checkpoint: Path, tiny_corpus: Path, tmp_path: Path) -> Path:
     recordings = manifest.read(tiny_corpus, "evaluation")
-    networks = fsmn_vad.torch_networks(fsmn_vad.load(tiny_checkpoint))
+    model = fsmn_vad.load(tiny_checkpoint)
+    graph_set, networks = fsmn_vad.graph_set(model), fsmn_vad.torch_networks(model)
     for mode in fsmn_vad.MODES:
-        outcomes = fsmn_vad.score(tiny_checkpoint, recordings, networks, mode)
+        outcomes = fsmn_vad.score(tiny_checkpoint, recordings, graph_set, networks, mode)
         fsmn_vad.write_outcomes(tmp_path, mode, outcomes)
     return tmp_path
 
 
 def evaluated(model: Path | bytes, export: Path, checkpoint: Path, corpus: Path, reference: Path):
-    networks = {"model": onnxruntime.network(model, graphs.read(export).graphs["model"])}
+    graph_set = graphs.read(export)
+    artifact = (graph_set, {"model": onnxruntime.network(model, graph_set.graphs["model"])})
     recordings = manifest.read(corpus, "evaluation")
-    return stage.evaluate(fsmn_vad, checkpoint, recordings, networks, reference, SETTINGS)
+    return stage.evaluate(fsmn_vad, checkpoint, recordings, artifact, reference, SETTINGS)
 
 
 def noisy(path: Path, scale: float) -> bytes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
 
 Entry = Mapping[str, Any]
 Entries = Mapping[str, Entry]
+Box = tuple[float, float, float, float]
 
 COLOURS = {"pass": "#1a7f37", "fail": "#c62828", "inconclusive": "#b26a00", "unavailable": "#6b7280"}
 SHAPES = {"pass": "o", "fail": "X", "inconclusive": "^", "unavailable": "s"}  # so that colour is not all that tells
 BASELINE, CANDIDATE = "#8a919c", "#2563a8"
 FARTHEST = 2.5  # limits: a loss beyond it is drawn at the edge, with an arrow
+# Where a point's label may stand, in points from it: near before far, the last if all are taken.
+PLACES = [(dx, dy) for d in (10, 24, 38, 52) for dx in (8, -8) for dy in (d, -d)]
 STYLE = {
     "font.size": 9,
     "text.parse_math": False,
@@ -62,10 +66,10 @@ def _inline(svg: str, name: str) -> str:
     svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
     head, rest = svg.split(">", 1)
     view = re.search(r'viewBox="[^"]*"', head)
-    return f'<svg {view[0] if view else ""} role="img" aria-label="{name}">{rest}'
+    return f'<svg {view[0] if view else ""} role="img" aria-label="{html.escape(name)}">{rest}'
 
 
-def _bare(axes: Axes, grid: str) -> None:
+def _bare(axes: Axes, grid: Literal["x", "both"]) -> None:
     """Horizontal rows without ticks of their own, or a plain grid."""
     axes.set_axisbelow(True)
     axes.grid(axis=grid)
@@ -83,64 +87,76 @@ def accuracy_speed(model: str, entries: Entries) -> str:
     case = cases[len(cases) // 2]
     with _figure(f"accuracy and speedup of {model}", 7.4, 3.6) as (figure, out):
         axes = figure.subplots()
-        points = []
+        points: list[tuple[float, float, str]] = []
+        bars: list[Box] = []
         for entry in entries.values():
             accuracy, speed = entry["accuracy"][entry["headline"]], entry["latency"][case]
             x, y = speed["speedup"], accuracy["value"]
-            xerr = [[x - speed["ci"][0]], [speed["ci"][1] - x]]
-            yerr = [[accuracy["drift"] - accuracy["ci"][0]], [accuracy["ci"][1] - accuracy["drift"]]]
-            look = {"color": COLOURS[entry["verdict"]], "fmt": SHAPES[entry["verdict"]]}
-            axes.errorbar(x, y, xerr=_positive(xerr), yerr=_positive(yerr), ms=7, lw=1, capsize=2.5, **look)
+            across, up = speed["ci"], [end + y - accuracy["drift"] for end in accuracy["ci"]]
+            colour = COLOURS[entry["verdict"]]
+            axes.plot(across, [y, y], "|-", [x, x], up, "_-", color=colour, lw=1, ms=6)
+            axes.plot([x], [y], SHAPES[entry["verdict"]], color=colour, ms=7)
             points.append((x, y, f"{entry['target']} ({entry['verdict']})"))
+            bars += [(across[0], y, across[1], y), (x, up[0], x, up[1])]
         axes.axvline(1, color=BASELINE, lw=1, ls="--")
         axes.set_xlabel(f"speedup over the plain fp32 export, {case} (further right is faster)")
         axes.set_ylabel(next(iter(entries.values()))["headline"])
         axes.margins(0.16, 0.18)
         axes.ticklabel_format(useOffset=False)
         _bare(axes, "both")
-        _label(figure, axes, points)
+        figure.draw_without_rendering()  # lays the axes out, and only then can a place be measured
+        _label(axes, points, [_pixels(axes, bar) for bar in bars])
     return out[0]
 
 
-def _positive(error: list[list[float]]) -> list[list[float]]:
-    """Lengths of an error bar; the median may lie outside a percentile interval by a rounding."""
-    return [[max(0.0, side) for side in pair] for pair in error]
-
-
-def _label(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """A label at each point, at the first place around it where it hides no point and no other label."""
-    figure.canvas.draw()
-    frame = axes.get_window_extent()
-    taken = [(px - 7, py - 7, px + 7, py + 7) for px, py in axes.transData.transform([p[:2] for p in points])]
+def _label(axes: Axes, points: Sequence[tuple[float, float, str]], taken: list[Box]) -> None:
+    """A label at each point, at the first place around it where it hides no point, bar or other label."""
+    frame = axes.get_window_extent().extents
     for x, y, text in points:
-        for distance in (9, 22, 36, 50):
-            label = None
-            for dx, dy in ((1, 0.6), (1, -1.2), (-1, 0.6), (-1, -1.2)):
-                label = axes.annotate(
-                    text,
-                    (x, y),
-                    xytext=(8 * dx, distance * dy),
-                    textcoords="offset points",
-                    ha="left" if dx > 0 else "right",
-                    va="center",
-                    fontsize=8.5,
-                    arrowprops={"arrowstyle": "-", "color": BASELINE, "lw": 0.6} if distance > 9 else None,
-                )
-                box = label.get_window_extent().extents
-                inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1
-                if inside and not any(_overlap(box, other) for other in taken):
-                    break
-                label.remove()
-                label = None
-            if label:
-                taken.append(tuple(box))
+        for offset in PLACES:
+            label = _place(axes, (x, y), text, offset)
+            box = _text_box(label)
+            inside = frame[0] <= box[0] and box[2] <= frame[2] and frame[1] <= box[1] and box[3] <= frame[3]
+            if offset == PLACES[-1] or (inside and not any(_overlap(box, other) for other in taken)):
+                taken.append(box)
                 break
-        else:
-            axes.annotate(text, (x, y), xytext=(8, 6), textcoords="offset points", fontsize=8.5)
+            label.remove()
 
 
-def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
-    return bool(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3])
+def _place(axes: Axes, point: tuple[float, float], text: str, offset: tuple[float, float]) -> Any:
+    """The label at that offset, with a leader line to a point that is not beside it."""
+    line = {"arrowstyle": "-", "color": BASELINE, "lw": 0.6, "shrinkA": 0, "shrinkB": 4}
+    label = axes.annotate(
+        text,
+        point,
+        xytext=offset,
+        textcoords="offset points",
+        ha="left" if offset[0] > 0 else "right",
+        va="center",
+        fontsize=8.5,
+        arrowprops=line if abs(offset[1]) > PLACES[0][1] else None,
+    )
+    label.set_in_layout(False)
+    return label
+
+
+def _pixels(axes: Axes, bar: Box) -> Box:
+    """Where a bar is drawn, with room for its ends and for the point."""
+    (x0, y0), (x1, y1) = axes.transData.transform([bar[:2], bar[2:]])
+    return x0 - 6, y0 - 6, x1 + 6, y1 + 6
+
+
+def _text_box(annotation: Any) -> Box:
+    """Where the text of an annotation is drawn, without its leader line."""
+    from matplotlib.text import Text
+
+    annotation.get_window_extent()  # puts the text in its place, which Text's own does not
+    x0, y0, x1, y1 = Text.get_window_extent(annotation).extents
+    return x0, y0, x1, y1
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def loss(measured: Mapping[str, Any]) -> tuple[float, float, float]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from stages.core.errors import UserError
 
 BATCH = 2
-CROP = 800  # frames; two long crops waste less on masked context than four short ones
+CROP = 600  # frames: two long crops waste less on masked context than four short ones
 
 Audio = NDArray[np.float32]
 Fit = tuple[torch.Tensor, torch.Tensor]

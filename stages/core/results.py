@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def of_build(p: Params, name: str) -> dict[str, Any]:
     return entry
 
 
-def one_thread(entry: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def one_thread(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The latency cases that were run at one thread, by name without the thread count."""
     cases = entry["latency"].items()
     return {name.removesuffix(ONE_THREAD): value for name, value in cases if name.endswith(ONE_THREAD)}

@@ -163,17 +163,18 @@ class _Encoder(torch.nn.Module):
         return torch.from_numpy(posteriors)
 
 
-def score(checkpoint: Path, recordings: Sequence[Recording], networks: dict[str, Network], mode: str) -> list[Outcome]:
+def score(
+    checkpoint: Path, recordings: Sequence[Recording], graph_set: GraphSet, networks: dict[str, Network], mode: str
+) -> list[Outcome]:
     """Run FunASR's detector over the recordings with the network in the place of its encoder.
 
     mode: `offline` feeds a whole file, `streaming` 200 ms at a time. The end-of-speech silence is
     the checkpoint's own `max_end_silence_time`: without an explicit value FunASR 1.4 varies it.
     """
     model, frontend = load(checkpoint), load_frontend(checkpoint)
-    graph = graph_set(model).graphs["model"]
     outcomes = []
     for recording in recordings:
-        model.encoder = encoder = _Encoder(networks["model"], graph)
+        model.encoder = encoder = _Encoder(networks["model"], graph_set.graphs["model"])
         segments = _detect(model, frontend, recording, mode)
         outcomes.append(Outcome(np.concatenate(encoder.speech), segments))
     return outcomes
@@ -372,7 +373,7 @@ def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
 WIDTHS = ("input_affine_dim", "linear_dim", "proj_dim", "output_affine_dim")  # keys of encoder_conf that can shrink
 # The first and last pair of dense layers have no nonlinearity between them and far more width than the
 # rank of what passes: a block narrowed to x of its width goes with pairs narrowed to x to this power.
-PAIR_POWER = 8
+PAIR_POWER = 10
 
 
 def features(checkpoint: Path, recordings: Sequence[Floats]) -> torch.Tensor:

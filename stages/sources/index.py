@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import requests
+import truststore
 from pypi_simple import (
     PYPI_SIMPLE_ENDPOINT,
     NoSuchProjectError,
@@ -38,6 +39,7 @@ def download(archive: Archive) -> Path:
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_suffix(".partial")
+    truststore.inject_into_ssl()  # the system's certificates, as pip does: a company's proxy has its own
     session = requests.Session()
     session.mount("https://", HTTPAdapter(max_retries=Retry(total=3, backoff_factor=0.5)))
     index = os.environ.get("PIP_INDEX_URL", PYPI_SIMPLE_ENDPOINT)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages import gate, summary
+from stages.core import layout, params, results
+from stages.core.errors import UserError, entrypoint
+from stages.core.files import read_json, write_json
+from tests import workspace
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Write a workspace whose targets are required as asked, and its summary."""
+    monkeypatch.chdir(tmp_path)
+
+    def build(**required: bool) -> None:
+        workspace.make(tmp_path, **required)
+        p = params.load()
+        entries = {name: results.of_build(p, name) for name in p.builds}
+        write_json(layout.SUMMARY, summary.summary(entries, results.environment()))
+
+    return build
+
+
+def status(monkeypatch: pytest.MonkeyPatch) -> object:
+    """What `python -m stages.gate` exits with: 0, or a text that is printed for status 1."""
+    monkeypatch.setattr(sys, "argv", ["gate"])
+    with pytest.raises(SystemExit) as stopped:
+        entrypoint(gate.main)
+    return stopped.value.code
+
+
+def test_a_line_for_each_failing_metric_with_build_value_interval_and_limit(built, monkeypatch):
+    built()
+    head, *lines = str(status(monkeypatch)).splitlines()
+    assert head == "error: the gate is closed:"
+    bad, unsure = "0.9700, drift -0.0300 [-0.0400, -0.0200]", "0.9875, drift -0.0125 [-0.0200, -0.0050]"
+    assert lines == [
+        f"  fsmn_vad-bad: fail: offline_agreement: {bad}, loss at most 0.01",
+        f"  fsmn_vad-unsure: inconclusive: offline_agreement: {unsure}, loss at most 0.01",
+    ]
+
+
+def test_a_build_that_fails_on_two_metrics_has_two_lines(built, monkeypatch):
+    built(unsure=False)
+    found = read_json(layout.SUMMARY)
+    slow = found["builds"]["fsmn_vad-bad"]["latency"]["10s_1_thread"]
+    slow |= {"limit": 1.2, "verdict": "fail"}
+    write_json(layout.SUMMARY, found)
+    lines = str(status(monkeypatch)).splitlines()[1:]
+    assert [line.split(": ")[2] for line in lines] == ["offline_agreement", "10s_1_thread"]
+    assert lines[1].endswith("0.80x [0.75, 0.85], at least 1.2x")
+
+
+def test_all_required_pass_and_an_unavailable_build_that_is_not_required_does_not_matter(built, monkeypatch, capsys):
+    built(bad=False, unsure=False)
+    assert status(monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert "gate: all 1 required builds passed" in out
+    assert f"gate: fsmn_vad-absent: unavailable, not required: {workspace.WHY_ABSENT}" in out
+
+
+def test_unavailable_and_required_closes_the_gate(built, monkeypatch):
+    built(bad=False, unsure=False, absent=True)
+    assert str(status(monkeypatch)).splitlines()[1:] == [f"  fsmn_vad-absent: unavailable: {workspace.WHY_ABSENT}"]
+
+
+def test_nothing_required_proves_nothing(built):
+    built(good=False, bad=False, unsure=False)
+    with pytest.raises(UserError, match="no required build"):
+        gate.main([])
+
+
+def test_without_a_summary(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert status(monkeypatch) == "error: reports/summary.json is not there; `dvc repro` makes it"
+
+
+def test_arguments_are_refused():
+    with pytest.raises(SystemExit, match="usage"):
+        gate.main(["now"])

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import report
+from stages.core import params, results
+from stages.core.errors import UserError
+from tests import workspace
+
+HOSTILE = '<script>alert("1")</script>|`x`'
+CONFIDENCE = "95%"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    workspace.make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The reports of all targets."""
+    folder = tmp_path_factory.mktemp("report")
+    workspace.make(folder)
+    with contextlib.chdir(folder):
+        for target in workspace.GRAPHS:
+            report.main([target])
+        yield folder / "reports"
+
+
+def entries(*names: str) -> dict[str, Any]:
+    p = params.load()
+    return {f"{workspace.MODEL}-{name}": results.of_build(p, f"{workspace.MODEL}-{name}") for name in names}
+
+
+def leaves(value: Any) -> list[Any]:
+    return [leaf for part in value.values() for leaf in leaves(part)] if isinstance(value, dict) else [value]
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict", "why"),
+    [
+        ("good", "pass", "2 gated metrics within their limits"),
+        ("bad", "fail", "drift -0.0300 [-0.0400, -0.0200], loss at most 0.01"),
+        ("unsure", "inconclusive", "drift -0.0125 [-0.0200, -0.0050], loss at most 0.01"),
+        ("absent", "unavailable", workspace.WHY_ABSENT),
+    ],
+)
+def test_page_and_markdown_name_the_verdict_and_why(reports: Path, target: str, verdict: str, why: str):
+    page, markdown = ((reports / target / f).read_text() for f in ("index.html", "report.md"))
+    assert set(re.findall(r'<h2>[^<]*<span class="verdict (\w+)">', page)) == {verdict}
+    assert why in page
+    assert f"### `fsmn_vad-{target}`: {verdict}\n" in markdown
+    assert why.replace("[", "\\[").replace("]", "\\]") in markdown
+
+
+def test_page_needs_nothing_beside_it(reports: Path):
+    page = (reports / "bad/index.html").read_text()
+    assert page.count("<svg") == 1 + len(workspace.CASES)  # drift, then a distribution for each case
+    assert not re.search(r"https?:|<script|<link(?! rel=.icon. href=.data:,.)|@import|url\((?!#)", page)
+    assert str(reports.parent) not in page
+
+
+def test_page_holds_every_metric_recordings_flags_and_records(reports: Path):
+    page = (reports / "bad/index.html").read_text()
+    for shown in ["agreement", "error", "ungated", *workspace.CASES, "MatMul -&gt; QInt8: 1", "Conv: not in op_types"]:
+        assert shown in page
+    assert re.findall(r"recording-\d\d", page) == [f"recording-{i:02}" for i in range(report.WORST)]
+    assert "slower than the plain fp32 export on chunk_1_thread, 10s_1_thread, 10s_2_threads" in page
+    assert "larger than the plain fp32 export: 8 against 6 bytes" in page
+
+
+def test_unavailable_page_shows_the_engine_s_sidecar_and_no_measurement(reports: Path):
+    page = (reports / "absent/index.html").read_text()
+    assert "Not measured, and not passed" in page
+    assert "9.9.9" in page
+    assert "<svg" not in page
+    assert json.loads((reports / "absent/metrics.json").read_text()) == {"fsmn_vad": {"bytes": 6}}
+
+
+def test_metrics_are_numbers_only(reports: Path):
+    metrics = json.loads((reports / "good/metrics.json").read_text())
+    assert all(type(leaf) in {int, float} for leaf in leaves(metrics))
+    assert metrics["fsmn_vad"][workspace.AGREEMENT] == pytest.approx(0.997)
+    assert metrics["fsmn_vad"]["speedup_10s_1_thread"] == 1.0
+
+
+def test_the_same_measurements_give_the_same_bytes(root: Path, reports: Path):
+    report.main(["good"])
+    for file in (root / "reports/good").iterdir():
+        assert file.read_bytes() == (reports / "good" / file.name).read_bytes()
+
+
+@pytest.mark.usefixtures("root")
+def test_what_others_wrote_is_escaped():
+    [entry] = entries("bad").values()
+    entry |= {"model": HOSTILE, "reason": HOSTILE, "flags": [HOSTILE]}
+    entry["records"]["quantize"] = {HOSTILE: {"quantized": {HOSTILE: HOSTILE}, "kept": {HOSTILE: HOSTILE}}}
+    entry["by_recording"] = {HOSTILE: {workspace.AGREEMENT: 0.5}}
+    entry["accuracy"][HOSTILE] = entry["accuracy"][workspace.AGREEMENT]
+    entry["latency"][HOSTILE] = entry["latency"]["10s_1_thread"]
+    environment = {"cpu": HOSTILE, "gpu": HOSTILE}
+    page = report.page(HOSTILE, {HOSTILE: entry}, environment, CONFIDENCE)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    markdown = report.markdown(HOSTILE, {HOSTILE: entry}, environment, CONFIDENCE)
+    outside_code = re.sub(r"`[^`\n]*`", "", markdown.replace("\\`", ""))
+    assert "<script" not in outside_code
+    tables = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in {4, 8} for line in tables)
+
+
+@pytest.mark.parametrize(("section", "typo"), [("accuracy", "offline_agrement"), ("speedup", "10s_1_thraed")])
+def test_a_limit_on_what_was_not_measured_is_no_open_gate(root: Path, section: str, typo: str):
+    file = root / "params.yaml"
+    settings = YAML(typ="safe").load(file)
+    gate = settings["gates"]["usual"]
+    gate.setdefault("speedup", {})
+    (gate["accuracy"][workspace.MODEL] if section == "accuracy" else gate["speedup"])[typo] = 0.5
+    YAML().dump(settings, file)
+    with pytest.raises(
+        UserError, match=rf"gates.usual.{section}.{typo}: nothing of that name was measured; did you mean"
+    ):
+        entries("good")
+
+
+def test_measurements_without_their_artifact_are_refused(root: Path):
+    (root / "artifacts/fsmn_vad/dense/int8").rename(root / "elsewhere")
+    with pytest.raises(UserError, match="int8 is not there"):
+        report.main(["bad"])
+
+
+@pytest.mark.usefixtures("root")
+def test_wrong_arguments(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(UserError, match="did you mean 'good'"):
+        report.main(["goood"])
+    with pytest.raises(SystemExit) as stopped:
+        report.main([])
+    assert stopped.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0.0000"), (-0.0, "0.0000"), (1e-7, "1e-07"), (-0.0123, "-0.0123"), (0.99814, "0.9981")]
+)
+def test_numbers_keep_what_matters(value: float, text: str):
+    assert report.number(value) == text
