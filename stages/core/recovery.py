@@ -53,7 +53,7 @@ def vary(recordings: Sequence[Audio], copies: int, seed: int) -> list[Audio]:
 def _variation(recordings: Sequence[Audio], index: int, rng: np.random.Generator) -> Audio:
     audio = _filter(_speed(recordings[index], rng), rng)
     if rng.random() < 0.3:
-        other = _filter(_speed(recordings[rng.integers(len(recordings))], rng), rng)
+        other = _filter(_speed(recordings[int(rng.integers(len(recordings)))], rng), rng)
         shared = min(len(audio), len(other))
         audio[:shared] += _gain(rng, -25, 0) * other[:shared]
     if rng.random() < 0.6:
@@ -65,7 +65,8 @@ def _variation(recordings: Sequence[Audio], index: int, rng: np.random.Generator
 def _speed(audio: Audio, rng: np.random.Generator) -> NDArray[np.float64]:
     """Played 0.8 to 1.25 times as fast, by linear interpolation: pitch, formants and tempo move together."""
     factor = rng.uniform(0.8, 1.25)
-    return np.interp(np.arange(int(len(audio) / factor)) * factor, np.arange(len(audio)), audio)
+    instants = np.arange(int(len(audio) / factor)) * factor
+    return np.asarray(np.interp(instants, np.arange(len(audio)), audio), np.float64)
 
 
 def _filter(audio: NDArray[np.float64], rng: np.random.Generator, slope: float = 0) -> NDArray[np.float64]:
@@ -73,7 +74,8 @@ def _filter(audio: NDArray[np.float64], rng: np.random.Generator, slope: float =
     length = next_fast_len(len(audio), real=True)
     bins = np.sqrt(np.linspace(0, 1, length // 2 + 1))
     decibel = np.interp(bins, np.linspace(0, 1, 8), rng.uniform(-8, 8, 8)) - slope * bins
-    return np.fft.irfft(np.fft.rfft(audio, length) * 10 ** (decibel / 20), length)[: len(audio)]
+    filtered: NDArray[np.float64] = np.fft.irfft(np.fft.rfft(audio, length) * 10 ** (decibel / 20), length)
+    return filtered[: len(audio)]
 
 
 def _gain(rng: np.random.Generator, low: float, high: float) -> float:
@@ -143,13 +145,15 @@ def reduced_rank(inputs: torch.Tensor, wanted: torch.Tensor, rank: int, damping:
     Izenman, "Reduced-rank regression for the multivariate linear model", 1975: the full regression
     followed by the leading principal components of what it predicts. Two layers with no
     nonlinearity between them have no channels worth choosing among: any rotation of them is as good.
+    Width beyond the number of outputs has nothing to carry and is zero.
     """
     weight, bias = least_squares(inputs, wanted, damping)
     predicted = inputs @ weight.T + bias
     mean = predicted.mean(dim=0)
     centred = predicted - mean
     _, vectors = torch.linalg.eigh((centred.T @ centred).double())
-    leading = vectors[:, -rank:].flip(1).float()
+    leading = vectors.flip(1)[:, :rank].float()
+    leading = torch.nn.functional.pad(leading, (0, rank - leading.shape[1]))
     return (leading.T @ weight, leading.T @ (bias - mean)), (leading, mean)
 
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 Counts = Mapping[str, tuple[float, float]]
@@ -44,6 +43,8 @@ def interval(
     data: arrays (n,) that are resampled together; statistic: vectorized over leading axes, takes
     them with `axis`. One observation has no spread to resample: its interval is a point.
     """
+    from scipy import stats  # a second, which those who only judge intervals need not spend
+
     point = float(statistic(*data, axis=-1))
     if len(data[0]) < 2:
         return point, point

@@ -408,7 +408,8 @@ def widths(model: FsmnVADStreaming) -> dict[str, int]:
 
 def multiplications(model: FsmnVADStreaming, frames: int) -> int:
     """Multiply-accumulates: every weight that is not a bias is used once for each frame."""
-    return frames * sum(p.numel() for p in model.encoder.parameters() if p.dim() > 1)
+    weights: int = sum(p.numel() for p in model.encoder.parameters() if p.dim() > 1)
+    return frames * weights
 
 
 def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str, Any]:
@@ -504,20 +505,19 @@ def _refit(
     encoder = small.encoder
     errors = {}
 
-    def fit(name: str, layers: Sequence[torch.nn.Module], hidden: torch.Tensor) -> torch.Tensor:
-        linears = [layer.linear for layer in layers]
+    def fit(name: str, linears: Sequence[torch.nn.Linear], hidden: torch.Tensor) -> torch.Tensor:
         recovery.refit(linears, hidden, wanted[name], damping)
         for linear in linears:
             hidden = linear(hidden)
         errors[name] = recovery.relative_error(hidden, wanted[name])
         return hidden
 
-    hidden = encoder.relu(fit("in_linear2.linear", [encoder.in_linear1, encoder.in_linear2], stream))
+    hidden = encoder.relu(fit("in_linear2.linear", [encoder.in_linear1.linear, encoder.in_linear2.linear], stream))
     for i, block in enumerate(encoder.fsmn):
-        projected = fit(f"fsmn.{i}.linear.linear", [block.linear], hidden)
+        projected = fit(f"fsmn.{i}.linear.linear", [block.linear.linear], hidden)
         remembered = block.fsmn_block(projected[None], None)[0][0]
-        hidden = block.relu(fit(f"fsmn.{i}.affine.linear", [block.affine], remembered))
-    fit("out_linear2.linear", [encoder.out_linear1, encoder.out_linear2], hidden)
+        hidden = block.relu(fit(f"fsmn.{i}.affine.linear", [block.affine.linear], remembered))
+    fit("out_linear2.linear", [encoder.out_linear1.linear, encoder.out_linear2.linear], hidden)
     return errors
 
 

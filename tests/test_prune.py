@@ -1,0 +1,183 @@
+"""A pruned checkpoint is as small as asked, loads like any other, repeats to the byte and says nearly the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from ruamel.yaml import YAML
+
+from stages import prune
+from stages.core import layout, recovery
+from stages.core.errors import UserError
+from stages.core.files import sha256
+from stages.core.params import PruneParams
+from stages.models import fsmn_vad
+from tests.conftest import CONFIG, ROOT
+
+SETTINGS = PruneParams(
+    dataset="tiny",
+    ratio=0.3,
+    round_to=1,
+    criterion="least_squares",
+    refit_damping=1e-4,
+    variations=1,
+    distill_steps=2,
+    learning_rate=1e-4,
+    seed=7,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint: Path):
+    return fsmn_vad.load(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def stream() -> torch.Tensor:
+    """Features that change slowly and lie in fewer dimensions than they have, as speech's do."""
+    generator = torch.Generator().manual_seed(0)
+    walk = torch.randn(1000, 20, generator=generator).cumsum(dim=0)
+    steady = (walk - walk.mean(dim=0)) / walk.std(dim=0)
+    return steady @ torch.randn(20, 400, generator=generator)
+
+
+def settings(**changes: object) -> PruneParams:
+    return SETTINGS.model_copy(update=changes)
+
+
+def drift(model: torch.nn.Module, small: torch.nn.Module, stream: torch.Tensor) -> float:
+    with torch.no_grad():
+        return recovery.relative_error(fsmn_vad.logits(small, stream[None])[0], fsmn_vad.logits(model, stream[None])[0])
+
+
+@pytest.mark.parametrize("criterion", ["least_squares", "magnitude"])
+def test_removes_the_wanted_share_and_still_says_nearly_the_same(model: Any, stream: torch.Tensor, criterion: str):
+    small, config, record = prune.prune(fsmn_vad, model, CONFIG, stream, settings(criterion=criterion))
+    assert record["removed"] == pytest.approx(0.3, abs=prune.TOLERANCE)
+    assert record["pruned"]["widths"] == {key: config["encoder_conf"][key] for key in fsmn_vad.WIDTHS}
+    assert record["pruned"]["macs_10s"] < 0.75 * record["dense"]["macs_10s"]
+    projection = small.encoder.fsmn[0].linear.linear.weight
+    assert projection.shape == (config["encoder_conf"]["proj_dim"], config["encoder_conf"]["linear_dim"])
+    assert projection.count_nonzero() == projection.numel()
+    assert drift(model, small, stream) < 0.2
+
+
+def test_the_checkpoint_loads_again(model: Any, stream: torch.Tensor, tiny_checkpoint: Path, tmp_path: Path):
+    small, config, _ = prune.prune(fsmn_vad, model, CONFIG, stream, SETTINGS)
+    fsmn_vad.save(small, config, tiny_checkpoint, tmp_path)
+    loaded = fsmn_vad.load(tmp_path)
+    assert torch.equal(fsmn_vad.logits(loaded, stream[None]), fsmn_vad.logits(small, stream[None]))
+    assert fsmn_vad.graph_set(loaded).graphs["model"].inputs["in_cache0"].shape[1] == config["encoder_conf"]["proj_dim"]
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["model_conf"] == CONFIG["model_conf"]
+    assert sha256(tmp_path / "am.mvn") == sha256(tiny_checkpoint / "am.mvn")
+
+
+def test_the_same_seed_gives_the_same_bytes(model: Any, stream: torch.Tensor, tiny_checkpoint: Path, tmp_path: Path):
+    digests = []
+    for name, seed in (("first", 7), ("again", 7), ("other", 8)):
+        small, config, _ = prune.prune(fsmn_vad, model, CONFIG, stream, settings(seed=seed))
+        (tmp_path / name).mkdir()
+        fsmn_vad.save(small, config, tiny_checkpoint, tmp_path / name)
+        digests.append(sha256(tmp_path / name / "model.pt"))
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("criterion", ["least_squares", "magnitude"])
+def test_the_refit_lowers_the_output_error(model: Any, stream: torch.Tensor, criterion: str):
+    config = fsmn_vad.narrowed(CONFIG, 0.3, 1)
+    with recovery.deterministic(), torch.no_grad():
+        inputs, _ = recovery.record(model.encoder, stream)
+        raw, _ = fsmn_vad.cut_channels(model, config, inputs, criterion, 1e-4)
+        refitted, _ = fsmn_vad.cut(model, config, stream, criterion, 1e-4)
+    assert drift(model, refitted, stream) < 0.5 * drift(model, raw, stream)
+
+
+def test_distillation_lowers_its_loss(model: Any, stream: torch.Tensor):
+    _, _, record = prune.prune(fsmn_vad, model, CONFIG, stream, settings(distill_steps=30, learning_rate=1e-3))
+    assert record["distillation_loss"]["last"] < record["distillation_loss"]["first"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"round_to": 16}, "multiples of 16 remove", id="no such widths"),
+        pytest.param({"ratio": 0.89, "round_to": 8}, "wanted 0.89", id="more than there is"),
+    ],
+)
+def test_a_ratio_that_widths_cannot_reach_is_refused(
+    model: Any, stream: torch.Tensor, changes: dict[str, Any], message: str
+):
+    with pytest.raises(UserError, match=message):
+        prune.prune(fsmn_vad, model, CONFIG, stream, settings(**changes))
+
+
+def test_too_little_calibration_audio_is_refused(model: Any, stream: torch.Tensor):
+    with pytest.raises(UserError, match=r"found 300 frames .* wanted at least"):
+        prune.prune(fsmn_vad, model, CONFIG, stream[:300], SETTINGS)
+
+
+@pytest.mark.parametrize("round_to", [1, 4])
+def test_counts_parameters_without_building_the_model(round_to: int):
+    config = fsmn_vad.narrowed(CONFIG, 0.4, round_to)
+    built = sum(p.numel() for p in fsmn_vad.build(config).parameters())
+    assert fsmn_vad._parameters(config["encoder_conf"]) == built
+    assert all(config["encoder_conf"][key] % round_to == 0 for key in fsmn_vad.WIDTHS)
+
+
+def test_selection_keeps_what_cannot_be_rebuilt():
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(500, 3, generator=generator)
+    inputs = torch.cat([base, base[:, :1] + base[:, 1:2], 2 * base[:, 2:]], dim=1)  # 3: 0 + 1, 4: twice 2
+    kept = recovery.select_channels(recovery.gram(inputs), torch.ones(4, 5), 3, damping=1e-6)
+    assert torch.linalg.matrix_rank(inputs[:, kept]) == 3
+
+
+def test_reduced_rank_is_exact_where_the_rank_suffices():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(500, 10, generator=generator)
+    wanted = inputs @ torch.randn(10, 3, generator=generator) @ torch.randn(3, 8, generator=generator) + 1
+    (w1, b1), (w2, b2) = recovery.reduced_rank(inputs, wanted, 3, damping=1e-9)
+    assert w1.shape == (3, 10)
+    torch.testing.assert_close((inputs @ w1.T + b1) @ w2.T + b2, wanted, atol=1e-3, rtol=0)
+
+
+def test_reduced_rank_beyond_the_outputs_is_a_full_regression():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(500, 10, generator=generator)
+    (w1, b1), (w2, b2) = recovery.reduced_rank(inputs, inputs[:, :2], 5, damping=1e-9)
+    assert w1.shape == (5, 10)
+    torch.testing.assert_close((inputs @ w1.T + b1) @ w2.T + b2, inputs[:, :2], atol=1e-3, rtol=0)
+
+
+def test_variations_are_audio_and_repeat():
+    rng = np.random.default_rng(0)
+    recordings = [rng.uniform(-0.1, 0.1, 8000).astype(np.float32), np.zeros(4000, np.float32)]
+    first, again = recovery.vary(recordings, 2, seed=3), recovery.vary(recordings, 2, seed=3)
+    assert [len(a) for a in first] == [len(a) for a in again]
+    assert all(a.dtype == np.float32 and np.isfinite(a).all() and np.abs(a).max() <= 1 for a in first)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_the_stage_writes_a_checkpoint_with_its_record(
+    tiny_checkpoint: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    raw = YAML(typ="safe").load(ROOT / "params.yaml")
+    raw["datasets"]["tiny"] = {"kind": "manifest", "path": str(tiny_corpus)}
+    raw["prune"]["fsmn_vad"] = SETTINGS.model_dump()
+    YAML().dump(raw, tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    layout.checkpoint("fsmn_vad").parent.mkdir(parents=True)
+    layout.checkpoint("fsmn_vad").symlink_to(tiny_checkpoint)
+    layout.corpus("tiny").parent.mkdir(parents=True)
+    layout.corpus("tiny").symlink_to(tiny_corpus)
+    prune.main(["fsmn_vad"])
+    place = layout.checkpoint("fsmn_vad", "pruned")
+    record = json.loads((place / prune.RECORD).read_text())
+    assert record["pruned"]["model_bytes"] == (place / "model.pt").stat().st_size < record["dense"]["model_bytes"]
+    fsmn_vad.load(place)
