@@ -25,16 +25,18 @@ Fit = tuple[torch.Tensor, torch.Tensor]
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """One thread and deterministic kernels within the block: a sum's order must not follow the core count."""
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+def one_thread() -> Iterator[None]:
+    """Torch on one thread within the block, so that the order of a sum does not follow the number of cores.
+
+    That makes the kernels used here repeat to the bit; `use_deterministic_algorithms` would add
+    nothing on a CPU but three seconds of imports.
+    """
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
 
 
 # Audio

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import pickle
 import shutil
@@ -302,9 +303,10 @@ METRICS = {
 }
 
 
-def speech_threshold(config: dict[str, Any]) -> float:
+@functools.cache
+def speech_threshold(checkpoint: Path) -> float:
     """Probability at which FunASR calls a frame speech: p >= (1 - p) + speech_noise_thres."""
-    threshold: float = (1 + config["model_conf"]["speech_noise_thres"]) / 2
+    threshold: float = (1 + read_config(checkpoint)["model_conf"]["speech_noise_thres"]) / 2
     return threshold
 
 
@@ -315,7 +317,7 @@ def measure(checkpoint: Path, recording: Recording, reference: Outcome, outcome:
     2015 evaluation plan). A segment is found if one of the other side has both its edges within the
     tolerance, each used once.
     """
-    threshold = speech_threshold(read_config(checkpoint))
+    threshold = speech_threshold(checkpoint)
     length = min(len(reference.speech), len(outcome.speech))
     said, expected = outcome.speech[:length] >= threshold, reference.speech[:length] >= threshold
     truth = _truth_frames(recording, length)
