@@ -8,7 +8,6 @@ that the other is timed on.
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
@@ -18,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from stages import runtimes
 from stages.core import graphs, layout, params
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.graphs import Feeds, GraphSet
+from stages.core.parallel import cores
 from stages.core.params import BenchmarkParams, EvaluateParams, Params, Runtime
 from stages.core.parity import Network
 from stages.core.statistics import Floats, speedup
@@ -33,11 +32,6 @@ MEMORY = "--memory"
 P99_NEEDS = 500  # samples: fewer leave under five beyond the 99th percentile
 Artifact = tuple[Path, Runtime]
 Networks = dict[str, Network]
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1
 
 
 def thread_counts() -> dict[str, int]:

@@ -6,18 +6,16 @@ onnxruntime rebuilds what onnxruntime made, and another CPU measures its own lat
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil
-
 from stages.core import layout, params
 from stages.core.errors import entrypoint
 from stages.core.files import new_folder
+from stages.core.parallel import cores
 
 LIBRARIES = (
     "torch",
@@ -41,8 +39,7 @@ def cpu() -> str:
         fields = {name.strip(): value.strip() for name, value in fields.items()}
         model, flags = fields.get("model name", model), fields.get("flags", "")
     wanted = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8") if flag in flags.split()]
-    cores = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count()
-    return f"{model}, {cores} cores, {' '.join(wanted) or 'no AVX'}"
+    return f"{model}, {cores()} cores, {' '.join(wanted) or 'no AVX'}"
 
 
 def gpu() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,12 @@ from stages import runtimes
 from stages.core import graphs, layout, params
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
-from stages.core.graphs import GraphSet
+from stages.core.parallel import in_shares
 from stages.core.params import EvaluateParams
-from stages.core.parity import Network
+from stages.core.parity import Artifact
 from stages.core.statistics import drift
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
-
-Artifact = tuple[GraphSet, dict[str, Network]]
 
 
 def evaluate(
@@ -28,13 +27,18 @@ def evaluate(
     artifact: Artifact,
     reference: Path,
     settings: EvaluateParams,
+    *,
+    processes: int | None = None,
 ) -> dict[str, Any]:
-    """Every metric of the family in every mode, and the headline metric of each recording."""
+    """Every metric of the family in every mode, and the headline metric of each recording.
+
+    processes: how many score, one for each core by default.
+    """
     metrics: dict[str, Any] = {}
     by_recording: dict[str, dict[str, float]] = {r.id: {} for r in recordings}
     for mode in family.MODES:
         expected = family.read_outcomes(reference, mode)
-        found = family.score(checkpoint, recordings, *artifact, mode)
+        found = in_shares(partial(family.score, checkpoint, artifact, mode), recordings, processes)
         pairs = list(zip(recordings, expected, found, strict=True))
         baseline = [family.measure(checkpoint, r, e, e) for r, e, _ in pairs]
         value = [family.measure(checkpoint, r, e, f) for r, e, f in pairs]
@@ -61,8 +65,9 @@ def main(argv: Sequence[str]) -> None:
         artifact = (graph_set, runtimes.load(folder, graph_set, target.runtime, threads=1))
         recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
         checkpoint, reference = layout.checkpoint(build.model), layout.reference(build.model)
+        processes = None if target.runtime == "onnxruntime" else 1  # a CUDA context does not survive a fork
         result |= {"headline": f"{family.MODES[0]}_{family.HEADLINE}"}
-        result |= evaluate(family, checkpoint, recordings, artifact, reference, p.evaluate)
+        result |= evaluate(family, checkpoint, recordings, artifact, reference, p.evaluate, processes=processes)
     write_json(layout.measurements(build.target, build.model) / "accuracy.json", result)
     said = why or "{value:.4f}, drift {drift:+.4f} [{ci[0]:+.4f}, {ci[1]:+.4f}]".format(
         **result["metrics"][result["headline"]]

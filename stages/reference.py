@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from functools import partial
 
 from stages.core import layout, params
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder
+from stages.core.parallel import in_shares
 from stages.corpora import manifest
 
 
@@ -23,10 +25,11 @@ def main(argv: Sequence[str]) -> None:
     recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
     checkpoint = layout.checkpoint(name)
     torch_model = family.load(checkpoint)
-    graph_set, networks = family.graph_set(torch_model), family.torch_networks(torch_model)
+    artifact = family.graph_set(torch_model), family.torch_networks(torch_model)
     with new_folder(layout.reference(name)) as folder:
         for mode in family.MODES:
-            family.write_outcomes(folder, mode, family.score(checkpoint, recordings, graph_set, networks, mode))
+            outcomes = in_shares(partial(family.score, checkpoint, artifact, mode), recordings)
+            family.write_outcomes(folder, mode, outcomes)
     print(f"{name}: {len(recordings)} recordings, {' and '.join(family.MODES)}")
 
 

@@ -24,9 +24,9 @@ SETTINGS = EvaluateParams(split="evaluation", resamples=200, confidence=0.95, se
 def reference(tiny_checkpoint: Path, tiny_corpus: Path, tmp_path: Path) -> Path:
     recordings = manifest.read(tiny_corpus, "evaluation")
     model = fsmn_vad.load(tiny_checkpoint)
-    graph_set, networks = fsmn_vad.graph_set(model), fsmn_vad.torch_networks(model)
+    artifact = fsmn_vad.graph_set(model), fsmn_vad.torch_networks(model)
     for mode in fsmn_vad.MODES:
-        outcomes = fsmn_vad.score(tiny_checkpoint, recordings, graph_set, networks, mode)
+        outcomes = fsmn_vad.score(tiny_checkpoint, artifact, mode, recordings)
         fsmn_vad.write_outcomes(tmp_path, mode, outcomes)
     return tmp_path
 
@@ -35,7 +35,7 @@ def evaluated(model: Path | bytes, export: Path, checkpoint: Path, corpus: Path,
     graph_set = graphs.read(export)
     artifact = (graph_set, {"model": onnxruntime.network(model, graph_set.graphs["model"])})
     recordings = manifest.read(corpus, "evaluation")
-    return stage.evaluate(fsmn_vad, checkpoint, recordings, artifact, reference, SETTINGS)
+    return stage.evaluate(fsmn_vad, checkpoint, recordings, artifact, reference, SETTINGS, processes=1)
 
 
 def noisy(path: Path, scale: float) -> bytes:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from stages.core.graphs import Feeds, Graph, example_feeds
+from stages.core.graphs import Feeds, Graph, GraphSet, example_feeds
 
 Network = Callable[[Feeds], Feeds]
 """Runs one graph: named inputs to named outputs, states among both."""
+Artifact = tuple[GraphSet, dict[str, Network]]
+"""A model's graphs and the networks that run them, by the same names."""
 
 LENGTHS = (1, 2, 20, 97, 1000)
 CHUNKS = (20, 20, 1, 33, 20)

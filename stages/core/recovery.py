@@ -11,7 +11,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.fft import next_fast_len
 from tqdm import tqdm
 
 from stages.core.errors import UserError
@@ -73,6 +72,8 @@ def _speed(audio: Audio, rng: np.random.Generator) -> NDArray[np.float64]:
 
 def _filter(audio: NDArray[np.float64], rng: np.random.Generator, slope: float = 0) -> NDArray[np.float64]:
     """A smooth random response within 8 dB, and `slope` dB down from the lowest frequency to the highest."""
+    from scipy.fft import next_fast_len  # half a second, which those who only load a model need not spend
+
     length = next_fast_len(len(audio), real=True)
     bins = np.sqrt(np.linspace(0, 1, length // 2 + 1))
     decibel = np.interp(bins, np.linspace(0, 1, 8), rng.uniform(-8, 8, 8)) - slope * bins

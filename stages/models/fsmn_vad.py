@@ -28,7 +28,7 @@ from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.graphs import Axis, Feeds, Graph, GraphSet, Tensor
 from stages.core.packages import import_bare
-from stages.core.parity import Network
+from stages.core.parity import Artifact, Network
 from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 
@@ -164,15 +164,15 @@ class _Encoder(torch.nn.Module):
         return torch.from_numpy(posteriors)
 
 
-def score(
-    checkpoint: Path, recordings: Sequence[Recording], graph_set: GraphSet, networks: dict[str, Network], mode: str
-) -> list[Outcome]:
-    """Run FunASR's detector over the recordings with the network in the place of its encoder.
+def score(checkpoint: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
+    """Run FunASR's detector over the recordings with the artifact's network in the place of its encoder.
 
     mode: `offline` feeds a whole file, `streaming` 200 ms at a time. The end-of-speech silence is
     the checkpoint's own `max_end_silence_time`: without an explicit value FunASR 1.4 varies it.
     """
+    torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
     model, frontend = load(checkpoint), load_frontend(checkpoint)
+    graph_set, networks = artifact
     outcomes = []
     for recording in recordings:
         model.encoder = encoder = _Encoder(networks["model"], graph_set.graphs["model"])

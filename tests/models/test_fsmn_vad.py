@@ -66,11 +66,9 @@ def test_weights_of_another_shape_are_refused(checkpoint: Path):
 
 def test_streaming_gives_the_posteriors_of_the_whole_file(tiny_checkpoint: Path, tiny_corpus: Path):
     model = fsmn_vad.load(tiny_checkpoint)
-    graph_set, networks = fsmn_vad.graph_set(model), fsmn_vad.torch_networks(model)
+    artifact = fsmn_vad.graph_set(model), fsmn_vad.torch_networks(model)
     recordings = manifest.read(tiny_corpus, "evaluation")[:2]
-    offline, streaming = (
-        fsmn_vad.score(tiny_checkpoint, recordings, graph_set, networks, mode) for mode in fsmn_vad.MODES
-    )
+    offline, streaming = (fsmn_vad.score(tiny_checkpoint, artifact, mode, recordings) for mode in fsmn_vad.MODES)
     for a, b in zip(offline, streaming, strict=True):
         np.testing.assert_allclose(a.speech, b.speech, atol=1e-5)
 
