@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,12 +15,15 @@ from typing import Any
 
 from stages.core.errors import UserError
 
+FULL_BYTES = 2**20
+
 
 @contextmanager
 def new_folder(place: Path) -> Iterator[Path]:
     """A temporary folder that becomes `place`, replacing what was there, if the block succeeds.
 
-    A folder that a killed run left behind under the temporary name is removed first.
+    A folder that a killed run left behind under the temporary name is removed first. A failure on a
+    full disk is reported as that: native writers fail in other words, or write half and say nothing.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     for stale in place.parent.glob(f".{place.name}.*.tmp"):
@@ -31,6 +35,10 @@ def new_folder(place: Path) -> Iterator[Path]:
         if place.exists():
             shutil.rmtree(place)
         folder.replace(place)
+    except Exception as e:
+        if shutil.disk_usage(folder).free < FULL_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from e
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -15,8 +15,6 @@ from pypi_simple import (
     UnsupportedContentTypeError,
     tqdm_progress_factory,
 )
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
 from stages.core import layout
 from stages.core.errors import UserError
@@ -24,6 +22,7 @@ from stages.core.files import check_sha256, sha256
 from stages.core.params import Archive
 
 CONNECT_SECONDS, READ_SECONDS = 5, 60
+ATTEMPTS = 3
 
 
 def download(archive: Archive) -> Path:
@@ -40,23 +39,27 @@ def download(archive: Archive) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_suffix(".partial")
     truststore.inject_into_ssl()  # the system's certificates, as pip does: a company's proxy has its own
-    session = requests.Session()
-    session.mount("https://", HTTPAdapter(max_retries=Retry(total=3, backoff_factor=0.5)))
-    index = os.environ.get("PIP_INDEX_URL", PYPI_SIMPLE_ENDPOINT)
-    progress = tqdm_progress_factory(desc=archive.file, disable=None, file=sys.stderr)
-    try:
-        with PyPISimple(index, session=session) as client:
-            page = client.get_project_page(archive.project, timeout=(CONNECT_SECONDS, READ_SECONDS))
-            package = next((p for p in page.packages if p.filename == archive.file), None)
-            if package is None:
-                raise UserError(f"{archive.file}: the package index has no such file under {archive.project!r}")
-            client.download_package(
-                package, partial, verify=False, progress=progress, timeout=(CONNECT_SECONDS, READ_SECONDS)
-            )
-    except NoSuchProjectError as e:
-        raise UserError(f"{archive.file}: the package index has no project {archive.project!r}") from e
-    except (requests.RequestException, UnsupportedContentTypeError) as e:
-        raise UserError(f"{archive.file}: the package index could not be reached ({type(e).__name__})") from e
+    for attempt in range(ATTEMPTS):
+        try:
+            _download(archive, partial)
+            break
+        except NoSuchProjectError as e:
+            raise UserError(f"{archive.file}: the package index has no project {archive.project!r}") from e
+        except (requests.RequestException, UnsupportedContentTypeError) as e:
+            if attempt == ATTEMPTS - 1:
+                raise UserError(f"{archive.file}: the package index could not be reached ({type(e).__name__})") from e
     check_sha256(partial, archive.sha256, archive.file)
     partial.replace(place)
     return place
+
+
+def _download(archive: Archive, partial: Path) -> None:
+    index = os.environ.get("PIP_INDEX_URL", PYPI_SIMPLE_ENDPOINT)
+    progress = tqdm_progress_factory(desc=archive.file, disable=None, file=sys.stderr)
+    timeout = (CONNECT_SECONDS, READ_SECONDS)
+    with PyPISimple(index) as client:
+        page = client.get_project_page(archive.project, timeout=timeout)
+        package = next((p for p in page.packages if p.filename == archive.file), None)
+        if package is None:
+            raise UserError(f"{archive.file}: the package index has no such file under {archive.project!r}")
+        client.download_package(package, partial, verify=False, progress=progress, timeout=timeout)

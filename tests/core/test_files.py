@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,18 @@ def _fill_the_disk(place: Path) -> None:
     with new_folder(place) as folder:
         (folder / "f").write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_named_whatever_a_native_writer_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"No space left on device.*out"):
+        _write_half(tmp_path / "out")
+
+
+def _write_half(place: Path) -> None:
+    with new_folder(place):
+        raise ValueError("Wire format was corrupt")
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path):
