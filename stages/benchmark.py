@@ -150,7 +150,8 @@ def main(argv: Sequence[str]) -> None:
     name = key_from(argv, "benchmark", p.builds)
     build, target = p.builds[name], p.targets[p.builds[name].target]
     why = runtimes.why_unavailable(target.runtime)
-    result: dict[str, Any] = {"unavailable": why}
+    # Which bytes these are: a report is made again when they change, though nothing here can run them.
+    result: dict[str, Any] = {"unavailable": why, "files": graphs.digests(layout.ARTIFACTS / build.artifact)}
     if why is None:
         baseline: Artifact = (layout.graphs(build.model, "dense", "export"), "onnxruntime")
         result |= benchmark(p, baseline, (layout.ARTIFACTS / build.artifact, target.runtime))
