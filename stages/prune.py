@@ -33,7 +33,7 @@ def prune(
     """
     small_config = family.narrowed(config, settings.ratio, settings.round_to)
     _check_removed(model, family.build(small_config), settings)
-    with recovery.one_thread():
+    with recovery.fixed_threads():
         refit_on = stream[:REFIT_FRAMES]
         small, errors = family.cut(model, small_config, refit_on, settings.criterion, settings.refit_damping)
         losses = recovery.distill(

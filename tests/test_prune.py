@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_bytes(model: Any, stream: torch.Tensor, ti
 @pytest.mark.parametrize("criterion", ["least_squares", "magnitude"])
 def test_the_refit_lowers_the_output_error(model: Any, stream: torch.Tensor, criterion: str):
     config = fsmn_vad.narrowed(CONFIG, 0.3, 1)
-    with recovery.one_thread(), torch.no_grad():
+    with recovery.fixed_threads(), torch.no_grad():
         inputs, _ = recovery.record(model.encoder, stream)
         raw, _ = fsmn_vad.cut_channels(model, config, inputs, criterion, 1e-4)
         refitted, _ = fsmn_vad.cut(model, config, stream, criterion, 1e-4)

@@ -1,6 +1,7 @@
 """What a pruned network gets back: varied calibration audio, least-squares refits and distillation.
 
-Nothing here knows a model family. One thread and seeded generators, so that bytes repeat on any number of cores.
+Nothing here knows a model family. A fixed number of threads and seeded generators, so that bytes repeat on any
+number of cores.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from stages.core.errors import UserError
 
 BATCH = 2
+THREADS = 2
 CROP = 600  # frames: two long crops waste less on masked context than four short ones
 
 Audio = NDArray[np.float32]
@@ -24,14 +26,15 @@ Fit = tuple[torch.Tensor, torch.Tensor]
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread within the block, so that the order of a sum does not follow the number of cores.
+def fixed_threads() -> Iterator[None]:
+    """Torch on the same number of threads within the block, whatever the machine has.
 
-    That makes the kernels used here repeat to the bit; `use_deterministic_algorithms` would add
-    nothing on a CPU but three seconds of imports.
+    The order of a sum follows the number of threads; with that fixed the kernels used here repeat to
+    the bit, on one core as on many. `use_deterministic_algorithms` would add nothing on a CPU but
+    three seconds of imports.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     try:
         yield
     finally:
