@@ -50,8 +50,15 @@ def test_nothing_to_find_is_a_perfect_score_and_no_error():
     assert drift(ERRORS, "m", empty, empty, **SETTINGS)["value"] == 0
 
 
+def test_the_interval_covers_a_mean_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    intervals = [interval([rng.normal(size=40)], lambda a: a.mean(axis=-1), **SETTINGS) for _ in range(200)]
+    covered = sum(low <= 0 <= high for low, high in intervals)
+    assert 0.88 <= covered / 200 <= 0.99
+
+
 def test_one_recording_has_a_point():
-    assert interval([np.array([3.0])], lambda a, axis: a.mean(axis=axis), **SETTINGS) == (3, 3)
+    assert interval([np.array([3.0])], lambda a: a.mean(axis=-1), **SETTINGS) == (3, 3)
 
 
 @pytest.mark.parametrize(
