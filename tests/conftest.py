@@ -16,9 +16,9 @@ from stages.corpora import manifest
 from stages.corpora.manifest import Line
 from stages.export import export_variant
 from stages.models import fsmn_vad
+from tests import workspace
 from tests.hub import Hub
 
-ROOT = Path(__file__).parents[1]
 CONFIG: dict[str, Any] = {
     "frontend_conf": {"fs": 16000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
     | {"dither": 0.0, "lfr_m": 5, "lfr_n": 1},
@@ -81,3 +81,11 @@ def tiny_export(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("export")
     export_variant(fsmn_vad, tiny_checkpoint, folder, ExportParams(opset=18, tolerance=1e-5))
     return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with made-up artifacts and measurements of every verdict."""
+    workspace.make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

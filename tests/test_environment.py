@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stages import environment
-from tests.conftest import ROOT
+from tests.workspace import ROOT
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.params import PruneParams
 from stages.models import fsmn_vad
-from tests.conftest import CONFIG, ROOT
+from tests.conftest import CONFIG
+from tests.workspace import ROOT
 
 SETTINGS = PruneParams(
     dataset="tiny",

@@ -19,13 +19,6 @@ HOSTILE = '<script>alert("1")</script>|`x`'
 CONFIDENCE = "95%"
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    workspace.make(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The reports of all targets."""

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.core import layout, params
-from tests.conftest import ROOT
+from tests.workspace import ROOT
 
 DVC = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")

@@ -12,7 +12,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.core.files import write_json
-from tests.conftest import ROOT
+
+ROOT = Path(__file__).parents[1]
 
 MODEL = "fsmn_vad"
 AGREEMENT, ERROR = "offline_agreement", "streaming_error"
@@ -83,9 +84,9 @@ def accuracy(name: str) -> dict[str, Any]:
         "headline": AGREEMENT,
         "recordings": len(RECORDINGS),
         "metrics": {
-            AGREEMENT: {**agreement, "higher_is_better": True, "unit": ""},
-            ERROR: {**error, "higher_is_better": False, "unit": ""},
-            "streaming_ungated": {**error, "higher_is_better": False, "unit": ""},
+            AGREEMENT: {**agreement, "higher_is_better": True},
+            ERROR: {**error, "higher_is_better": False},
+            "streaming_ungated": {**error, "higher_is_better": False},
         },
         "by_recording": RECORDINGS,
     }

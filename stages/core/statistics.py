@@ -23,7 +23,6 @@ class Metric:
     """
 
     higher_is_better: bool
-    unit: str = ""
     pooling: Literal["ratio", "max"] = "ratio"
 
     def pool(self, numerator: Floats, denominator: Floats) -> Floats:
@@ -69,7 +68,6 @@ def drift(
         "drift": float(difference(*columns)),
         "ci": list(interval(columns, difference, **settings)),
         "higher_is_better": metric.higher_is_better,
-        "unit": metric.unit,
     }
 
 

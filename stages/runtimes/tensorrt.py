@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from stages.core import layout
 from stages.core.errors import UserError
 from stages.core.graphs import Feeds, Graph, GraphSet
 from stages.core.params import EngineParams
 from stages.core.parity import Network
 from stages.environment import gpu
 
-TIMING_CACHE = Path(".cache/tensorrt/timing.cache")  # outside DVC's outs: it only ever saves time
+TIMING_CACHE = layout.CACHE / "tensorrt" / "timing.cache"  # outside DVC's outs: it only ever saves time
 MODULES = {"tensorrt_rtx": "tensorrt_rtx_bindings", "tensorrt": "tensorrt"}
 _INSTALL = {
     "tensorrt_rtx": "it has wheels for x86-64 Linux only",

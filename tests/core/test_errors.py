@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import ROOT
+from tests.workspace import ROOT
 
 
 def run(body: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from stages.core import params
 from stages.core.errors import UserError
-from tests.conftest import ROOT
+from tests.workspace import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text()
 
