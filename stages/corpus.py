@@ -1,7 +1,8 @@
-"""Stage `corpus`: evaluation, tuning and calibration audio with known truth, as manifests and WAV files."""
+"""Stage `corpus`: evaluation, tuning and calibration data with known truth, as manifests and WAV files."""
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from stages.core import layout, params
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder
-from stages.core.params import Dataset, MixturesDataset
+from stages.core.params import Dataset, ManifestDataset, MixturesDataset
 from stages.corpora import manifest, vad_mixtures
 from stages.sources.index import download
 
@@ -20,11 +21,13 @@ def corpus(dataset: Dataset, folder: Path) -> None:
     Raises:
         UserError: an archive cannot be had, or a manifest or WAV file is not as it should be.
     """
-    if isinstance(dataset, MixturesDataset):
+    if isinstance(dataset, ManifestDataset):
+        _copy(Path(dataset.path), folder)
+    elif isinstance(dataset, MixturesDataset):
         archives = {name: download(archive) for name, archive in dataset.archives.items()}
         vad_mixtures.make(dataset, archives, folder)
     else:
-        _copy(Path(dataset.path), folder)
+        importlib.import_module(f"stages.corpora.{dataset.kind}").make(dataset.seed, dataset.items, folder)
     manifest.check(folder)
 
 
@@ -34,6 +37,8 @@ def _copy(origin: Path, folder: Path) -> None:
         raise UserError(f"datasets: {origin} is not a folder; wanted one with {', '.join(manifest.SPLITS)} as .jsonl")
     for split in manifest.SPLITS:
         for recording in manifest.read(origin, split):
+            if recording.wav is None:
+                continue
             if not recording.path.is_file():
                 raise UserError(f"{origin / split}.jsonl: {recording.id}: {recording.path} is not there")
             (folder / recording.wav).parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
         corpus(datasets[name], folder)
     for split in manifest.SPLITS:
         recordings = manifest.read(place, split)
-        print(f"{name}: {split}: {len(recordings)} recordings, {sum(r.seconds for r in recordings):.0f} s")
+        print(f"{name}: {split}: {len(recordings)} items, {sum(r.seconds for r in recordings):.0f} s of audio")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Manifests: JSON lines that name recordings and say where speech is in them. The interface of every data set.
+"""Manifests: JSON lines that name recordings and say what is true of them. The interface of every data set.
 
-Each line has `id`, `wav` (relative to the manifest), `seconds`, `segments` ([start, end] of speech in
-seconds) and `sha256` of the WAV file. A data set is a folder with one manifest for each split.
+Each line has an `id`. Audio has `wav` (relative to the manifest), `seconds` and `sha256` of the WAV file.
+What is known of it: `segments` ([start, end] of speech in seconds), `text` (what is said, or for
+punctuation the punctuated text, which needs no audio), `label` (an emotion). A data set is a folder with
+one manifest for each split.
 """
 
 from __future__ import annotations
@@ -25,17 +27,24 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class Line(BaseModel):
-    """One recording of a manifest."""
+    """One recording, or one text, of a manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: str = Field(min_length=1)
-    wav: str
-    seconds: Annotated[float, Field(gt=0)]
-    segments: list[tuple[Seconds, Seconds]]
-    sha256: Sha256
+    wav: str | None = None
+    seconds: Seconds = 0
+    sha256: Sha256 | None = None
+    segments: list[tuple[Seconds, Seconds]] = []
+    text: str = ""
+    label: str = ""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Line:
+    def _whole(self) -> Line:
+        audio = [self.wav is not None, self.seconds > 0, self.sha256 is not None]
+        if any(audio) != all(audio):
+            raise ValueError("wav, seconds (over 0) and sha256 go together")
+        if not any(audio) and not self.text:
+            raise ValueError("neither wav nor text")
         edges = [edge for segment in self.segments for edge in segment]
         if edges != sorted(edges) or (edges and edges[-1] > self.seconds + 1e-6):
             raise ValueError(f"segments must be ordered, disjoint and within {self.seconds} s, found {self.segments}")
@@ -49,7 +58,13 @@ class Recording(Line):
 
     @property
     def path(self) -> Path:
-        """The WAV file."""
+        """The WAV file.
+
+        Raises:
+            UserError: the line has none.
+        """
+        if self.wav is None:
+            raise UserError(f"{self.folder}: {self.id} has no wav, and this model takes audio")
         return self.folder / self.wav
 
     def samples(self) -> NDArray[np.float32]:
@@ -85,7 +100,8 @@ def write_wav(path: Path, samples: NDArray[np.float64]) -> str:
 
 def write(folder: Path, split: Split, lines: list[Line]) -> None:
     """Write one split's manifest."""
-    write_text(folder / f"{split}.jsonl", "".join(line.model_dump_json() + "\n" for line in lines))
+    text = "".join(line.model_dump_json(exclude_defaults=True) + "\n" for line in lines)
+    write_text(folder / f"{split}.jsonl", text)
 
 
 def read(folder: Path, split: Split) -> list[Recording]:
@@ -105,7 +121,8 @@ def read(folder: Path, split: Split) -> list[Recording]:
             first = e.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise UserError(f"{path} line {number}: {where}: {first['msg']}") from e
-        safe_relative(line.wav, f"{path} line {number}")
+        if line.wav is not None:
+            safe_relative(line.wav, f"{path} line {number}")
         recordings.append(Recording(folder=folder, **line.model_dump()))
     if not recordings:
         raise UserError(f"{path} has no recordings")
@@ -122,11 +139,17 @@ def check(folder: Path) -> None:
     for split in SPLITS:
         for recording in read(folder, split):
             where = f"{folder / split}.jsonl: {recording.id}"
-            if not recording.path.is_file():
-                raise UserError(f"{where}: {recording.path} is not there")
-            seconds = len(recording.samples()) / SAMPLE_RATE
-            check_sha256(recording.path, recording.sha256, where)
-            if abs(seconds - recording.seconds) > 1e-3:
-                raise UserError(f"{where}: found {seconds:.3f} s of audio, the manifest says {recording.seconds:.3f} s")
-            if seen.setdefault(recording.sha256, split) != split:
-                raise UserError(f"{where} is also in {seen[recording.sha256]}: splits must not share a recording")
+            content = recording.text if recording.sha256 is None else _checked(recording, where)
+            if seen.setdefault(content, split) != split:
+                raise UserError(f"{where} is also in {seen[content]}: splits must not share a recording")
+
+
+def _checked(recording: Recording, where: str) -> str:
+    """The digest of the recording's WAV file, which is as its line says."""
+    if not recording.path.is_file():
+        raise UserError(f"{where}: {recording.path} is not there")
+    seconds, digest = len(recording.samples()) / SAMPLE_RATE, str(recording.sha256)
+    check_sha256(recording.path, digest, where)
+    if abs(seconds - recording.seconds) > 1e-3:
+        raise UserError(f"{where}: found {seconds:.3f} s of audio, the manifest says {recording.seconds:.3f} s")
+    return digest

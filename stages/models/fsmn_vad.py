@@ -7,30 +7,26 @@ gives the posteriors is swapped, so a difference between two artifacts is the ar
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import io
-import pickle
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 
 from stages.core import recovery
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
-from stages.core.graphs import Axis, Feeds, Graph, GraphSet, Tensor
-from stages.core.packages import import_bare
+from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
+from stages.core.params import PruneParams
 from stages.core.parity import Artifact, Network
 from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import SAMPLE_RATE, Recording
+from stages.models import checkpoint
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontendOnline
@@ -39,55 +35,43 @@ if TYPE_CHECKING:
 FRAME_MS = 10
 CHUNK_MS = 200  # the streaming chunk that FunASR's documentation uses
 OFFLINE_CHUNK_MS = 60_000  # FunASR's default: longer files are cut, with the caches carried over
-REQUIRED_CONFIG = ("frontend_conf", "model_conf", "encoder", "encoder_conf")
+REQUIRED_CONFIG = {"frontend_conf": dict, "model_conf": dict, "encoder": str, "encoder_conf": dict}
 
 Floats = NDArray[np.float32]
+Events = list[list[int]]
+Listen = Callable[[Floats], Iterator[tuple[int, Events]]]
+"""Of audio float32 (samples,), piece by piece: the milliseconds heard so far, and FunASR's events then.
+
+An event is [start, end] in milliseconds, [start, -1] when speech was noticed, or [-1, end] when its end was.
+"""
 
 
-def read_config(checkpoint: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
     """config.yaml of a checkpoint.
 
     Raises:
-        UserError: it is missing, not a mapping, or lacks a section the family needs.
+        UserError: it is missing, not a mapping, lacks a section the family needs, or names another encoder.
     """
-    path = checkpoint / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as e:
-        raise UserError(f"{path} cannot be read: {e}") from e
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: found {type(config).__name__}, wanted a mapping")
-    kinds = {key: str if key == "encoder" else dict for key in REQUIRED_CONFIG}
-    missing = [key for key, kind in kinds.items() if not isinstance(config.get(key), kind)]
-    if missing:
-        raise UserError(
-            f"{path}: no {', '.join(missing)}; the family fsmn_vad needs it. Is this an FSMN-VAD checkpoint?"
-        )
+    config = checkpoint.read_config(folder, "fsmn_vad", REQUIRED_CONFIG)
     if config["encoder"] != "FSMN":
-        raise UserError(f"{path}: found encoder {config['encoder']!r}, wanted 'FSMN'")
+        raise UserError(f"{folder / checkpoint.CONFIG}: found encoder {config['encoder']!r}, wanted 'FSMN'")
     return config
 
 
-def load(checkpoint: Path) -> FsmnVADStreaming:
+def load(folder: Path) -> FsmnVADStreaming:
     """The checkpoint as FunASR's own module, in evaluation mode.
 
     Raises:
         UserError: config.yaml or model.pt is not what the family needs.
     """
-    config = read_config(checkpoint)
-    model = build(config)
-    weights = read_weights(checkpoint / "model.pt")
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as e:
-        raise UserError(f"{checkpoint}: the weights do not fit config.yaml: {e}") from e
+    model = build(read_config(folder))
+    checkpoint.load_weights(model, folder)
     return model
 
 
 def build(config: dict[str, Any]) -> FsmnVADStreaming:
     """FunASR's module for a configuration, with random weights, in evaluation mode."""
-    with _quiet():
-        import_bare("funasr")
+    with checkpoint.importing_funasr():
         import funasr.models.fsmn_vad_streaming.encoder  # noqa: F401  registers the encoder class
         from funasr.models.fsmn_vad_streaming.model import FsmnVADStreaming
 
@@ -96,37 +80,12 @@ def build(config: dict[str, Any]) -> FsmnVADStreaming:
     ).eval()
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict, unpickled without running any code in it.
-
-    Raises:
-        UserError: the file is truncated, not a checkpoint, or holds anything but tensors.
-    """
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        raise UserError(f"{path} holds more than tensors and was not loaded: a checkpoint must not run code") from e
-    except (OSError, RuntimeError, EOFError, ValueError) as e:
-        raise UserError(f"{path} is not a whole PyTorch checkpoint: {e}") from e
-    if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
-        raise UserError(f"{path}: found {type(weights).__name__}, wanted a mapping of names to tensors")
-    return weights
-
-
-def load_frontend(checkpoint: Path) -> WavFrontendOnline:
+def load_frontend(folder: Path) -> WavFrontendOnline:
     """FunASR's streaming front end with the checkpoint's CMVN."""
-    with _quiet():
-        import_bare("funasr")
+    with checkpoint.importing_funasr():
         from funasr.frontends.wav_frontend import WavFrontendOnline
 
-    return WavFrontendOnline(cmvn_file=str(checkpoint / "am.mvn"), **read_config(checkpoint)["frontend_conf"])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """FunASR prints advice about ffmpeg while it is imported; Kiln reads WAV files only."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+    return WavFrontendOnline(cmvn_file=str(folder / "am.mvn"), **read_config(folder)["frontend_conf"])
 
 
 # Scoring
@@ -164,42 +123,60 @@ class _Encoder(torch.nn.Module):
         return torch.from_numpy(posteriors)
 
 
-def score(checkpoint: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
+def score(folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
     """Run FunASR's detector over the recordings with the artifact's network in the place of its encoder.
 
     mode: `offline` feeds a whole file, `streaming` 200 ms at a time. The end-of-speech silence is
     the checkpoint's own `max_end_silence_time`: without an explicit value FunASR 1.4 varies it.
     """
+    detect = detector(folder, artifact, mode)
+    return [detect(recording.samples()) for recording in recordings]
+
+
+def detector(folder: Path, artifact: Artifact, mode: str) -> Callable[[Floats], Outcome]:
+    """FunASR's detector, loaded, as a function of audio float32 (samples,); as `score` runs it."""
+    model, listen = _listener(folder, artifact, mode)
+
+    def detect(samples: Floats) -> Outcome:
+        segments = joined(event for _, events in listen(samples) for event in events)
+        return Outcome(np.concatenate(model.encoder.speech), segments)
+
+    return detect
+
+
+def listener(folder: Path, artifact: Artifact) -> Listen:
+    """FunASR's detector, loaded, for audio that arrives 200 ms at a time."""
+    return _listener(folder, artifact, "streaming")[1]
+
+
+def _listener(folder: Path, artifact: Artifact, mode: str) -> tuple[FsmnVADStreaming, Listen]:
     torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
-    model, frontend = load(checkpoint), load_frontend(checkpoint)
+    model, frontend = load(folder), load_frontend(folder)
     graph_set, networks = artifact
-    outcomes = []
-    for recording in recordings:
-        model.encoder = encoder = _Encoder(networks["model"], graph_set.graphs["model"])
-        segments = _detect(model, frontend, recording, mode)
-        outcomes.append(Outcome(np.concatenate(encoder.speech), segments))
-    return outcomes
+
+    def listen(samples: Floats) -> Iterator[tuple[int, Events]]:
+        """FunASR's own inference loop."""
+        model.encoder = _Encoder(networks["model"], graph_set.graphs["model"])
+        step = len(samples) if mode == "offline" else CHUNK_MS * SAMPLE_RATE // 1000
+        cache: dict[str, Any] = {}
+        for end in range(step, len(samples) + step, step):
+            results, _ = model.inference(
+                [torch.from_numpy(samples[end - step : end])],
+                key=[""],
+                frontend=frontend,
+                cache=cache,
+                is_final=end >= len(samples),
+                chunk_size=OFFLINE_CHUNK_MS if mode == "offline" else CHUNK_MS,
+                device="cpu",
+                max_end_silence_time=model.vad_opts.max_end_silence_time,
+            )
+            yield 1000 * min(end, len(samples)) // SAMPLE_RATE, results[0]["value"]
+
+    return model, listen
 
 
-def _detect(model: FsmnVADStreaming, frontend: WavFrontendOnline, recording: Recording, mode: str) -> list[list[int]]:
-    """FunASR's own inference loop; streaming events [start, -1], [-1, end] are joined into segments."""
-    samples = torch.from_numpy(recording.samples())
-    step = len(samples) if mode == "offline" else CHUNK_MS * SAMPLE_RATE // 1000
-    chunk_ms = OFFLINE_CHUNK_MS if mode == "offline" else CHUNK_MS
-    cache: dict[str, Any] = {}
-    events: list[list[int]] = []
-    for start in range(0, len(samples), step):
-        results, _ = model.inference(
-            [samples[start : start + step]],
-            key=[recording.id],
-            frontend=frontend,
-            cache=cache,
-            is_final=start + step >= len(samples),
-            chunk_size=chunk_ms,
-            device="cpu",
-            max_end_silence_time=model.vad_opts.max_end_silence_time,
-        )
-        events += results[0]["value"]
+def joined(events: Iterable[Sequence[int]]) -> list[list[int]]:
+    """Segments [start, end] of a detector's events, among which [start, -1] and the [-1, end] after it make one."""
     segments: list[list[int]] = []
     for begin, end in events:
         if begin >= 0:
@@ -207,19 +184,6 @@ def _detect(model: FsmnVADStreaming, frontend: WavFrontendOnline, recording: Rec
         elif segments:
             segments[-1][1] = end
     return [[begin, end] for begin, end in segments if end > begin]
-
-
-def torch_networks(model: FsmnVADStreaming) -> dict[str, Network]:
-    """The torch encoder behind the same interface as the exported graph."""
-    wrapper = ExportedEncoder(model)
-    graph = graph_set(model).graphs["model"]
-
-    def run(feeds: Feeds) -> Feeds:
-        with torch.inference_mode():
-            outputs = wrapper(*(torch.from_numpy(feeds[name]) for name in graph.inputs))
-        return {name: output.numpy() for name, output in zip(graph.outputs, outputs, strict=True)}
-
-    return {"model": run}
 
 
 # Export
@@ -273,9 +237,9 @@ def graph_set(model: FsmnVADStreaming) -> GraphSet:
             )
         },
         cases={
-            "chunk_200ms": {"feats_length": CHUNK_MS // FRAME_MS},
-            "10s": {"feats_length": 10_000 // FRAME_MS},
-            "60s": {"feats_length": minute},
+            "chunk_200ms": Case(sizes={"feats_length": CHUNK_MS // FRAME_MS}, seconds=CHUNK_MS / 1000),
+            "10s": Case(sizes={"feats_length": 10_000 // FRAME_MS}, seconds=10),
+            "60s": Case(sizes={"feats_length": minute}, seconds=60),
         },
     )
 
@@ -304,20 +268,26 @@ METRICS = {
 
 
 @functools.cache
-def speech_threshold(checkpoint: Path) -> float:
+def speech_threshold(folder: Path) -> float:
     """Probability at which FunASR calls a frame speech: p >= (1 - p) + speech_noise_thres."""
-    threshold: float = (1 + read_config(checkpoint)["model_conf"]["speech_noise_thres"]) / 2
+    threshold: float = (1 + read_config(folder)["model_conf"]["speech_noise_thres"]) / 2
     return threshold
 
 
-def measure(checkpoint: Path, recording: Recording, reference: Outcome, outcome: Outcome) -> Counts:
-    """Every metric of one recording as (numerator, denominator).
+def measure(
+    folder: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
+) -> list[Counts]:
+    """Every metric of each recording as (numerator, denominator).
 
     Frames are 10 ms; miss rate is over speech frames, false-alarm rate over the others (NIST OpenSAD
     2015 evaluation plan). A segment is found if one of the other side has both its edges within the
     tolerance, each used once.
     """
-    threshold = speech_threshold(checkpoint)
+    threshold = speech_threshold(folder)
+    return [_measured(threshold, *of_one) for of_one in zip(recordings, references, outcomes, strict=True)]
+
+
+def _measured(threshold: float, recording: Recording, reference: Outcome, outcome: Outcome) -> Counts:
     length = min(len(reference.speech), len(outcome.speech))
     said, expected = outcome.speech[:length] >= threshold, reference.speech[:length] >= threshold
     truth = _truth_frames(recording, length)
@@ -376,11 +346,20 @@ WIDTHS = ("input_affine_dim", "linear_dim", "proj_dim", "output_affine_dim")  # 
 # The first and last pair of dense layers have no nonlinearity between them and far more width than the
 # rank of what passes: a block narrowed to x of its width goes with pairs narrowed to x to this power.
 PAIR_POWER = 10
+BATCH = 2  # crops in a step of distillation
+CROP = 600  # frames: two long crops waste less on masked context than four short ones
+REFIT_FRAMES = 48_000  # the recordings as they are and some variations: more costs seconds and gains nothing
 
 
-def features(checkpoint: Path, recordings: Sequence[Floats]) -> torch.Tensor:
+def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> torch.Tensor:
+    """The recordings and variations of them as one stream of the encoder's inputs, (frames, input_dim)."""
+    audio = [r.samples() for r in recordings]
+    return features(folder, [*audio, *recovery.vary(audio, settings.variations, settings.seed)])
+
+
+def features(folder: Path, recordings: Sequence[Floats]) -> torch.Tensor:
     """All recordings, float32 (samples,) in [-1, 1), as one stream of the encoder's inputs: (frames, input_dim)."""
-    frontend = load_frontend(checkpoint)
+    frontend = load_frontend(folder)
     streams = []
     for samples in recordings:
         waveform = torch.from_numpy(samples)[None]
@@ -408,10 +387,10 @@ def widths(model: FsmnVADStreaming) -> dict[str, int]:
     return {key: model.encoder_conf[key] for key in WIDTHS}
 
 
-def multiplications(model: FsmnVADStreaming, frames: int) -> int:
-    """Multiply-accumulates: every weight that is not a bias is used once for each frame."""
+def multiplications(model: FsmnVADStreaming) -> int:
+    """Multiply-accumulates for 10 s of audio: every weight that is not a bias is used once for each frame."""
     weights: int = sum(p.numel() for p in model.encoder.parameters() if p.dim() > 1)
-    return frames * weights
+    return 10_000 // FRAME_MS * weights
 
 
 def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str, Any]:
@@ -447,6 +426,7 @@ def cut(
 
     stream: calibration features (frames, input_dim). criterion: `magnitude` or `least_squares`.
     """
+    stream = stream[:REFIT_FRAMES]
     with torch.no_grad():
         inputs, outputs = recovery.record(model.encoder, stream)
         small, kept = cut_channels(model, config, inputs, criterion, damping)
@@ -523,10 +503,28 @@ def _refit(
     return errors
 
 
-def save(model: FsmnVADStreaming, config: dict[str, Any], origin: Path, folder: Path) -> None:
-    """Write the model as a checkpoint that FunASR loads; files other than weights and config are `origin`'s."""
-    for path in sorted(origin.iterdir()):
-        if path.is_file():
-            shutil.copyfile(path, folder / path.name)
-    torch.save(model.state_dict(), folder / "model.pt")
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+def distillation(
+    small: FsmnVADStreaming, model: FsmnVADStreaming, stream: torch.Tensor
+) -> Callable[[torch.Generator], torch.Tensor]:
+    """The loss of one step: the divergence of the small model's posteriors from the model's on random crops.
+
+    Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1. The first `context`
+    frames of a crop are left out: what either says there is of a silence that is not in the recording.
+
+    stream: calibration features (frames, input_dim).
+
+    Raises:
+        UserError: the stream is shorter than one crop.
+    """
+    if len(stream) < CROP:
+        raise UserError(f"prune: found {len(stream)} frames of calibration audio, wanted at least {CROP}")
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        starts = torch.randint(len(stream) - CROP + 1, (BATCH,), generator=generator).tolist()
+        inputs = torch.stack([stream[start : start + CROP] for start in starts])
+        heard = slice(context(model), None)
+        with torch.no_grad():
+            wanted = logits(model, inputs)[:, heard]
+        return recovery.divergence(logits(small, inputs)[:, heard], wanted)
+
+    return loss

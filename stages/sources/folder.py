@@ -1,4 +1,4 @@
-"""A checkpoint in a folder of this machine, such as an air-gapped mirror of the hub."""
+"""A checkpoint in a folder: one of this repository's miniatures, or an air-gapped mirror of the hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,26 @@ from collections.abc import Collection
 from pathlib import Path
 
 from stages.core.errors import UserError
+from stages.core.files import sha256
 from stages.core.params import FolderSource
+from stages.core.pins import PinnedFile
+
+
+def listing(source: FolderSource) -> dict[str, PinnedFile | None]:
+    """Every file below the folder with its size and digest; None for an empty one.
+
+    Raises:
+        UserError: the folder is not there.
+    """
+    if not source.path.is_dir():
+        raise UserError(f"{source.path} is not a folder; a relative path starts at the repository's root")
+    paths = sorted(path for path in source.path.rglob("*") if path.is_file())
+    return {path.relative_to(source.path).as_posix(): _pinned(path) for path in paths}
+
+
+def _pinned(path: Path) -> PinnedFile | None:
+    size = path.stat().st_size
+    return PinnedFile(size=size, sha256=sha256(path)) if size else None
 
 
 def fetch(source: FolderSource, files: Collection[str], folder: Path) -> None:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
+from pydantic import ValidationError
 
 from stages.core import layout
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import safe_relative
 from stages.core.params import ModelScopeSource
+from stages.core.pins import PinnedFile
 
 # `modelscope_hub` is the part of the SDK that `modelscope` itself delegates to; `import modelscope`
 # costs 6 s because it brings torch along. Even the part costs 0.6 s, so functions import it.
@@ -27,8 +29,27 @@ CACHE = layout.CACHE / "modelscope"
 ANSWER_SECONDS = 5  # to connect, and again for the first byte
 
 
-def fetch(source: ModelScopeSource, files: Mapping[str, str], folder: Path) -> None:
-    """Download `files` (name to SHA-256) into `folder` by way of a cache that resumes what was cut off.
+def listing(source: ModelScopeSource) -> dict[str, PinnedFile | None]:
+    """Every file that the hub lists at the source's revision; None for one without a size or a usable digest.
+
+    Raises:
+        UserError: the hub cannot be reached, does not have the model or the revision, or lists a path that
+            would leave its folder.
+    """
+    with _one_address(), _explained():
+        listed = _listing(_connect(), source)
+    return {name: _pinned(info) for name, info in listed.items() if not info.is_dir}
+
+
+def _pinned(info: FileInfo) -> PinnedFile | None:
+    try:
+        return PinnedFile(size=info.size, sha256=info.sha256 or "")
+    except ValidationError:
+        return None
+
+
+def fetch(source: ModelScopeSource, files: Mapping[str, PinnedFile], folder: Path) -> None:
+    """Download `files` into `folder` by way of a cache that resumes what was cut off.
 
     `MODELSCOPE_ENDPOINT` chooses another hub. Needs no account and sends no token.
 
@@ -39,10 +60,10 @@ def fetch(source: ModelScopeSource, files: Mapping[str, str], folder: Path) -> N
     with _one_address(), _explained():
         api = _connect()
         listed = _listing(api, source)
-        for name, digest in files.items():
-            _check_listed(listed, name, digest, source)
+        for name, pinned in files.items():
+            _check_listed(listed, name, pinned, source)
         with _bars():
-            cached = {name: _download(api, source, listed[name], digest) for name, digest in files.items()}
+            cached = {name: _download(api, source, name, pinned) for name, pinned in files.items()}
     for name, origin in cached.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -144,16 +165,16 @@ def _why_nothing(api: HubApi, source: ModelScopeSource) -> str:
     return f"{source.hub_id}: the hub at {_endpoint()} has no files at revision {source.revision!r}; {hint}"
 
 
-def _check_listed(listed: Mapping[str, FileInfo], name: str, digest: str, source: ModelScopeSource) -> None:
+def _check_listed(listed: Mapping[str, FileInfo], name: str, wanted: PinnedFile, source: ModelScopeSource) -> None:
     """Refuse before the first byte: the SDK takes what it cannot check for good."""
     what = f"{source.hub_id} at {source.revision}: {name}"
     if name not in listed or listed[name].is_dir:
         raise UserError(f"{what} is not on the hub; {did_you_mean(name, listed)}")
     found = listed[name].sha256
     if not found:
-        raise UserError(f"{what}: the hub lists no sha256 for it, wanted {digest}")
-    if found != digest:
-        raise UserError(f"{what}: the hub lists sha256 {found}, wanted {digest}")
+        raise UserError(f"{what}: the hub lists no sha256 for it, wanted {wanted.sha256}")
+    if found != wanted.sha256:
+        raise UserError(f"{what}: the hub lists sha256 {found}, wanted {wanted.sha256}")
 
 
 def _bars() -> AbstractContextManager[object]:
@@ -161,7 +182,7 @@ def _bars() -> AbstractContextManager[object]:
     return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
 
 
-def _download(api: HubApi, source: ModelScopeSource, info: FileInfo, digest: str) -> Path:
+def _download(api: HubApi, source: ModelScopeSource, name: str, pinned: PinnedFile) -> Path:
     """The file in the cache, hashed by the SDK whether it was there or is downloaded now, three times if need be.
 
     Its folder is named by its digest, so nothing that another model or revision left is in the way. In
@@ -170,9 +191,9 @@ def _download(api: HubApi, source: ModelScopeSource, info: FileInfo, digest: str
     return api.download_file(
         source.hub_id,
         "model",
-        info.path,
+        name,
         revision=source.revision,
-        local_dir=CACHE / digest,
-        expected_sha256=digest,
-        file_size=info.size or None,
+        local_dir=CACHE / pinned.sha256,
+        expected_sha256=pinned.sha256,
+        file_size=pinned.size,
     )

@@ -1,0 +1,199 @@
+"""Neutral sentences in nine manners of speaking, for emotion2vec's nine labels: no emotion was felt by anyone.
+
+espeak-ng speaks our own Mandarin and English sentences; a recipe for each label sets pitch, range and tempo, and
+bends the result: contour, tremor, roughness, spectral tilt, breath, noise. The directions are those that Scherer,
+"Vocal communication of emotion: a review of research paradigms", 2003, reports for acted speech; the sizes
+are ours, and overlap so that a small model is right often but not always. Speakers and last words of a sentence
+belong to one split.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import next_fast_len
+from scipy.ndimage import uniform_filter1d
+
+from stages.core.params import Split
+from stages.corpora.espeak import speak, trim
+from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
+
+Samples = NDArray[np.float64]
+Between = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a label is spoken: each value is drawn uniformly between two bounds.
+
+    pitch, pitch_range, rate: espeak-ng's own (0 to 99, 0 to 99, words per minute). slope: semitones over the
+    sentence. rise, swell: semitones and decibels over its last third. vibrato, tremolo: [depth, Hz] of pitch in
+    semitones and of amplitude as a share. tilt: decibels an octave. breath: noise that follows the voice's
+    envelope, decibels against it; snr: of steady noise, decibels.
+    """
+
+    pitch: Between
+    pitch_range: Between
+    rate: Between
+    slope: Between = (-1, 1)
+    rise: Between = (-1, 1)
+    swell: Between = (-2, 2)
+    vibrato: tuple[Between, Between] = ((0.0, 0.1), (3, 10))
+    tremolo: tuple[Between, Between] = ((0.0, 0.1), (5, 60))
+    tilt: Between = (-1, 1)
+    breath: Between = (-40, -24)
+    snr: Between = (22, 40)
+
+
+RECIPES = {
+    "angry": Recipe((45, 80), (55, 95), (210, 260), slope=(-4, 0), tilt=(3, 6), tremolo=((0.4, 0.7), (45, 80))),
+    "disgusted": Recipe((5, 40), (30, 70), (100, 140), slope=(-6, -2), tremolo=((0.5, 0.9), (20, 32)), tilt=(-1, 1)),
+    "fearful": Recipe(
+        (55, 95), (10, 50), (175, 250), vibrato=((0.3, 0.9), (7, 11)), tremolo=((0.3, 0.7), (7, 11)), breath=(-20, -8)
+    ),
+    "happy": Recipe(
+        (60, 95), (65, 99), (190, 240), vibrato=((1.5, 3.5), (2.5, 4)), tremolo=((0.6, 0.9), (2.5, 4)), tilt=(1, 3)
+    ),
+    "neutral": Recipe((30, 60), (35, 60), (150, 195)),
+    "other": Recipe((30, 70), (0, 30), (125, 175), breath=(-3, 8)),  # half whispered
+    "sad": Recipe((10, 45), (5, 35), (115, 155), slope=(-4, 0), swell=(-8, -2), tilt=(-6, -2), breath=(-22, -10)),
+    "surprised": Recipe((45, 85), (50, 90), (135, 195), rise=(6, 12), swell=(12, 20), tilt=(-1, 2)),
+    "unknown": Recipe((20, 80), (25, 75), (120, 215), snr=(-6, 6)),  # too noisy to tell
+}
+LABELS = tuple(RECIPES)
+
+# Voice variants of espeak-ng.
+SPEAKERS: dict[Split, tuple[str, ...]] = {
+    "calibration": ("Andy", "f5", "gustave", "linda", "m7", "Gene"),
+    "tuning": ("steph3", "boris", "f4", "ian", "m8", "quincy"),
+    "evaluation": ("Michael", "Andrea", "f2", "m3", "paul", "belinda", "max", "Lee", "steph"),
+}
+TRAINING_SPEAKERS = (
+    *("Alex", "Alicia", "Denis", "Diogo", "Gene2", "Jacky", "Marco", "Mario", "Mike", "Nguyen"),
+    *("adam", "anika", "antonio", "aunty", "benjamin", "caleb", "david", "ed", "edward", "f1", "f3", "grandma"),
+    *("grandpa", "iven", "john", "kaukovalta", "m1", "m2", "m4", "m5", "m6", "marcelo", "michel", "miguel", "norbert"),
+    *("pablo", "pedro", "sandro", "steph2", "travis", "victor", "zac"),
+)
+
+# Who and when, and what: 1 to 2 s together. Only the second part tells the splits apart.
+_OPENINGS = {
+    "cmn": [
+        who + when for who, when in itertools.product(("他", "我们", "老师", "姐姐"), ("今天", "早上", "现在", ""))
+    ],
+    "en-us": ["He has", "They have", "She has", "We have", "The man has", "My sister has"],
+}
+Endings = Mapping[str, Sequence[str]]
+ENDINGS: dict[Split, Endings] = {
+    "calibration": {"cmn": ("看见一只猫", "要去买票"), "en-us": ("found the keys", "read a letter")},
+    "tuning": {"cmn": ("打开了门", "在河边走"), "en-us": ("opened the box", "gone to town")},
+    "evaluation": {
+        "cmn": ("坐在窗边", "写了一封信", "要去学校"),
+        "en-us": ("closed the door", "bought some bread", "seen the train"),
+    },
+}
+TRAINING_ENDINGS: Endings = {
+    "cmn": (
+        *("在家吃饭", "去了公园", "喝了一杯茶", "买了苹果", "听见有人说话", "准备上班", "想找一本书", "把灯关了"),
+        *("等公共汽车", "要开一个会", "在洗衣服", "拿着一把伞", "画了一张画", "到了北京", "说明白了", "换了衣服"),
+    ),
+    "en-us": (
+        *("called the office", "moved the table", "made some coffee", "left the house", "taken the bus", "lost a shoe"),
+        *("painted the wall", "been at home", "washed the cups", "fixed my car", "sent you a note", "cut the grass"),
+        *("sold two tickets", "met the teacher", "broken a glass", "put it over there"),
+    ),
+}
+
+
+def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
+    """Write WAV files and the manifests of all splits into `folder`: `items` recordings each, balanced over labels.
+
+    The same seed gives the same bytes.
+    """
+    for index, (split, count) in enumerate(items.items()):
+        rng = np.random.default_rng([seed, index])
+        lines = []
+        for number in range(count):
+            label = LABELS[number % len(LABELS)]
+            speaker = SPEAKERS[split][number // len(LABELS) % len(SPEAKERS[split])]
+            text, samples = utterance(label, speaker, ENDINGS[split], rng)
+            name = f"{split}-{number:03d}-{label}"
+            digest = write_wav(folder / f"wav/{name}.wav", samples)
+            seconds = len(samples) / SAMPLE_RATE
+            lines.append(Line(id=name, wav=f"wav/{name}.wav", seconds=seconds, sha256=digest, text=text, label=label))
+        write(folder, split, lines)
+
+
+def utterance(label: str, speaker: str, endings: Endings, rng: np.random.Generator) -> tuple[str, Samples]:
+    """A sentence and how it sounds, float64 (samples,): spoken by a voice variant in the manner of a label."""
+    text, samples = say(label, speaker, endings, rng)
+    return text, act(label, samples, rng)
+
+
+def say(label: str, speaker: str, endings: Endings, rng: np.random.Generator) -> tuple[str, Samples]:
+    """A sentence and espeak-ng's voice at the label's pitch, range and tempo, which `act` makes the rest of."""
+    voice = ("cmn", "en-us")[int(rng.integers(2))]
+    parts = [str(rng.choice(list(words))) for words in (_OPENINGS[voice], endings[voice])]
+    text = ("" if voice == "cmn" else " ").join(parts)
+    recipe = RECIPES[label]
+    settings = {"rate": recipe.rate, "pitch": recipe.pitch, "pitch_range": recipe.pitch_range}
+    drawn = {name: int(rng.uniform(*bounds)) for name, bounds in settings.items()}
+    return text, trim(speak(text, voice, speaker, **drawn))
+
+
+def act(label: str, samples: Samples, rng: np.random.Generator) -> Samples:
+    """A voice, float64 (samples,), with the label's contour, tremor, tilt, breath and noise."""
+    recipe = RECIPES[label]
+    return _add_noise(_tilt(_tremble(_bend(samples, recipe, rng), recipe, rng), recipe, rng), recipe, rng)
+
+
+def _bend(samples: Samples, recipe: Recipe, rng: np.random.Generator) -> Samples:
+    """Pitch contour and vibrato: played faster where the pitch is higher."""
+    place = np.linspace(-0.5, 0.5, len(samples))
+    semitones = rng.uniform(*recipe.slope) * place + rng.uniform(*recipe.rise) * _end(len(samples))
+    semitones += _wave(len(samples), recipe.vibrato, rng)
+    instants = np.cumsum(2 ** (-semitones / 12))
+    return np.interp(np.arange(int(instants[-1])), instants, samples)
+
+
+def _tremble(samples: Samples, recipe: Recipe, rng: np.random.Generator) -> Samples:
+    """Swell, and amplitude modulation: a tremor when slow, roughness when fast."""
+    swell = 10 ** (rng.uniform(*recipe.swell) / 20 * _end(len(samples)))
+    return np.asarray(samples * swell * (1 + _wave(len(samples), recipe.tremolo, rng)))
+
+
+def _end(length: int) -> Samples:
+    """A ramp from 0 to 1 over the last third."""
+    return np.clip(np.linspace(-2, 1, length), 0, 1)
+
+
+def _wave(length: int, depth_and_hertz: tuple[Between, Between], rng: np.random.Generator) -> Samples:
+    """A sine of drawn depth, frequency and phase."""
+    depth, hertz = (rng.uniform(*bounds) for bounds in depth_and_hertz)
+    phase = rng.uniform(0, 2 * np.pi)
+    return np.asarray(depth * np.sin(2 * np.pi * hertz / SAMPLE_RATE * np.arange(length) + phase))
+
+
+def _tilt(samples: Samples, recipe: Recipe, rng: np.random.Generator) -> Samples:
+    """Spectral tilt around 1 kHz; below 125 Hz it goes on no further."""
+    length = next_fast_len(len(samples), real=True)
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(length, 1 / SAMPLE_RATE), 125) / 1000)
+    gain = 10 ** (rng.uniform(*recipe.tilt) * octaves / 20)
+    return np.asarray(np.fft.irfft(np.fft.rfft(samples, length) * gain, length)[: len(samples)])
+
+
+def _add_noise(samples: Samples, recipe: Recipe, rng: np.random.Generator) -> Samples:
+    """Breath and steady noise, and a level between -12 and -3 dBFS at the peak."""
+    breath = _gain(rng, *recipe.breath) * np.sqrt(uniform_filter1d(samples**2, SAMPLE_RATE // 50).clip(0))
+    steady = _gain(rng, *recipe.snr) ** -1 * np.sqrt(np.mean(samples**2))
+    noise = breath * rng.standard_normal(len(samples)) + steady * rng.standard_normal(len(samples))
+    noisy = samples + noise
+    return np.asarray(noisy * _gain(rng, -12, -3) / np.abs(noisy).max())
+
+
+def _gain(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(10 ** (rng.uniform(low, high) / 20))

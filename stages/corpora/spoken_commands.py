@@ -1,0 +1,171 @@
+"""Mandarin digit strings and voice commands, spoken by espeak-ng in a room with some noise.
+
+The sentences are our own: a small grammar with a few hundred commands, and random digits. A sentence belongs to one
+split by its hash and a speaker (a variant of espeak-ng's voice `cmn`) by the lists below, so no split shares either
+with another or with `training`, from which `zoo/train_paraformer.py` trains the miniatures. Variants that no list
+names do not speak Mandarin, or are effects. Two whose spectra are nearly the same are in one list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import next_fast_len
+from scipy.signal import fftconvolve
+
+from stages.core.params import Split
+from stages.corpora.espeak import speak, trim
+from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
+
+Samples = NDArray[np.float64]
+Part = Split | Literal["training"]
+_T = TypeVar("_T")
+
+SPEAKERS: dict[Part, tuple[str, ...]] = {
+    "evaluation": (
+        *("belinda", "f4", "grandma", "gustave", "ian", "m2", "m4"),
+        *("marcelo", "paul", "quincy", "sandro", "shelby", "travis", "victor"),
+    ),
+    "calibration": ("Denis", "Gene2", "Storm", "f1", "m6", "pablo", "rob", "robert"),
+    "tuning": ("Alex", "aunty", "boris", "ed", "grandpa", "kaukovalta", "m8", "miguel"),
+    "training": (
+        *("Alicia", "Andy", "Annie", "Diogo", "Gene", "Henrique", "Hugo", "Jacky", "Lee", "Mario", "Michael", "Mike"),
+        *("Mr serious", "Nguyen", "Reed", "RicishayMax", "Tweaky", "adam", "announcer", "benjamin", "caleb", "croak"),
+        *("david", "edward", "edward2", "f2", "f3", "f5", "fast", "iven", "iven2", "iven3", "iven4", "john", "klatt"),
+        *("klatt2", "klatt3", "klatt4", "klatt5", "klatt6", "linda", "m1", "m3", "m5", "m7", "max", "michel", "mike2"),
+        *("norbert", "robosoft6", "robosoft8", "steph", "steph2", "steph3", "zac"),
+    ),
+}
+SHARES: dict[Part, float] = {"evaluation": 0.1, "calibration": 0.1, "tuning": 0.1, "training": 0.7}  # of the sentences
+
+DIGITS = "零一二三四五六七八九"
+_NUMBERS = tuple(tens + ones for tens in ("十", "二十", "三十", "四十", "五十") for ones in ("", *DIGITS[1:]))
+_ROOMS = ("客厅", "卧室", "厨房", "书房")
+COMMANDS: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("打开", "关闭"), _ROOMS, ("的",), ("灯", "空调", "电视", "窗帘", "音箱")),
+    (("今天", "明天", "后天", "周末"), ("早上", "中午", "晚上"), ("天气怎么样", "会下雨吗", "气温多少度")),
+    (("把",), _ROOMS, ("空调", "灯", "音箱"), ("调到",), _NUMBERS, ("度",)),
+    (("播放", "收藏"), ("第",), _NUMBERS, ("首歌", "条消息")),
+    (_NUMBERS[:9], ("点", "点半"), ("提醒我",), ("起床", "开会", "吃药", "回家")),
+    (("导航去", "打车去"), ("公司", "学校", "医院", "机场", "车站"), ("走高速", "走中山路", "")),
+    (("给",), ("妈妈", "爸爸", "老师", "同学"), ("打电话", "发消息"), ("提醒吃药", "说我在开会", "说我晚上回家", "")),
+)
+
+WITHIN_TURN_SECONDS = (0.3, 0.6)
+LEVEL_DBFS = -26.0  # ITU-T P.56 active speech level that telephony tests use
+GAIN_DB = (-8.0, 8.0)
+SNR_DB = (12.0, 35.0)
+REVERBERATION_SECONDS = (0.1, 0.4)  # the time to fall by 60 dB: a furnished room
+DIRECT_TO_REVERBERANT_DB = (3.0, 15.0)
+
+
+def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
+    """Write WAV files and the manifests of all splits into `folder`. The same seed gives the same bytes."""
+    for split, count in items.items():
+        rng = np.random.default_rng([seed, list(SPEAKERS).index(split)])
+        write(folder, split, [_line(f"{split}-{n:03d}", split, rng, folder) for n in range(count)])
+
+
+def characters() -> list[str]:
+    """Every character that a sentence can have, sorted."""
+    return sorted({c for command in COMMANDS for slot in command for c in "".join(slot)} | set(DIGITS))
+
+
+def sentence(part: Part, rng: np.random.Generator) -> str:
+    """A digit string or a command, of `part` and no other."""
+    while True:
+        if rng.random() < 0.5:
+            text = "".join(DIGITS[i] for i in rng.integers(len(DIGITS), size=rng.integers(4, 10)))
+        else:
+            text = "".join(_one(slot, rng) for slot in _one(COMMANDS, rng))
+        if _part(text) == part:
+            return text
+
+
+def utterance(part: Part, rng: np.random.Generator) -> tuple[Samples, list[tuple[int, int]], str]:
+    """One or two sentences of one speaker of `part`, in a room.
+
+    Returns:
+        Float64 (samples,) at 16 kHz, the sample range [start, end) of each sentence, and the characters of both.
+    """
+    spoken = turn(part, rng)
+    pieces, segments = [pause(0.2, 0.5, rng)], []
+    for _, speech in spoken:
+        start = sum(map(len, pieces))
+        segments.append((start, start + len(speech)))
+        pieces += [speech, pause(*WITHIN_TURN_SECONDS, rng)]
+    return room(np.concatenate(pieces), segments, rng), segments, "".join(text for text, _ in spoken)
+
+
+def turn(part: Part, rng: np.random.Generator) -> list[tuple[str, Samples]]:
+    """One or two sentences of one speaker of `part`, each with its clean speech, float64 (samples,)."""
+    variant = _one(SPEAKERS[part], rng)
+    prosody = {"rate": (140, 220), "pitch": (30, 70), "pitch_range": (35, 65)}
+    settings = {name: int(rng.integers(*limits)) for name, limits in prosody.items()}
+    texts = [sentence(part, rng) for _ in range(int(rng.integers(1, 3)))]
+    return [(text, trim(speak(text, "cmn", variant, **settings))) for text in texts]
+
+
+def pause(low: float, high: float, rng: np.random.Generator) -> Samples:
+    """Silence of a number of seconds between two bounds."""
+    return np.zeros(int(rng.uniform(low, high) * SAMPLE_RATE))
+
+
+def _one(options: Sequence[_T], rng: np.random.Generator) -> _T:
+    return options[int(rng.integers(len(options)))]
+
+
+def _part(text: str) -> Part:
+    """The split that a sentence belongs to."""
+    position = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
+    edges = np.cumsum(list(SHARES.values()))
+    return list(SHARES)[int(np.searchsorted(edges, position, side="right"))]
+
+
+def room(samples: Samples, segments: list[tuple[int, int]], rng: np.random.Generator) -> Samples:
+    """The clean speech at a level, with reverberation and coloured noise."""
+    speech = np.concatenate([samples[start:end] for start, end in segments])
+    samples = samples * _ratio(LEVEL_DBFS) / np.sqrt(np.mean(speech**2))
+    t = np.arange(1, SAMPLE_RATE // 2) / SAMPLE_RATE
+    tail = rng.standard_normal(len(t)) * 10 ** (-3 * t / rng.uniform(*REVERBERATION_SECONDS))
+    tail *= _ratio(-rng.uniform(*DIRECT_TO_REVERBERANT_DB)) / np.sqrt(np.sum(tail**2))
+    samples = fftconvolve(samples, np.concatenate([[1.0], tail]))[: len(samples)]
+    noise = _noise(len(samples), rng) * _ratio(LEVEL_DBFS - rng.uniform(*SNR_DB))
+    return np.clip((samples + noise) * _ratio(rng.uniform(*GAIN_DB)), -1, 1)
+
+
+def _ratio(db: float) -> float:
+    return float(10 ** (db / 20))
+
+
+def _noise(length: int, rng: np.random.Generator) -> Samples:
+    """Noise of unit power whose density falls with the frequency to a power of 0 (white) to 2 (brown)."""
+    fast = next_fast_len(length, real=True)
+    spectrum = np.fft.rfft(rng.standard_normal(fast))
+    spectrum[1:] *= np.arange(1, len(spectrum)) ** (-rng.uniform(0, 2) / 2)
+    spectrum[0] = 0
+    noise: Samples = np.fft.irfft(spectrum, fast)[:length]
+    noise /= np.sqrt(np.mean(noise**2))
+    return noise
+
+
+def _line(id_: str, split: Split, rng: np.random.Generator, folder: Path) -> Line:
+    return line(id_, *utterance(split, rng), folder)
+
+
+def line(id_: str, samples: Samples, segments: list[tuple[int, int]], text: str, folder: Path) -> Line:
+    """Write a recording, float64 (samples,), and say what is known of it; segments: sample ranges [start, end)."""
+    wav = f"wav/{id_}.wav"
+    return Line(
+        id=id_,
+        wav=wav,
+        seconds=len(samples) / SAMPLE_RATE,
+        segments=[(start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in segments],
+        text=text,
+        sha256=write_wav(folder / wav, samples),
+    )

@@ -1,0 +1,427 @@
+"""emotion2vec, FunASR's speech emotion recognizer: one graph from a waveform to embeddings and label scores.
+
+Ma et al., "emotion2vec: Self-Supervised Pre-Training for Speech Emotion Representation", 2023. FunASR's own
+inference (normalized waveform, mean over frames, softmax, label list) runs unchanged; only the network is swapped.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stages.core import feedforward, recovery
+from stages.core.errors import UserError
+from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
+from stages.core.params import PruneParams
+from stages.core.parity import Artifact, Network
+from stages.core.statistics import Counts, Metric
+from stages.corpora.manifest import SAMPLE_RATE, Recording
+from stages.models import checkpoint
+
+if TYPE_CHECKING:
+    from funasr.models.emotion2vec.model import Emotion2vec
+    from funasr.tokenizer.char_tokenizer import CharTokenizer
+
+Floats = NDArray[np.float32]
+
+REQUIRED_CONFIG: dict[str, type] = {"model_conf": dict, "tokenizer_conf": dict}
+TOKENS = ("tokens.txt", "tokens.json")
+UNKNOWN = "unknown"  # what the model's authors call the label that its token list has as <unk>
+# FunASR evaluates feature_encoder_spec as Python. Only what it is meant to say gets through: [(width, kernel, stride)]
+# lists, each repeated by `* n`, added up.
+_CONVOLUTIONS = r"\s*\[\s*\(\s*\d{1,4}\s*,\s*\d{1,3}\s*,\s*\d{1,3}\s*\)\s*\]\s*(?:\*\s*\d{1,2}\s*)?"
+_SPEC = re.compile(rf"{_CONVOLUTIONS}(?:\+{_CONVOLUTIONS})*")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.yaml of a checkpoint, with the number of labels as `vocab_size`.
+
+    Raises:
+        UserError: it or the label list is missing, lacks what the family needs, or has an extractor that is not a
+            list of convolutions.
+    """
+    config = checkpoint.read_config(folder, "emotion2vec", REQUIRED_CONFIG)
+    place = folder / checkpoint.CONFIG
+    conf = config["model_conf"]
+    missing = [key for key in ("embed_dim", "mlp_ratio", "depth", "num_heads") if key not in conf]
+    try:
+        spec = conf["modalities"]["audio"]["feature_encoder_spec"]
+    except (KeyError, TypeError):
+        missing.append("modalities.audio.feature_encoder_spec")
+    if missing:
+        raise UserError(f"{place}: model_conf has no {', '.join(missing)}; the family emotion2vec needs it")
+    if not isinstance(spec, str) or not _SPEC.fullmatch(spec):
+        raise UserError(
+            f"{place}: found feature_encoder_spec {spec!r}, wanted lists like '[(512, 10, 5)] + [(512, 3, 2)] * 4'; "
+            "FunASR runs this value as code, so nothing else is let through"
+        )
+    return config | {"vocab_size": len(load_tokenizer(folder, config).token_list)}
+
+
+def load_tokenizer(folder: Path, config: dict[str, Any]) -> CharTokenizer:
+    """FunASR's tokenizer, of which emotion2vec uses the list of labels.
+
+    Raises:
+        UserError: there is no list of labels, or FunASR cannot use it.
+    """
+    with checkpoint.importing_funasr():
+        from funasr.tokenizer.char_tokenizer import CharTokenizer
+
+    place = next((folder / name for name in TOKENS if (folder / name).is_file()), None)
+    if place is None:
+        raise UserError(f"{folder}: found no {' or '.join(TOKENS)}, which list the labels; fetch the checkpoint again")
+    try:
+        return CharTokenizer(**config["tokenizer_conf"] | {"token_list": str(place)})
+    except (RuntimeError, ValueError) as e:
+        raise UserError(f"{place} is not a list of labels: {e}") from e
+
+
+def build(config: dict[str, Any]) -> Emotion2vec:
+    """FunASR's module for a configuration, with random weights, in evaluation mode, without pre-training's decoder."""
+    with checkpoint.importing_funasr():
+        from funasr.models.emotion2vec.model import Emotion2vec
+
+    model = Emotion2vec(model_conf=config["model_conf"], vocab_size=config["vocab_size"])
+    model.modality_encoders["AUDIO"].remove_pretraining_modules()
+    return model.eval()
+
+
+def load(folder: Path) -> Emotion2vec:
+    """The checkpoint as FunASR's own module, in evaluation mode.
+
+    Names are mapped as config.yaml's `scope_map` says (the hub's weights start with `d2v_model.`), and what only
+    pre-training used is left out, as FunASR's loader does it.
+
+    Raises:
+        UserError: config.yaml, the label list or model.pt is not what the family needs.
+    """
+    config = read_config(folder)
+    model = build(config)
+    weights = checkpoint.read_weights(folder / checkpoint.WEIGHTS)
+    scopes = ["" if scope.lower() == "none" else scope for scope in config.get("scope_map", [])]
+    for theirs, ours in zip(scopes[::2], scopes[1::2], strict=False):
+        weights = {
+            ours + name.removeprefix(theirs) if name.startswith(theirs) else name: w for name, w in weights.items()
+        }
+    try:
+        model.load_state_dict({name: w for name, w in weights.items() if name in model.state_dict()})
+    except RuntimeError as e:
+        raise UserError(f"{folder}: the weights do not fit config.yaml: {e}") from e
+    return model
+
+
+# Scoring
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the recognizer said of one recording.
+
+    scores: a probability for each label, float32 (labels,). embedding: of the utterance, float32 (embed_dim,).
+    """
+
+    scores: Floats
+    embedding: Floats
+
+
+class _Head(torch.nn.Module):
+    """Takes the places of FunASR's network and its last layer: runs the graph once and gives each its output."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def extract_features(self, source: torch.Tensor, **_: Any) -> dict[str, torch.Tensor]:
+        """Frame embeddings (1, frames, embed_dim) of a normalized waveform (1, samples)."""
+        self.outputs = self.network({"source": source.numpy()})
+        return {"x": torch.from_numpy(self.outputs["frame_embeddings"])}
+
+    def forward(self, _: torch.Tensor) -> torch.Tensor:
+        """Logits (1, labels) of the waveform that `extract_features` was given last, in memory of their own."""
+        return torch.from_numpy(self.outputs["logits"].copy())
+
+
+def score(folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
+    """Run FunASR's recognizer over the recordings with the artifact's network in the place of its own.
+
+    mode: FunASR's granularity, `utterance`.
+    """
+    torch.set_num_threads(1)
+    model, tokenizer = load(folder), load_tokenizer(folder, read_config(folder))
+    head = _Head(artifact[1]["model"])
+    model.proj, model.extract_features = head, head.extract_features
+    outcomes = []
+    for recording in recordings:
+        samples = torch.from_numpy(recording.samples())
+        with torch.inference_mode():
+            (result,), _ = model.inference(
+                [samples], key=[recording.id], tokenizer=tokenizer, device="cpu", granularity=mode
+            )
+        outcomes.append(Outcome(np.asarray(result["scores"], np.float32), np.asarray(result["feats"], np.float32)))
+    return outcomes
+
+
+# Export
+
+
+class ExportedNetwork(torch.nn.Module):
+    """FunASR's network with the mean over frames and the last layer, as the exporter can follow it.
+
+    FunASR keeps the attention's linear biases (Press et al., "Train Short, Test Long", 2022) of the longest input
+    so far, and looks at the size to know if they will do; here they are computed from the number of frames.
+    """
+
+    def __init__(self, model: Emotion2vec) -> None:
+        """Share the weights of `model`."""
+        super().__init__()
+        self.model = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
+        encoder = self.model.modality_encoders["AUDIO"]
+        if encoder.get_alibi_bias is not None:
+            encoder.get_alibi_bias = _alibi_bias
+
+    def forward(self, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Embeddings of frames (1, frames, embed_dim) and utterance (1, embed_dim), and logits (1, labels).
+
+        source: waveform (1, samples) at 16 kHz, of zero mean and unit variance where `model_conf.normalize` is set.
+        """
+        frames = self.model.extract_features(source)["x"]
+        utterance = frames.mean(dim=1)
+        return frames, utterance, self.model.proj(utterance)
+
+
+def _alibi_bias(*, batch_size: int, time_steps: int, heads: int, dtype: torch.dtype, device: Any) -> torch.Tensor:
+    """Attention biases (batch_size, heads, time_steps, time_steps): minus the distance, times each head's slope."""
+    with checkpoint.importing_funasr():
+        from funasr.models.emotion2vec.base import get_alibi
+
+    places = torch.arange(time_steps, dtype=dtype, device=device)
+    distance = (places[:, None] - places[None]).abs()
+    nearest = get_alibi(2, heads)[:, :1, 1:].to(dtype)  # minus the slopes: the biases of a distance of 1
+    biases: torch.Tensor = (nearest * distance)[None].expand(batch_size, -1, -1, -1)
+    return biases
+
+
+def graph_set(model: Emotion2vec) -> GraphSet:
+    """The one graph of the family.
+
+    Its input is what FunASR's `inference` gives its network: normalization stays in front of it, where it is exact
+    for silence and does not lose precision to fp16. Batch is 1: the network is run without a padding
+    mask, so that padding would be attended to and counted in the mean.
+    """
+    width, labels = model.cfg.embed_dim, model.proj.out_features
+    return GraphSet(
+        graphs={
+            "model": Graph(
+                file="model.onnx",
+                inputs={"source": Tensor(dtype="float32", shape=[1, "samples"])},
+                outputs={
+                    "frame_embeddings": Tensor(dtype="float32", shape=[1, "frames", width]),
+                    "embedding": Tensor(dtype="float32", shape=[1, width]),
+                    "logits": Tensor(dtype="float32", shape=[1, labels]),
+                },
+                states={},
+                axes={"samples": Axis(min=_shortest(model), opt=3 * SAMPLE_RATE, max=30 * SAMPLE_RATE)},
+            )
+        },
+        cases={f"{s}s": Case(sizes={"samples": s * SAMPLE_RATE}, seconds=s) for s in (1, 3, 10)},
+    )
+
+
+def _shortest(model: Emotion2vec) -> int:
+    """Samples of which the extractor makes one frame."""
+    samples = 1
+    for _, kernel, stride in reversed(model.modality_encoders["AUDIO"].feature_enc_layers):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
+def export_modules(model: Emotion2vec) -> dict[str, torch.nn.Module]:
+    """The module behind each graph of `graph_set`."""
+    return {"model": ExportedNetwork(model)}
+
+
+# Accuracy
+
+MODES = ("utterance",)
+HEADLINE = "label_agreement"
+METRICS = {
+    # against the fp32 torch baseline
+    "label_agreement": Metric(higher_is_better=True),
+    "embedding_cosine": Metric(higher_is_better=True),
+    "score_distance": Metric(higher_is_better=False),
+    # against the known truth
+    "weighted_accuracy": Metric(higher_is_better=True),
+    "unweighted_accuracy": Metric(higher_is_better=True),
+}
+
+
+@functools.cache
+def labels(folder: Path) -> tuple[str, ...]:
+    """The English name of each score, in order: `angry` for the label list's `生气/angry`, `unknown` for `<unk>`."""
+    tokens = load_tokenizer(folder, read_config(folder)).token_list
+    names = (token.rpartition("/")[2] for token in tokens if not token.startswith("unuse"))
+    return tuple(UNKNOWN if name == "<unk>" else name for name in names)
+
+
+def measure(
+    folder: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
+) -> list[Counts]:
+    """Every metric of each recording as (numerator, denominator).
+
+    Weighted accuracy is the share of recordings that are right; unweighted accuracy the mean over labels of the share
+    that is right, so that a frequent label counts no more than a rare one (Schuller et al., "The INTERSPEECH 2009
+    Emotion Challenge", 2009). For the second a recording weighs as much as its label is rare. Score distance is the
+    total variation between two distributions over labels: 0 for equal, 1 for disjoint.
+
+    Raises:
+        UserError: a recording's label is not one of the model's.
+    """
+    names = labels(folder)
+    for recording in recordings:
+        if recording.label not in names:
+            raise UserError(
+                f"{recording.folder}: {recording.id}: found label {recording.label!r}, wanted one of {', '.join(names)}"
+            )
+    count = Counter(r.label for r in recordings)
+    return [
+        _measured(names.index(r.label), 1 / count[r.label], reference, outcome)
+        for r, reference, outcome in zip(recordings, references, outcomes, strict=True)
+    ]
+
+
+def _measured(truth: int, weight: float, reference: Outcome, outcome: Outcome) -> Counts:
+    found = int(outcome.scores.argmax())
+    right = float(found == truth)
+    a, b = (x.embedding.astype(np.float64) for x in (reference, outcome))
+    return {
+        "label_agreement": (float(found == int(reference.scores.argmax())), 1),
+        "embedding_cosine": (float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b) + 1e-12), 1),
+        "score_distance": (float(np.abs(outcome.scores - reference.scores).sum() / 2), 1),
+        "weighted_accuracy": (right, 1),
+        "unweighted_accuracy": (right * weight, weight),
+    }
+
+
+# What `reference` keeps
+
+
+def write_outcomes(folder: Path, mode: str, outcomes: Sequence[Outcome]) -> None:
+    """Keep outcomes of one mode for `read_outcomes`."""
+    np.savez_compressed(
+        folder / f"{mode}.npz",
+        scores=np.stack([o.scores for o in outcomes]),
+        embedding=np.stack([o.embedding for o in outcomes]),
+    )
+
+
+def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
+    """What `write_outcomes` kept, in the same order."""
+    with np.load(folder / f"{mode}.npz") as kept:
+        return [Outcome(*of_one) for of_one in zip(kept["scores"], kept["embedding"], strict=True)]
+
+
+# Pruning: all feed-forward layers have one width, `mlp_ratio` times `embed_dim`
+
+CROP, HOP = SAMPLE_RATE, SAMPLE_RATE // 2  # samples: of one length, so that many run together without padding
+REFIT_CROPS = 128  # more cost memory in the extractor, and gain nothing
+BATCH = 16  # crops in a step of distillation
+CASE_SAMPLES = 10 * SAMPLE_RATE
+
+
+def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> torch.Tensor:
+    """Crops of 1 s of the recordings and variations of them, (crops, samples), as the network takes them.
+
+    Raises:
+        UserError: there are too few recordings of a second or more.
+    """
+    audio = [r.samples() for r in recordings]
+    varied = [*audio, *recovery.vary(audio, settings.variations, settings.seed)]
+    crops = [torch.from_numpy(samples).unfold(0, CROP, HOP) for samples in varied if len(samples) >= CROP]
+    if sum(map(len, crops)) < BATCH:
+        raise UserError(f"prune: found {len(crops)} recordings of 1 s or more to calibrate on, wanted at least {BATCH}")
+    stacked = torch.cat(crops)
+    normalize = read_config(folder)["model_conf"].get("normalize")
+    return torch.nn.functional.layer_norm(stacked, (CROP,)) if normalize else stacked
+
+
+def widths(model: Emotion2vec) -> dict[str, int]:
+    """The layer widths that pruning changes."""
+    return {"mlp": model.blocks[0].mlp.fc1.out_features}
+
+
+def multiplications(model: Emotion2vec) -> int:
+    """Multiply-accumulates for 10 s of audio, weights only: the extractor's at each layer's rate, others by frame."""
+    encoder = model.modality_encoders["AUDIO"]
+    length, total = CASE_SAMPLES, 0
+    for (_, kernel, stride), layer in zip(encoder.feature_enc_layers, encoder.local_encoder.conv_layers, strict=True):
+        length = (length - kernel) // stride + 1
+        total += length * layer[0].weight.numel()
+    networks = (encoder.project_features, encoder.relative_positional_encoder, encoder.context_encoder, model.blocks)
+    kinds = (torch.nn.Linear, torch.nn.Conv1d)
+    weights = sum(m.weight.numel() for network in networks for m in network.modules() if isinstance(m, kinds))
+    return int(total + length * weights + model.proj.weight.numel())
+
+
+def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str, Any]:
+    """The configuration with the `mlp_ratio` that removes closest to `removed` of the parameters.
+
+    Widths of the feed-forward layers are multiples of `round_to`.
+    """
+    with torch.device("meta"):
+        width = feedforward.narrowed(build(config), {"": "mlp"}, removed, round_to)["mlp"]
+    conf = config["model_conf"]
+    # FunASR cuts off what the product with embed_dim has after the point, so the ratio must not be a hair too small.
+    return config | {"model_conf": conf | {"mlp_ratio": math.ceil(width / conf["embed_dim"] * 1e6) / 1e6}}
+
+
+def cut(
+    model: Emotion2vec, config: dict[str, Any], crops: torch.Tensor, criterion: str, damping: float
+) -> tuple[Emotion2vec, dict[str, float]]:
+    """A copy of the model with the narrower feed-forward layers of `config`, refitted, and each one's relative error.
+
+    crops: waveforms (crops, samples). criterion: `magnitude` or `least_squares`.
+    """
+
+    def run(network: Any) -> object:
+        return network.extract_features(crops[:REFIT_CROPS])
+
+    small = build(config)
+    return small, feedforward.cut(model, small, run, _no_padding, criterion, damping)
+
+
+def _no_padding(_: str, hidden: torch.Tensor) -> torch.Tensor:
+    return torch.ones(hidden.shape[:-1], dtype=torch.bool)
+
+
+def distillation(
+    small: Emotion2vec, model: Emotion2vec, crops: torch.Tensor
+) -> Callable[[torch.Generator], torch.Tensor]:
+    """The loss of one step: how far the small model's scores and frame embeddings are from the model's on random crops.
+
+    Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1, plus the mean squared
+    difference of embeddings (Romero et al., "FitNets", 2015), which users of emotion2vec build on.
+
+    crops: waveforms (crops, samples).
+    """
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        source = crops[torch.randint(len(crops), (BATCH,), generator=generator)]
+        with torch.no_grad():
+            wanted = model.extract_features(source)["x"]
+            scores = model.proj(wanted.mean(dim=1))
+        found = small.extract_features(source)["x"]
+        difference = torch.nn.functional.mse_loss(found, wanted)
+        return difference + recovery.divergence(small.proj(found.mean(dim=1)), scores)
+
+    return loss

@@ -1,0 +1,370 @@
+"""Paraformer, FunASR's offline recognizer: one graph from features to the log-probabilities of all tokens at once.
+
+Gao, Zhang, McLoughlin & Yan, "Paraformer: Fast and Accurate Parallel Transformer for Non-autoregressive End-to-End
+Speech Recognition", 2022. SeACo-Paraformer, which prefers given hotwords, is of this family and has other
+graphs: `stages.models.seaco`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stages.core import feedforward, recovery
+from stages.core.errors import UserError
+from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
+from stages.core.params import PruneParams
+from stages.core.parity import Artifact
+from stages.corpora.manifest import Recording
+from stages.models import asr, checkpoint, cif, sanm, seaco
+from stages.models.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
+
+if TYPE_CHECKING:
+    from funasr.frontends.wav_frontend import WavFrontend
+
+__all__ = ["HEADLINE", "METRICS", "measure", "read_outcomes", "write_outcomes"]
+
+MODES = ("offline",)
+FAMILY = "paraformer"
+SECTIONS = ("encoder", "decoder", "predictor")
+REQUIRED_CONFIG: dict[str, type] = {
+    "model": str,
+    "model_conf": dict,
+    "frontend_conf": dict,
+    **dict.fromkeys(SECTIONS, str),
+    **{f"{key}_conf": dict for key in SECTIONS},
+}
+CLASSES = {  # of each model
+    "Paraformer": {"encoder": "SANMEncoder", "decoder": "ParaformerSANMDecoder", "predictor": "CifPredictorV2"},
+    seaco.MODEL: {"encoder": "SANMEncoder", "decoder": "ParaformerSANMDecoder"} | seaco.CLASSES,
+}
+CONVENTIONS: dict[str, dict[str, Any]] = {  # options with FunASR's usual value, which the graph is written for
+    "encoder_conf": {"input_layer": "pe", "selfattention_layer_type": "sanm", "normalize_before": True}
+    | {"concat_after": False},
+    "decoder_conf": {"normalize_before": True, "use_output_layer": True},
+    "predictor_conf": {"tail_mask": True},
+}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.yaml of a checkpoint, with `vocab_size` from its tokens.json, as FunASR adds it.
+
+    Raises:
+        UserError: it is missing, not a mapping, lacks a section, or describes another network than the graph holds.
+    """
+    config, where = checkpoint.read_config(folder, FAMILY, REQUIRED_CONFIG), folder / checkpoint.CONFIG
+    model = config["model"]
+    if model not in CLASSES:
+        raise UserError(f"{where}: found model {model!r}, the family {FAMILY} wants {' or '.join(CLASSES)}")
+    for name, found, wanted in _options(config):
+        if found != wanted:
+            raise UserError(f"{where}: found {name} {found!r}, the model {model} wants {wanted!r}")
+    if not config["predictor_conf"].get("tail_threshold", 0) > 0:
+        raise UserError(f"{where}: the family {FAMILY} wants a predictor_conf.tail_threshold over 0")
+    return config | {"vocab_size": len(asr.load_tokenizer(folder, config).token_list)}
+
+
+def _options(config: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value and wanted value of what the model's graph is written for."""
+    for key, wanted in CLASSES[config["model"]].items():
+        yield key, config.get(key), wanted
+    conventions = CONVENTIONS | (seaco.CONVENTIONS if config["model"] == seaco.MODEL else {})
+    for section, usual in conventions.items():
+        chosen = config.get(section) or {}
+        yield from ((f"{section}.{key}", chosen.get(key, wanted), wanted) for key, wanted in usual.items())
+
+
+def build(config: dict[str, Any]) -> Any:
+    """FunASR's module for a configuration, with random weights, in evaluation mode."""
+    with checkpoint.importing_funasr():
+        # These register the classes that the configuration names.
+        import funasr.models.paraformer.cif_predictor
+        import funasr.models.paraformer.decoder
+        import funasr.models.sanm.encoder  # noqa: F401
+        from funasr.models.paraformer.model import Paraformer
+
+    front = config["frontend_conf"]
+    parts = {key: config[key] for section in SECTIONS for key in (section, f"{section}_conf")}
+    sizes = {"input_size": front["n_mels"] * front["lfr_m"], "vocab_size": config["vocab_size"]}
+    if config["model"] == seaco.MODEL:
+        return seaco.build(config, **parts, **sizes)
+    return Paraformer(**config["model_conf"], **parts, **sizes).eval()
+
+
+def load(folder: Path) -> Any:
+    """The checkpoint as FunASR's own module, in evaluation mode.
+
+    Raises:
+        UserError: config.yaml, tokens.json or model.pt is not what the family needs.
+    """
+    model = build(read_config(folder))
+    checkpoint.load_weights(model, folder)
+    return model
+
+
+def load_frontend(folder: Path, config: dict[str, Any]) -> WavFrontend:
+    """FunASR's front end with the checkpoint's CMVN. Its dither is off: two artifacts hear the same."""
+    with checkpoint.importing_funasr():
+        from funasr.frontends.wav_frontend import WavFrontend
+
+    return WavFrontend(cmvn_file=str(folder / "am.mvn"), **config["frontend_conf"] | {"dither": 0.0})
+
+
+# Export
+
+FRAME_SECONDS = 0.06  # six frames of 10 ms are one of low frame rate
+USUAL = 100  # frames, six seconds: what FunASR's VAD gives between two pauses
+MINUTE = 1000  # frames: it cuts longer speech
+
+
+class Recognizer(torch.nn.Module):
+    """Encoder, predictor and decoder as FunASR's `inference` runs them, without its loops over the data."""
+
+    def __init__(self, model: Any) -> None:
+        """Share the parts of `model`."""
+        super().__init__()
+        self.encoder, self.predictor, self.decoder = model.encoder, model.predictor, model.decoder
+
+    def forward(self, speech: torch.Tensor, speech_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities (batch, tokens, vocab) and how many tokens each recording has, int32 (batch,).
+
+        There is one position even where no recording has a token: a convolution over none fails.
+
+        speech: float32 (batch, frames, input_size). speech_lengths: int32 (batch,).
+        """
+        frames = sanm.mask(speech_lengths, torch.arange(speech.shape[1]))
+        encoded = sanm.encode(self.encoder, speech, frames)
+        shares, token_num = cif.integrate(cif.frame_weights(self.predictor, encoded, speech_lengths))
+        tokens = sanm.mask(token_num, torch.arange(shares.shape[1]))
+        hidden = sanm.decode(self.decoder, shares @ encoded * tokens.rows, tokens, encoded, frames.keys)
+        return torch.log_softmax(self.decoder.output_layer(hidden), dim=-1), token_num
+
+
+def graph_set(model: Any) -> GraphSet:
+    """The graph with FunASR's names, and outputs in the order in which `funasr_onnx` reads them."""
+    size, usual = model.encoder.encoders0[0].in_size, {name: round(s / FRAME_SECONDS) for name, s in CASES.items()}
+    graph = Graph(
+        file="model.onnx",
+        inputs={
+            "speech": Tensor(dtype="float32", shape=["batch", "feats_length", size]),
+            "speech_lengths": Tensor(dtype="int32", shape=["batch"], length_of="feats_length"),
+        },
+        outputs={
+            "logits": Tensor(dtype="float32", shape=["batch", "token_length", model.vocab_size]),
+            "token_num": Tensor(dtype="int32", shape=["batch"]),
+        },
+        states={},
+        axes={"batch": Axis(min=1, opt=1, max=8), "feats_length": Axis(min=1, opt=USUAL, max=MINUTE)},
+    )
+    cases = {n: Case(sizes={"batch": 1, "feats_length": usual[n]}, seconds=seconds) for n, seconds in CASES.items()}
+    graphs = GraphSet(graphs={"model": graph}, cases=cases)
+    return seaco.graph_set(model, graphs) if seaco.is_seaco(model) else graphs
+
+
+CASES = {"3s": 3.0, "10s": 10.0}
+
+
+def export_modules(model: Any) -> dict[str, torch.nn.Module]:
+    """The module behind each graph of `graph_set`."""
+    return seaco.export_modules(model) if seaco.is_seaco(model) else {"model": Recognizer(model)}
+
+
+# Scoring
+
+
+class _Heard:
+    """Takes the place of the network in FunASR's module: its parts hand on what the artifact said."""
+
+    def __init__(self, model: Any, artifact: Artifact) -> None:
+        self.run = artifact[1]["model"]
+        self.outputs: Feeds = {}
+        self.bias = seaco.no_hotword(model, artifact[1]) if seaco.is_seaco(model) else {}
+        model.encode, model.calc_predictor, model.cal_decoder_with_predictor = self.encode, self.predict, self.decode
+        model._seaco_decode_with_ASF = lambda *_, **__: self.decode()[0]  # noqa: SLF001
+        model.calc_predictor_timestamp = self.times
+
+    def encode(self, speech: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = {"speech": speech.numpy(), "speech_lengths": lengths.numpy().astype(np.int32)}
+        self.outputs = self.run(features | self.bias)
+        return speech, lengths
+
+    def predict(self, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return None, torch.from_numpy(self.outputs["token_num"]).float(), None, None
+
+    def decode(self, *_: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return torch.from_numpy(self.outputs["logits"]), None
+
+    def times(self, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return None, None, *(torch.from_numpy(self.outputs[name]) for name in ("us_alphas", "us_cif_peak"))
+
+    @property
+    def tokens(self) -> list[int]:
+        best: list[int] = self.outputs["logits"][0, : int(self.outputs["token_num"][0])].argmax(axis=-1).tolist()
+        return best
+
+
+def score(folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
+    """Run FunASR's recognizer over the recordings, one at a time, with the artifact's network in place of its own.
+
+    mode: `offline`.
+    """
+    if mode not in MODES:
+        raise ValueError(f"found mode {mode!r}, wanted one of {MODES}")
+    hear = recognizer(folder, artifact)
+    return [hear(recording.samples()) for recording in recordings]
+
+
+def recognizer(folder: Path, artifact: Artifact) -> Callable[[NDArray[np.float32]], Outcome]:
+    """FunASR's recognizer, loaded, as a function of audio float32 (samples,); as `score` runs it."""
+    torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
+    config, model = read_config(folder), load(folder)
+    tools = {"tokenizer": asr.load_tokenizer(folder, config), "frontend": load_frontend(folder, config), "hotword": ""}
+    heard = _Heard(model, artifact)
+
+    def hear(samples: NDArray[np.float32]) -> Outcome:
+        text = recognize(model, samples, **tools)
+        return Outcome(heard.tokens, text)
+
+    return hear
+
+
+def recognize(model: Any, samples: NDArray[np.float32], **tools: Any) -> str:
+    """FunASR's text of a recording; none where it finds no token."""
+    with torch.inference_mode():
+        found = model.inference([torch.from_numpy(samples)], key=[""], device="cpu", **tools)
+    results = found[0] if found else []
+    text: str = results[0]["text"] if results else ""
+    return text
+
+
+# Pruning
+
+WIDTHS = {"encoder.": "encoder_conf", "decoder.": "decoder_conf"}  # where the width of a pair's feed-forward layer is
+REFIT_FRAMES = 6000  # three for each channel of the widest layer that is left; all dense outputs of them are held
+BATCH = 4  # recordings in a step of distillation
+TOKENS_10S = 45  # Mandarin is spoken at about that many characters
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded features (batch, frames, input_size) and their lengths (batch,)."""
+
+    speech: torch.Tensor
+    lengths: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where the dense model hears tokens: the masks of frames and tokens, and the shares of frames in tokens."""
+
+    frames: sanm.Mask
+    tokens: sanm.Mask
+    shares: torch.Tensor
+    weights: torch.Tensor
+
+
+def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> list[torch.Tensor]:
+    """Features (frames, input_size) of each recording, then of `settings.variations` variations of each."""
+    frontend = load_frontend(folder, read_config(folder))
+    audio = [recording.samples() for recording in recordings]
+    audio += recovery.vary(audio, settings.variations, settings.seed)
+    return [frontend(torch.from_numpy(samples)[None], [len(samples)])[0][0] for samples in audio]
+
+
+def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str, Any]:
+    """The configuration whose feed-forward widths remove closest to `removed` of all parameters.
+
+    Raises:
+        UserError: the feed-forward layers have less than that.
+    """
+    with torch.device("meta"):
+        model = build(config)
+    new = feedforward.narrowed(model, WIDTHS, removed, round_to)
+    return config | {section: config[section] | {"linear_units": width} for section, width in new.items()}
+
+
+def cut(
+    model: Any, config: dict[str, Any], features: Sequence[torch.Tensor], criterion: str, damping: float
+) -> tuple[Any, dict[str, float]]:
+    """A copy of the model with the feed-forward widths of `config`, refitted, and each narrowed layer's relative error.
+
+    features: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: `magnitude` or `least_squares`.
+    """
+    ends = np.cumsum([len(f) for f in features])
+    batch = _batch(features[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])
+    small = build(config)
+    with torch.no_grad():
+        positions = _positions(model, batch)
+
+    def inside(name: str, _: torch.Tensor) -> torch.Tensor:
+        return (positions.frames if name.startswith("encoder.") else positions.tokens).rows[:, :, 0] > 0
+
+    errors = feedforward.cut(model, small, lambda m: _logits(m, batch, positions), inside, criterion, damping)
+    return small, errors
+
+
+def _batch(features: Sequence[torch.Tensor]) -> Batch:
+    lengths = torch.tensor([len(f) for f in features], dtype=torch.int32)
+    return Batch(torch.nn.utils.rnn.pad_sequence(list(features), batch_first=True), lengths)
+
+
+def _positions(model: Any, batch: Batch) -> Positions:
+    frames = sanm.mask(batch.lengths, torch.arange(batch.speech.shape[1]))
+    weights = cif.frame_weights(model.predictor, sanm.encode(model.encoder, batch.speech, frames), batch.lengths)
+    shares, token_num = cif.integrate(weights)
+    tokens = sanm.mask(token_num.clamp(min=1), torch.arange(shares.shape[1]))
+    return Positions(frames, tokens, shares, weights)
+
+
+def _logits(model: Any, batch: Batch, at: Positions) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (tokens of all recordings, vocab) at given positions, and the model's own weights of the frames."""
+    encoded = sanm.encode(model.encoder, batch.speech, at.frames)
+    hidden = sanm.decode(model.decoder, at.shares @ encoded * at.tokens.rows, at.tokens, encoded, at.frames.keys)
+    weights = cif.frame_weights(model.predictor, encoded, batch.lengths)
+    return model.decoder.output_layer(hidden[at.tokens.rows[:, :, 0] > 0]), weights
+
+
+def distillation(small: Any, model: Any, features: Sequence[torch.Tensor]) -> Callable[[torch.Generator], torch.Tensor]:
+    """The loss of one step: what the small model says of a few recordings, against the dense one.
+
+    Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1, with the dense model's
+    shares of frames in tokens for both, so that their tokens line up, as Paraformer itself is trained with the
+    transcript's number of them (section 3.3 of its paper). The small model's own weights of the frames are held to the
+    dense model's: their L1 distance for a token bounds the error of that paper's quantity loss.
+    """
+
+    def step(generator: torch.Generator) -> torch.Tensor:
+        chosen = torch.randint(len(features), (BATCH,), generator=generator).tolist()
+        batch = _batch([features[i] for i in chosen])
+        with torch.no_grad():
+            positions = _positions(model, batch)
+            wanted, _ = _logits(model, batch, positions)
+        found, weights = _logits(small, batch, positions)
+        quantity: torch.Tensor = (weights - positions.weights).abs().sum() / len(found)
+        return recovery.divergence(found, wanted) + quantity
+
+    return step
+
+
+def widths(model: Any) -> dict[str, int]:
+    """The layer widths that pruning changes."""
+    found = feedforward.pairs(model)
+    return {
+        f"{section}.linear_units": next(pair.width for name, pair in found.items() if name.startswith(prefix))
+        for prefix, section in WIDTHS.items()
+    }
+
+
+def multiplications(model: Any) -> int:
+    """Multiply-accumulates of the weights for 10 s: one for each frame, or for each token in the decoder."""
+    frames = round(10 / FRAME_SECONDS)
+    used = {n: p for n, p in model.named_parameters() if p.dim() > 1 and n.startswith((*WIDTHS, "predictor."))}
+    per_token = {n for n in used if n.startswith("decoder.") and "linear_k_v" not in n}
+    read = {n: p.numel() for n, p in used.items() if not n.startswith("decoder.embed")}
+    return sum(size * (TOKENS_10S if n in per_token else frames) for n, size in read.items())

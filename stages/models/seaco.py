@@ -1,0 +1,213 @@
+"""SeACo-Paraformer's graphs: a bias encoder for hotwords, and a recognizer that prefers them and gives times.
+
+Shi et al., "SeACo-Paraformer: A Non-Autoregressive ASR System with Flexible and Effective Hotword Customization
+Ability", 2024. What `funasr_onnx` (SeacoParaformer) feeds and reads: `model_eb.onnx` turns hotwords into embeddings,
+of which the runtime takes each word's last; `model.onnx` has them as an extra input, and two outputs for times.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.core.graphs import Axis, Feeds, Graph, GraphSet, Tensor
+from stages.core.parity import Network
+from stages.models import checkpoint, cif, sanm
+
+MODEL = "SeacoParaformer"
+CLASSES = {"predictor": "CifPredictorV3", "seaco_decoder": "ParaformerSANMDecoder"}
+CONVENTIONS: dict[str, dict[str, Any]] = {
+    "model_conf": {"bias_encoder_type": "lstm", "bias_encoder_bid": False},
+    "predictor_conf": {"upsample_type": "cnn_blstm"},
+    "seaco_decoder_conf": {"wo_input_layer": True, "use_output_layer": False, "att_layer_num": 6},
+}
+HOTWORD_TOKENS = 10  # the runtime pads to that
+MOST_HOTWORDS = 50  # FunASR's `nfilter`: of more, those that the decoder attends to most
+SCORING_LAYER = 5  # whose attention says so
+
+
+def build(config: dict[str, Any], **parts: Any) -> Any:
+    """FunASR's module for a configuration, with random weights, in evaluation mode."""
+    with checkpoint.importing_funasr():
+        import funasr.models.bicif_paraformer.cif_predictor  # noqa: F401  registers its class
+        from funasr.models.seaco_paraformer.model import SeacoParaformer
+
+    own = {key: config[key] for key in ("seaco_decoder", "seaco_decoder_conf")}
+    return SeacoParaformer(**config["model_conf"], **parts, **own).eval()
+
+
+def is_seaco(model: Any) -> bool:
+    """Whether a module of the family is this one."""
+    return hasattr(model, "seaco_decoder")
+
+
+class Recurrent(torch.nn.Module):
+    """An LSTM that stays one node of a graph for each layer; the exporter would unroll it, for one length."""
+
+    def __init__(self, lstm: torch.nn.LSTM) -> None:
+        """Share `lstm`, which takes batches first, and keep its weights as an ONNX node takes them."""
+        super().__init__()
+        self.lstm, self.directions = lstm, 2 if lstm.bidirectional else 1
+        for layer in range(lstm.num_layers):
+            inner, outer, *biases = (
+                self._gates(name, layer) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            self.register_buffer(f"inputs{layer}", inner)
+            self.register_buffer(f"states{layer}", outer)
+            self.register_buffer(f"biases{layer}", torch.cat(biases, dim=1))
+
+    def _gates(self, name: str, layer: int) -> torch.Tensor:
+        """All directions' (directions, 4 * hidden_size, ...), gates as ONNX orders them: i, o, f, g."""
+        suffixes = ("", "_reverse")[: self.directions]
+        parts = [getattr(self.lstm, f"{name}_l{layer}{suffix}").detach().chunk(4) for suffix in suffixes]
+        return torch.stack([torch.cat([i, o, f, g]) for i, f, g, o in parts])
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(batch, time, size) to (batch, time, directions * hidden_size)."""
+        if not torch.compiler.is_exporting():
+            outputs: torch.Tensor = self.lstm(inputs)[0]
+            return outputs
+        hidden, size = inputs.transpose(0, 1), self.lstm.hidden_size
+        for layer in range(self.lstm.num_layers):
+            weights = (self.get_buffer(f"{name}{layer}") for name in ("inputs", "states", "biases"))
+            by_time = torch.onnx.ops.symbolic(
+                "LSTM",
+                (hidden, *weights),
+                {"hidden_size": size, "direction": "bidirectional" if self.directions == 2 else "forward"},
+                dtype=hidden.dtype,
+                shape=(hidden.shape[0], self.directions, hidden.shape[1], size),
+                version=18,
+            )
+            hidden = by_time.transpose(1, 2).flatten(2)
+        return hidden.transpose(0, 1)
+
+
+class BiasEncoder(torch.nn.Module):
+    """Hotwords to embeddings."""
+
+    def __init__(self, model: Any) -> None:
+        """Share the parts of `model`."""
+        super().__init__()
+        self.embed, self.bias_encoder = model.decoder.embed, Recurrent(model.bias_encoder)
+
+    def forward(self, hotword: torch.Tensor) -> tuple[torch.Tensor]:
+        """After each token (HOTWORD_TOKENS, words, inner_dim). hotword: padded ids, int32 (words, HOTWORD_TOKENS)."""
+        return (self.bias_encoder(self.embed(hotword)).transpose(0, 1),)
+
+
+class HotwordRecognizer(torch.nn.Module):
+    """Paraformer whose tokens a second decoder replaces where it hears a hotword."""
+
+    def __init__(self, model: Any) -> None:
+        """Share the parts of `model`."""
+        super().__init__()
+        self.encoder, self.predictor, self.decoder = model.encoder, model.predictor, model.decoder
+        self.seaco_decoder, self.hotword_output_layer = model.seaco_decoder, model.hotword_output_layer
+        self.recurrent, self.no_bias = Recurrent(model.predictor.blstm), model.NO_BIAS
+
+    def forward(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor, bias_embed: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Log-probabilities (batch, tokens, vocab), token counts (batch,), weights and peaks (batch, upsampled frames).
+
+        bias_embed: (batch, words, inner_dim), the last of them of the token `<s>`, which stands for none.
+        """
+        frames = sanm.mask(speech_lengths, torch.arange(speech.shape[1]))
+        encoded = sanm.encode(self.encoder, speech, frames)
+        shares, token_num = cif.integrate(cif.frame_weights(self.predictor, encoded, speech_lengths))
+        tokens = sanm.mask(token_num, torch.arange(shares.shape[1]))
+        embeds = shares @ encoded * tokens.rows
+        hidden = sanm.decode(self.decoder, embeds, tokens, encoded, frames.keys)
+        keys = word_keys(self.seaco_decoder, hidden, tokens, bias_embed)
+        biased = self.hotword_output_layer(self._attended(embeds, hidden, tokens, bias_embed, keys))
+        plain = self.decoder.output_layer(hidden)
+        hears_none = biased.argmax(dim=-1, keepdim=True) == self.no_bias
+        logits = torch.where(hears_none, plain.log_softmax(dim=-1), biased.log_softmax(dim=-1))
+        return logits, token_num, *times(self.predictor, self.recurrent, encoded, frames, token_num)
+
+    def _attended(
+        self, embeds: torch.Tensor, hidden: torch.Tensor, tokens: sanm.Mask, words: torch.Tensor, keys: torch.Tensor
+    ) -> torch.Tensor:
+        """What acoustic embeddings and decoder hear of the words, added up; both go through as one batch."""
+        both = sanm.Mask(*(torch.cat([part, part]) for part in (tokens.rows, tokens.keys)))
+        words, keys = torch.cat([words, words]), torch.cat([keys, keys])
+        attended = sanm.decode(self.seaco_decoder, torch.cat([embeds, hidden]), both, words, keys)
+        return attended.reshape(2, *hidden.shape).sum(dim=0)
+
+
+def word_keys(decoder: Any, hidden: torch.Tensor, tokens: sanm.Mask, words: torch.Tensor) -> torch.Tensor:
+    """What is added to the scores of attention to hotwords (batch, 1, 1, words): of many, FunASR keeps some.
+
+    Those with most attention in layer SCORING_LAYER, and the last, which FunASR may so take twice: a key that
+    stands twice has log 2 added. FunASR lets the first recording of a batch choose for all; here each does.
+    """
+    for layer in decoder.decoders[:SCORING_LAYER]:
+        hidden = sanm.decode_block(layer, hidden, tokens, words, None)
+    layer = decoder.decoders[SCORING_LAYER]
+    hidden = hidden + sanm.fsmn(layer.self_attn, layer.norm2(layer.feed_forward(layer.norm1(hidden))), tokens)
+    _, attention = sanm.cross_attention(layer.src_attn, layer.norm3(hidden), words, None)
+    scores = (attention * tokens.rows[:, None]).sum(dim=(1, 2))
+    padded = torch.nn.functional.pad(scores, (0, MOST_HOTWORDS), value=-1.0)
+    kept = scores >= padded.topk(MOST_HOTWORDS).values[:, -1:]
+    place = torch.arange(words.shape[1])
+    again = (place == words.shape[1] - 1) & (place >= MOST_HOTWORDS)
+    times_kept = kept.float() + again.float()
+    return torch.where(times_kept > 0, times_kept.clamp(min=1).log(), sanm.BLOCKED)[:, None, None]
+
+
+def times(
+    predictor: Any, recurrent: Recurrent, encoded: torch.Tensor, frames: sanm.Mask, token_num: torch.Tensor
+) -> list[torch.Tensor]:
+    """FunASR's weights for times on a finer grid, (batch, frames * upsample_times), and their running sum.
+
+    The sum starts again by the threshold when it has passed it, so that a token is where it is largest.
+    """
+    source = encoded.transpose(1, 2)
+    if predictor.use_cif1_cnn:
+        source = torch.relu(predictor.cif_conv1d(predictor.pad(source)))
+    upsampled = predictor.upsample_cnn(source).transpose(1, 2)
+    weights = torch.sigmoid(predictor.cif_output2(recurrent(upsampled)))
+    weights = torch.relu(weights * predictor.smooth_factor2 - predictor.noise_threshold2)
+    weights = weights.reshape(weights.shape[0], -1, predictor.upsample_times) * frames.rows
+    weights = weights * (token_num / weights.sum(dim=(1, 2)).clamp(min=1e-9))[:, None, None]
+    weights = weights.flatten(1)
+    threshold = predictor.threshold - 1e-4
+    exact, rest = cif.running_sum(weights)
+    fired = torch.floor((exact + rest - weights) / threshold)
+    return [weights, exact - threshold * fired + rest]
+
+
+def graph_set(model: Any, plain: GraphSet) -> GraphSet:
+    """The two graphs, the recognizer's from that of a `plain` Paraformer."""
+    recognizer, words, upsampled = plain.graphs["model"], Axis(min=1, opt=2, max=200), ["batch", "upsampled_length"]
+    size = model.inner_dim
+    bias = {"bias_embed": Tensor(dtype="float32", shape=["batch", "num_hotwords", size])}
+    times = {name: Tensor(dtype="float32", shape=upsampled) for name in ("us_alphas", "us_cif_peak")}
+    more = {"inputs": recognizer.inputs | bias, "outputs": recognizer.outputs | times}
+    hotword = Tensor(dtype="int32", shape=["num_hotwords", HOTWORD_TOKENS], below=model.vocab_size)
+    encoder = Graph(
+        file="model_eb.onnx",
+        inputs={"hotword": hotword},
+        outputs={"hw_embed": Tensor(dtype="float32", shape=[HOTWORD_TOKENS, "num_hotwords", size])},
+        states={},
+        axes={"num_hotwords": words},
+    )
+    axes = recognizer.axes | {"num_hotwords": words}
+    cases = {n: c.model_copy(update={"sizes": c.sizes | {"num_hotwords": 2}}) for n, c in plain.cases.items()}
+    graphs = {"model": recognizer.model_copy(update=more | {"axes": axes}), "bias_encoder": encoder}
+    return GraphSet(graphs=graphs, cases=cases)
+
+
+def export_modules(model: Any) -> dict[str, torch.nn.Module]:
+    """The module behind each graph of `graph_set`."""
+    return {"model": HotwordRecognizer(model), "bias_encoder": BiasEncoder(model)}
+
+
+def no_hotword(model: Any, networks: dict[str, Network]) -> Feeds:
+    """The recognizer's extra input where nobody gave a hotword: FunASR's `<s>` alone."""
+    hotword = np.zeros((1, HOTWORD_TOKENS), np.int32)
+    hotword[0, 0] = model.sos
+    embedded = networks["bias_encoder"]({"hotword": hotword})["hw_embed"]
+    return {"bias_embed": embedded[:1].transpose(1, 0, 2)}
