@@ -14,34 +14,30 @@ from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.params import PruneParams
 from stages.corpora import manifest
+from stages.models import checkpoint
 
 RECORD = "prune.json"
 TOLERANCE = 0.01  # of all parameters, between what was asked for and what the widths can give
-REFIT_FRAMES = 48_000  # the recordings as they are and some variations: more costs seconds and gains nothing
-CASE_FRAMES = 1000  # 10 s
 
 
 def prune(
-    family: ModuleType, model: torch.nn.Module, config: dict[str, Any], stream: torch.Tensor, settings: PruneParams
+    family: ModuleType, model: torch.nn.Module, config: dict[str, Any], calibration: Any, settings: PruneParams
 ) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
     """The smaller model, its config.yaml and a record of what was done. The same inputs give the same weights.
 
-    family: the model's module of `stages.models`. stream: calibration features (frames, input_dim).
+    family: the model's module of `stages.models`. calibration: what its `calibration` gives.
 
     Raises:
-        UserError: no widths remove `settings.ratio` of the parameters, or the stream is too short to train on.
+        UserError: no widths remove `settings.ratio` of the parameters, or there is too little to train on.
     """
     small_config = family.narrowed(config, settings.ratio, settings.round_to)
     _check_removed(model, family.build(small_config), settings)
-    with recovery.fixed_threads():
-        refit_on = stream[:REFIT_FRAMES]
-        small, errors = family.cut(model, small_config, refit_on, settings.criterion, settings.refit_damping)
+    with recovery.fixed_threads(recovery.REFIT_THREADS):
+        small, errors = family.cut(model, small_config, calibration, settings.criterion, settings.refit_damping)
+    with recovery.fixed_threads(recovery.DISTILL_THREADS):
         losses = recovery.distill(
             small,
-            model,
-            family.logits,
-            stream,
-            context=family.context(model),
+            family.distillation(small, model, calibration),
             steps=settings.distill_steps,
             learning_rate=settings.learning_rate,
             seed=settings.seed,
@@ -69,10 +65,10 @@ def _check_removed(model: torch.nn.Module, small: torch.nn.Module, settings: Pru
 
 
 def _size(family: ModuleType, model: torch.nn.Module) -> dict[str, Any]:
-    """Parameters, layer widths and multiply-accumulates for 10 s of audio: weights, no biases or activations."""
+    """Parameters, layer widths, and multiply-accumulates of the family's usual input: weights only, no activations."""
     return {
         "parameters": _parameters(model),
-        "macs_10s": family.multiplications(model, CASE_FRAMES),
+        "macs": family.multiplications(model),
         "widths": family.widths(model),
     }
 
@@ -90,11 +86,11 @@ def main(argv: Sequence[str]) -> None:
     settings, model = p.prune[name], p.models[name]
     family = importlib.import_module(f"stages.models.{model.family}")
     origin = layout.checkpoint(name)
-    audio = [r.samples() for r in manifest.read(layout.corpus(settings.dataset), "calibration")]
-    stream = family.features(origin, [*audio, *recovery.vary(audio, settings.variations, settings.seed)])
-    small, config, record = prune(family, family.load(origin), family.read_config(origin), stream, settings)
+    recordings = manifest.read(layout.corpus(settings.dataset), "calibration")
+    calibration = family.calibration(origin, recordings, settings)
+    small, config, record = prune(family, family.load(origin), family.read_config(origin), calibration, settings)
     with new_folder(layout.checkpoint(name, "pruned")) as folder:
-        family.save(small, config, origin, folder)
+        checkpoint.save(small, config, origin, folder)
         for variant, place in (("dense", origin), ("pruned", folder)):
             record[variant]["model_bytes"] = (place / "model.pt").stat().st_size
         write_json(folder / RECORD, record)

@@ -14,11 +14,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from stages.core.errors import UserError
-
-BATCH = 2
-THREADS = 2
-CROP = 600  # frames: two long crops waste less on masked context than four short ones
+REFIT_THREADS = 2
+DISTILL_THREADS = 1  # steps are small: on a machine that does other work too, a second thread costs more than it gives
 
 Audio = NDArray[np.float32]
 Fit = tuple[torch.Tensor, torch.Tensor]
@@ -26,15 +23,15 @@ Fit = tuple[torch.Tensor, torch.Tensor]
 
 
 @contextmanager
-def fixed_threads() -> Iterator[None]:
-    """Torch on the same number of threads within the block, whatever the machine has.
+def fixed_threads(count: int) -> Iterator[None]:
+    """Torch on `count` threads within the block, whatever the machine has.
 
     The order of a sum follows the number of threads; with that fixed the kernels used here repeat to
     the bit, on one core as on many. `use_deterministic_algorithms` would add nothing on a CPU but
     three seconds of imports.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
@@ -202,47 +199,36 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
 # Distillation
 
 
+def divergence(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Mean Kullback-Leibler divergence of posteriors from the teacher's; logits (..., classes) of both."""
+    found, wanted = found.log_softmax(dim=-1), wanted.log_softmax(dim=-1)
+    total = torch.nn.functional.kl_div(found, wanted, reduction="sum", log_target=True)
+    return total / found[..., 0].numel()
+
+
 def distill(
     student: torch.nn.Module,
-    teacher: torch.nn.Module,
-    logits: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor],
-    stream: torch.Tensor,
+    loss: Callable[[torch.Generator], torch.Tensor],
     *,
-    context: int,
     steps: int,
     learning_rate: float,
     seed: int,
 ) -> list[float]:
-    """Train `student` in place to say what its teacher said, and return the loss of every step.
+    """Train `student` in place with Adam on a cosine schedule, and return the loss of every step.
 
-    Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1: the Kullback-Leibler
-    divergence of the student's posteriors from the teacher's. The first `context` frames of a crop are left out
-    of the loss: what either says there is of a silence that is not in the recording.
-
-    logits: a model's logits (batch, frames, classes) of inputs (batch, frames, n). stream: all calibration
-    audio as one stream of inputs (frames, n).
-
-    Raises:
-        UserError: the stream is shorter than one crop.
+    loss: of one step, on data that it draws with the generator.
     """
-    if len(stream) < CROP:
-        raise UserError(f"prune: found {len(stream)} frames of calibration audio, wanted at least {CROP}")
     generator = torch.Generator().manual_seed(seed)
     student.requires_grad_(True)
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     losses = []
     for _ in tqdm(range(steps), desc="distill", unit="step", disable=None):
-        starts = torch.randint(len(stream) - CROP + 1, (BATCH,), generator=generator).tolist()
-        inputs = torch.stack([stream[start : start + CROP] for start in starts])
-        found = logits(student, inputs)[:, context:].log_softmax(dim=-1)
-        with torch.no_grad():
-            wanted = logits(teacher, inputs)[:, context:].log_softmax(dim=-1)
-        loss = torch.nn.functional.kl_div(found, wanted, reduction="sum", log_target=True) / found[..., 0].numel()
+        step = loss(generator)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        step.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-        losses.append(float(loss.detach()))
+        losses.append(float(step.detach()))
     student.requires_grad_(False)
     return losses

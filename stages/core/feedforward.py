@@ -1,0 +1,161 @@
+"""Narrower feed-forward layers: choose hidden channels, cut the others, refit what reads the rest.
+
+A feed-forward layer is a pair of dense layers, `first` -> activation [-> LayerNorm over the hidden width] -> `second`,
+found by FunASR's names for them. Only its hidden width changes, so attention, residuals and everything outside keep
+their shapes. Nothing here knows a model family: one says how its widths are named in the config, how it runs over its
+calibration data, and which positions are not padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from stages.core import recovery
+from stages.core.errors import UserError
+
+NAMES = (("w_1", "w_2"), ("fc1", "fc2"))  # Transformer and SAN-M layers; wav2vec-like ones
+
+Run = Callable[[torch.nn.Module], object]
+"""Runs a model, dense or small, over the same calibration data, positions aligned, in one pass."""
+Inside = Callable[[str, torch.Tensor], torch.Tensor]
+"""Of a pair's name and its hidden activations (..., width): which positions (...) are not padding, bool."""
+Hook = Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two dense layers of a feed-forward layer, and the LayerNorm between them where there is one."""
+
+    first: torch.nn.Linear
+    second: torch.nn.Linear
+    norm: torch.nn.LayerNorm | None
+
+    @property
+    def width(self) -> int:
+        """Hidden channels."""
+        return self.second.in_features
+
+    @property
+    def cost(self) -> int:
+        """Parameters that go with one hidden channel."""
+        bias, norm = self.first.bias is not None, self.norm is not None
+        return self.first.in_features + bias + 2 * norm + self.second.out_features
+
+
+def pairs(model: torch.nn.Module) -> dict[str, Pair]:
+    """Every feed-forward layer of a model by its module's name, in the order of definition."""
+    found = {}
+    for name, module in model.named_modules():
+        for names in NAMES:
+            first, second = (getattr(module, n, None) for n in names)
+            if isinstance(first, torch.nn.Linear) and isinstance(second, torch.nn.Linear):
+                norm = getattr(module, "norm", None)
+                found[name] = Pair(first, second, norm if isinstance(norm, torch.nn.LayerNorm) else None)
+    return found
+
+
+def narrowed(model: torch.nn.Module, widths: Mapping[str, str], removed: float, round_to: int) -> dict[str, int]:
+    """New widths, multiples of `round_to` and of equal share, that remove closest to `removed` of all parameters.
+
+    model: may be on the meta device. widths: the config's key of a width by the prefix of its pairs' names,
+    as {"encoder.": "encoder_conf"}; all pairs of a prefix have one width.
+
+    Raises:
+        UserError: no feed-forward widths remove that much.
+    """
+    found, total = pairs(model), sum(p.numel() for p in model.parameters())
+    groups = {prefix: [p for name, p in found.items() if name.startswith(prefix)] for prefix in widths}
+
+    def at(share: float) -> dict[str, int]:
+        dense = {prefix: group[0].width for prefix, group in groups.items() if group}
+        return {
+            prefix: min(width, max(1, round(share * width / round_to)) * round_to) for prefix, width in dense.items()
+        }
+
+    def gone(new: Mapping[str, int]) -> float:
+        return sum(p.cost * (p.width - width) for prefix, width in new.items() for p in groups[prefix]) / total
+
+    most = gone(at(0))
+    if most < removed:
+        raise UserError(
+            f"prune: the feed-forward layers of this model can give {most:.1%} of its parameters, in widths that are "
+            f"multiples of {round_to}; wanted {removed:.1%}. Lower prune.MODEL.ratio, or round_to"
+        )
+    best = min((at(share) for share in np.linspace(0, 1, 4097)), key=lambda new: abs(gone(new) - removed))
+    return {widths[prefix]: width for prefix, width in best.items()}
+
+
+def cut(
+    dense: torch.nn.Module, small: torch.nn.Module, run: Run, inside: Inside, criterion: str, damping: float
+) -> dict[str, float]:
+    """Fill `small`, the same model with narrower pairs, from `dense`; returns each narrowed pair's relative error.
+
+    Channels are kept by `magnitude`, the squared weights that go with one (the group norm of Fang et al., "DepGraph",
+    2023), or by `least_squares` (`recovery.select_channels`). Then, in the order of the network, each `second` becomes
+    the least-squares map from what the small network before it gives to what the dense layer said: He et al., "Channel
+    pruning for accelerating very deep neural networks", 2017. Two passes over the data: held at a time are the dense
+    outputs of all pairs, (positions, width of the residual) each, and the hidden activations of one.
+    """
+    before, after = pairs(dense), pairs(small)
+    narrow = [name for name in after if after[name].width < before[name].width]
+    kept: dict[str, list[int]] = {}
+    wanted: dict[str, torch.Tensor] = {}
+    errors: dict[str, float] = {}
+
+    def observe(name: str, hidden: torch.Tensor, output: torch.Tensor) -> None:
+        rows = inside(name, hidden)
+        kept[name] = _choose(before[name], hidden[rows], after[name].width, criterion, damping)
+        wanted[name] = output[rows]
+
+    def refit(name: str, hidden: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        rows, second = inside(name, hidden), after[name].second
+        recovery.refit([second], hidden[rows], wanted[name], damping)
+        output = torch.nn.functional.linear(hidden, second.weight, second.bias)
+        errors[name] = recovery.relative_error(output[rows], wanted.pop(name))
+        return output
+
+    with torch.no_grad():
+        with _hooked({name: before[name] for name in narrow}, observe):
+            run(dense)
+        _copy(dense, small, kept)
+        with _hooked({name: after[name] for name in narrow}, refit):
+            run(small)
+    return errors
+
+
+@contextmanager
+def _hooked(layers: Mapping[str, Pair], hook: Hook) -> Iterator[None]:
+    """`hook` gets the name, hidden activations and output of each pair that runs; its result replaces the output."""
+
+    def on(name: str) -> Callable[..., torch.Tensor | None]:
+        return lambda _, given, output: hook(name, given[0], output)
+
+    handles = [pair.second.register_forward_hook(on(name)) for name, pair in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _choose(pair: Pair, hidden: torch.Tensor, keep: int, criterion: str, damping: float) -> list[int]:
+    if criterion == "least_squares":
+        return recovery.select_channels(recovery.gram(hidden), pair.second.weight, keep, damping)
+    scores = pair.first.weight.square().sum(dim=1) + pair.second.weight.square().sum(dim=0)
+    return sorted(scores.topk(keep).indices.tolist())
+
+
+def _copy(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, list[int]]) -> None:
+    """The dense weights; what the small model has narrower keeps the channels of its pair."""
+    weights, wanted = dense.state_dict(), small.state_dict()
+    for name, weight in weights.items():
+        for dimension, width in enumerate(wanted[name].shape):
+            if width != weight.shape[dimension]:
+                channels = torch.tensor(kept[name.rsplit(".", 2)[0]])
+                weights[name] = weight.index_select(dimension, channels)
+    small.load_state_dict(weights)

@@ -1,0 +1,48 @@
+"""Graph rewrites that keep the numbers: one file, one rewrite, each a function from a model to a new one and a count.
+
+The rules are onnxscript's; what they may use is what ONNX Runtime runs on a CPU, its own `com.microsoft` included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+MICROSOFT = "com.microsoft"
+
+
+def apply(model: ir.Model, rules: Sequence[Any]) -> tuple[ir.Model, int]:
+    """A copy of the model with onnxscript's `rules` applied until none does, tidied, and how often one did."""
+    from onnxscript.rewriter import RewriteRuleSet
+
+    new, total = model.clone(), 0
+    tidy(new)  # rules ask for shapes
+    while (count := RewriteRuleSet(rules).apply_to_model(new)) > 0:
+        total += count
+        tidy(new)
+    return new, total
+
+
+def tidy(model: ir.Model) -> None:
+    """Drop what nothing reads any more, compute what is the same once, and infer shapes, in place."""
+    import onnx_ir.passes.common as passes
+
+    for step in (
+        passes.IdentityEliminationPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.RemoveUnusedNodesPass(),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.ShapeInferencePass(),
+    ):
+        step(model)
+
+
+def constant(value: ir.Value | None) -> NDArray[np.float32] | None:
+    """The numbers of a constant value, or None where there is no value or it is computed."""
+    return None if value is None or value.const_value is None else value.const_value.numpy()

@@ -1,0 +1,60 @@
+"""The memory block of FSMN: a depthwise convolution along the last axis, its residual connection in the last tap.
+
+Zhang, Liu, Jiang, Wei & Dai, "Feedforward Sequential Memory Networks", 2015. FunASR computes p + conv([cache, p]) with
+time along the height of an image of width 1, for which ONNX Runtime's blocked convolution (NCHWc, the channels in
+vectors) has nothing to do side by side; with time along the width it is several times as fast. What is added to
+itself is the convolution's newest input, so its weight of 1 goes into the last tap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stages.rewrites import apply, constant
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
+    """The model with its memory blocks rewritten, and how many. Caches keep their shape (1, channels, taps - 1, 1)."""
+    from onnxscript.rewriter import pattern
+
+    return apply(model, [pattern.RewriteRule(_block, _rewritten, _is_causal)])
+
+
+def _block(op: Any, inputs: Any, cache: Any, weight: Any, start: Any, end: Any) -> Any:
+    columns = op.Transpose(op.Unsqueeze(inputs, [1]), perm=[0, 3, 2, 1])
+    seen = op.Concat(cache, columns, axis=2)
+    memory = op.Conv(seen, weight, _allow_other_attributes=True, _outputs=["memory"])
+    outputs = op.Squeeze(op.Transpose(op.Add(columns, memory), perm=[0, 3, 2, 1]), [1])
+    return outputs, op.Slice(seen, start, end, [2], [1])
+
+
+def _is_causal(_: Any, weight: ir.Value, memory: ir.Value, **__: Any) -> bool:
+    """Each channel on its own, a tap for each step, nothing padded: the last tap meets the newest input."""
+    taps, node = constant(weight), memory.producer()
+    if taps is None or taps.ndim != 4 or taps.shape[1] != 1 or taps.shape[3] != 1 or node is None:
+        return False
+    ints = {name: list(node.attributes.get_ints(name, usual)) for name, usual in USUAL.items()}
+    return ints == USUAL and node.attributes.get_int("group", 1) == taps.shape[0] and len(node.inputs) == 2
+
+
+USUAL = {"pads": [0, 0, 0, 0], "strides": [1, 1], "dilations": [1, 1]}
+
+
+def _rewritten(op: Any, inputs: Any, cache: Any, weight: Any, start: Any, end: Any, **_: Any) -> Any:
+    import onnx_ir as ir
+
+    taps = weight.const_value.numpy().transpose(0, 1, 3, 2).copy()
+    taps[:, :, :, -1] += 1
+    new = op.initializer(ir.tensor(taps), name=f"{weight.name}.with_residual")
+    one, three = op.Constant(value_ints=[1]), op.Constant(value_ints=[3])
+    # Joined with the channels last, where a step is contiguous, and ONNX Runtime transposes as it blocks the channels.
+    # It has a fast transpose for one axis that moves, not for two of an image that change places.
+    past = op.Transpose(op.Squeeze(cache, three), perm=[0, 2, 1])
+    seen = op.Concat(past, inputs, axis=1)
+    kept = op.Unsqueeze(op.Transpose(op.Slice(seen, start, end, one, one), perm=[0, 2, 1]), three)
+    image = op.Transpose(op.Unsqueeze(seen, one), perm=[0, 3, 1, 2])
+    memory = op.Conv(image, new, group=taps.shape[0], kernel_shape=[1, taps.shape[3]])
+    return op.Squeeze(op.Transpose(memory, perm=[0, 2, 3, 1]), one), kept
