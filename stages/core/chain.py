@@ -1,0 +1,170 @@
+"""The composed system, one component after another: speech to segments, text, punctuated text and final text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLES_PER_MS = 16
+COMPONENTS = ("vad", "asr", "punctuation")  # those with a network; the rules of text normalisation are everyone's
+
+Floats = NDArray[np.float32]
+Segment = tuple[int, int]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Every component, loaded. Audio is float32 (samples,) at 16 kHz, times are milliseconds.
+
+    detect: the segments of a whole recording. recognize: the text of a segment. punctuate: a text with marks.
+    normalize: inverse text normalisation of that. listen: the detector on audio as it arrives, at each piece the
+    milliseconds heard and its events ([start, end], [start, -1] or [-1, end]). stream: the recognizer on a segment as
+    it arrives, the text of each piece of `piece_ms`.
+    """
+
+    detect: Callable[[Floats], Sequence[Sequence[int]]]
+    recognize: Callable[[Floats], str]
+    punctuate: Callable[[str], str]
+    normalize: Callable[[str], str]
+    listen: Callable[[Floats], Iterable[tuple[int, Sequence[Sequence[int]]]]]
+    stream: Callable[[Floats], Iterable[str]]
+    piece_ms: int
+
+    def finish(self, spoken: Iterable[str]) -> str:
+        """The final text of what was recognized in the segments."""
+        return self.normalize(self.punctuate(" ".join(spoken)))
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What a chain made of a recording: the text of each segment, the final text, seconds of work by step."""
+
+    spoken: dict[Segment, str]
+    text: str
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TwoPass:
+    """One segment of live audio: its partial texts, and how late the first of them and the final text came.
+
+    A latency is (wait, compute) in milliseconds: audio that still had to arrive, and work after that. It is None
+    where nothing was said in the segment, or no partial text came.
+    """
+
+    partials: str
+    first_partial: tuple[float, float] | None
+    final: tuple[float, float] | None
+
+
+def transcribe(chain: Chain, samples: Floats) -> Transcript:
+    """All steps on a whole recording, as FunASR's AutoModel has them with a detector and a punctuation model."""
+    seconds: dict[str, float] = {}
+    with _timing(seconds, "vad"):
+        segments = [(start, end) for start, end in chain.detect(samples)]
+    with _timing(seconds, "asr"):
+        spoken = {segment: chain.recognize(_cut(samples, segment)) for segment in segments}
+    with _timing(seconds, "punctuation"):
+        marked = chain.punctuate(" ".join(spoken.values()))
+    with _timing(seconds, "itn"):
+        text = chain.normalize(marked)
+    return Transcript(spoken, text, seconds)
+
+
+def swap_each(
+    samples: Floats, baseline: Chain, target: Chain, by_baseline: Transcript, by_target: Transcript
+) -> dict[str, str]:
+    """The baseline's final text of a recording with one component of the target in it, for each component.
+
+    Only what comes after the component is done again, and of that not what either transcript has already.
+    """
+
+    def hear(chain: Chain, known: Transcript, segments: Iterable[Segment]) -> list[str]:
+        return [known.spoken[s] if s in known.spoken else chain.recognize(_cut(samples, s)) for s in segments]
+
+    return {
+        "vad": baseline.finish(hear(baseline, by_baseline, by_target.spoken)),
+        "asr": baseline.finish(hear(target, by_target, by_baseline.spoken)),
+        "punctuation": target.finish(by_baseline.spoken.values()),
+    }
+
+
+def two_passes(chain: Chain, samples: Floats, speech: Sequence[tuple[float, float]]) -> list[TwoPass]:
+    """Feed a recording as it arrives in real time: partial texts while a segment lasts, the final one at its end.
+
+    As FunASR's runtime serves `2pass`: the detector hears every piece; from a segment's start on, the streaming
+    recognizer gets it piece by piece, and when its end is noticed, the whole of it is recognized again, punctuated
+    and normalized. The clock is the audio's; the work of each call is measured apart.
+
+    speech: the true [start, end] of what is said, in milliseconds; latencies are counted from them.
+    """
+    found = []
+    work: dict[int, float] = {}  # of the detector, by the milliseconds heard
+    start = noticed = 0
+    for compute, (heard, events) in _timed(chain.listen(samples)):
+        work[heard] = compute
+        for began, ended in events:
+            if began >= 0:
+                start, noticed = began, heard
+            if ended >= 0:
+                found.append(_both(chain, samples, (start, ended), noticed, work, speech))
+    return found
+
+
+def _both(
+    chain: Chain,
+    samples: Floats,
+    segment: Segment,
+    noticed: int,
+    work: dict[int, float],
+    speech: Sequence[tuple[float, float]],
+) -> TwoPass:
+    """Both passes over a segment whose end was noticed in the last piece of `work`."""
+    audio, heard = _cut(samples, segment), max(work)
+    texts, first = [], None
+    for number, (compute, text) in enumerate(_timed(chain.stream(audio)), 1):
+        texts.append(text)
+        if text and first is None:
+            complete = max(noticed, segment[0] + number * chain.piece_ms)
+            at = min((piece for piece in work if piece >= complete), default=heard)
+            first = (at, work[at] + compute)
+    began = time.perf_counter()
+    chain.finish([chain.recognize(audio)])
+    final = work[heard] + 1000 * (time.perf_counter() - began)
+    said = [s for s in speech if s[0] < segment[1] and s[1] > segment[0]]
+    return TwoPass(
+        "".join(texts),
+        (first[0] - said[0][0], first[1]) if first and said else None,
+        (heard - said[-1][1], final) if said else None,
+    )
+
+
+def _cut(samples: Floats, segment: Segment) -> Floats:
+    start, end = segment
+    return samples[start * SAMPLES_PER_MS : end * SAMPLES_PER_MS]
+
+
+@contextmanager
+def _timing(seconds: dict[str, float], name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - began
+
+
+def _timed(items: Iterable[T]) -> Iterator[tuple[float, T]]:
+    """Each item with the milliseconds that it took to come."""
+    iterator = iter(items)
+    while True:
+        began = time.perf_counter()
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        yield 1000 * (time.perf_counter() - began), item

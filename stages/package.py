@@ -1,0 +1,81 @@
+"""Stage `package`: the builds that the gate let through, as folders that FunASR's own ONNX runtime loads.
+
+`artifacts/release/<model>-<target>/` holds what the runtime reads (graphs or engines under FunASR's names, config,
+tokens, CMVN), `provenance.json`, which says where each byte came from, and `SHA256SUMS`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.core import graphs, layout, params, pins
+from stages.core.errors import UserError, entrypoint
+from stages.core.files import new_folder, read_json, sha256, write_json, write_text
+from stages.models.checkpoint import WEIGHTS
+
+SUMS = "SHA256SUMS"
+PROVENANCE = "provenance.json"
+
+
+def package(artifact: Path, checkpoint: Path, provenance: Mapping[str, Any], folder: Path) -> None:
+    """Fill `folder` with one build: the artifact's files, and the checkpoint's without its weights.
+
+    Raises:
+        UserError: an artifact's file is not the one that was measured.
+    """
+    for path in sorted(checkpoint.iterdir()):
+        if path.is_file() and path.name not in {WEIGHTS, "prune.json"}:
+            shutil.copyfile(path, folder / path.name)
+    for name, digest in provenance["artifact"]["files"].items():
+        shutil.copyfile(artifact / name, folder / name)
+        if sha256(folder / name) != digest:
+            raise UserError(f"{artifact / name} is not the file that was measured; run `dvc repro` again")
+    shutil.copyfile(artifact / graphs.FILE, folder / graphs.FILE)
+    write_json(folder / PROVENANCE, provenance)
+    names = sorted(path.name for path in folder.iterdir())
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
+
+
+def provenance(summary: Mapping[str, Any], name: str, model: params.Model) -> dict[str, Any]:
+    """Where the bytes of a build came from and what was measured of them."""
+    entry = summary["builds"][name]
+    pin = pins.demand(entry["model"], model).model_dump(exclude_none=True)
+    return {
+        "build": name,
+        "kiln": _commit(),
+        "model": {**model.model_dump(mode="json"), "pin": pin},
+        "environment": summary["environment"],
+        **{key: entry[key] for key in ("artifact", "records", "verdict", "reason", "accuracy", "latency", "flags")},
+    }
+
+
+def _commit() -> str:
+    """The commit of this repository, marked where files differ from it."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=40", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "not a git repository"
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages.package`."""
+    if argv:
+        raise SystemExit("usage: python -m stages.package")
+    p, summary = params.load(), read_json(layout.SUMMARY)
+    passed = read_json(layout.GATE)["passed"]
+    with new_folder(layout.RELEASE) as folder:
+        for name in passed:
+            build = p.builds[name]
+            (folder / name).mkdir()
+            checkpoint = layout.checkpoint(build.model, p.targets[build.target].variant)
+            record = provenance(summary, name, p.models[build.model])
+            package(layout.ARTIFACTS / build.artifact, checkpoint, record, folder / name)
+    print(f"{layout.RELEASE}: {len(passed)} of {len(p.builds)} builds")
+
+
+if __name__ == "__main__":
+    entrypoint(main)

@@ -1,0 +1,259 @@
+"""Stage `pipeline`: the composed system on one target against the same system of plain fp32 exports.
+
+A component's gate can pass while the text gets worse: another segment, another text, another number. So the final
+text is measured, and which component each error came from: the system runs again with only that one of the target's.
+Two passes over live audio tell how late partial and final texts come.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import numpy as np
+
+from stages import runtimes
+from stages.core import chain, graphs, layout, params
+from stages.core.chain import Chain, Transcript, TwoPass
+from stages.core.errors import UserError, entrypoint, key_from
+from stages.core.files import write_json
+from stages.core.params import ROLES, EvaluateParams, Params, PipelineBuild, PipelineParams, Runtime
+from stages.core.parity import Artifact
+from stages.core.statistics import Counts, Metric, drift, speedup
+from stages.corpora import manifest
+from stages.corpora.manifest import Recording
+from stages.models.asr import normalized
+from stages.models.fsmn_vad import segment_f1
+
+HEADLINE = "final_cer"
+METRICS = {
+    "final_cer": Metric(higher_is_better=False),  # against the known text
+    # against the system of plain fp32 exports
+    "final_cer_to_fp32": Metric(higher_is_better=False),
+    "partial_cer_to_fp32": Metric(higher_is_better=False),
+    "segment_f1_100ms": Metric(higher_is_better=True),
+}
+SEGMENT_TOLERANCE_MS = 100
+LATENCIES = ("first_partial", "final")
+CASE = "chain_1_thread"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What both systems made of one recording: every run of the chain, swapped components, two passes; baseline first.
+
+    known: the true text after the same normalisation. live: of a recording that was not heard live, nothing.
+    """
+
+    recording: Recording
+    known: str
+    runs: list[tuple[Transcript, Transcript]]
+    swapped: dict[str, str]
+    live: tuple[list[TwoPass], list[TwoPass]]
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The final text of either."""
+        return self.runs[0][0].text, self.runs[0][1].text
+
+
+def load(p: Params, line: PipelineBuild, folder: Callable[[str], Path], runtime: Runtime) -> Chain:
+    """A pipeline's components with the artifact that `folder` says for each model, on one thread."""
+
+    def ready(role: str, *settings: str, function: str = "") -> Any:
+        model = getattr(line, role)
+        family = importlib.import_module(f"stages.models.{p.models[model].family}")
+        return getattr(family, function or ROLES[role])(layout.checkpoint(model), artifacts[role], *settings)
+
+    artifacts: dict[str, Artifact] = {}
+    for role in ROLES:
+        place = folder(getattr(line, role))
+        graph_set = graphs.read(place)
+        artifacts[role] = graph_set, runtimes.load(place, graph_set, runtime, threads=1)
+    detect, recognize, punctuate = ready("vad", "offline"), ready("asr"), ready("punctuation")
+    marks = importlib.import_module(f"stages.models.{p.models[line.punctuation].family}")
+    live = importlib.import_module(f"stages.models.{p.models[line.streaming].family}")
+    return Chain(
+        detect=lambda samples: detect(samples).segments,
+        recognize=lambda samples: recognize(samples).text,
+        punctuate=lambda text: punctuate(tokens).text if (tokens := marks.read_marks(text)[0]) else "",
+        normalize=normalizer(),
+        listen=ready("vad", function="listener"),
+        stream=ready("streaming"),
+        piece_ms=round(1000 * live.CHUNK_SECONDS),
+    )
+
+
+def normalizer() -> Callable[[str], str]:
+    """Inverse text normalisation of Mandarin by WeTextProcessing's rules, compiled into the wheel `wetext`."""
+    from wetext import Normalizer
+
+    normalize: Callable[[str], str] = Normalizer(lang="zh", operator="itn").normalize
+    return normalize
+
+
+def listen_to(baseline: Chain, target: Chain, recordings: Sequence[Recording], settings: PipelineParams) -> list[Heard]:
+    """Run both systems over the recordings in turn, so that what else the machine does slows both alike."""
+    both, found = (baseline, target), []
+    for one in both:
+        chain.transcribe(one, recordings[0].samples())  # warm
+    for index, recording in enumerate(recordings):
+        samples = recording.samples()
+        speech = [(1000 * start, 1000 * end) for start, end in recording.segments]
+        live = partial(chain.two_passes, samples=samples, speech=speech)
+        runs = [
+            _in_turn(partial(chain.transcribe, samples=samples), both, index + number)
+            for number in range(settings.rounds)
+        ]
+        found.append(
+            Heard(
+                recording=recording,
+                known=baseline.normalize(recording.text),
+                runs=runs,
+                swapped=chain.swap_each(samples, *both, *runs[0]),
+                live=_in_turn(live, both, index) if index < settings.live else ([], []),
+            )
+        )
+    return found
+
+
+def _in_turn(run: Callable[[Chain], Any], both: tuple[Chain, Chain], number: int) -> tuple[Any, Any]:
+    """What both give; which of them goes first alternates with the number of the round."""
+    if number % 2:
+        second = run(both[1])
+        return run(both[0]), second
+    return run(both[0]), run(both[1])
+
+
+def edits(reference: str, text: str) -> tuple[int, int]:
+    """Character errors and the characters of the reference, by Levenshtein alignment; spaces do not count."""
+    aligned = jiwer.process_characters("".join(reference.split()), "".join(text.split()))
+    missed = aligned.substitutions + aligned.deletions
+    return missed + aligned.insertions, missed + aligned.hits
+
+
+def counts(heard: Heard, side: int) -> Counts:
+    """Every metric of one recording as (numerator, denominator); side: 0 the baseline, 1 the target.
+
+    final_cer counts no marks, because the known text has none but full stops; the rates against the baseline count
+    them. A segment of the baseline is found if both edges are within 100 ms.
+    """
+    (baseline, _), said = heard.runs[0], heard.runs[0][side]
+    partials = ["".join(one.partials for one in live) for live in heard.live]
+    return {
+        "final_cer": edits(normalized(heard.known), normalized(said.text)),
+        "final_cer_to_fp32": edits(baseline.text, said.text),
+        "partial_cer_to_fp32": edits(partials[0], partials[side]),
+        "segment_f1_100ms": segment_f1(list(said.spoken), list(baseline.spoken), SEGMENT_TOLERANCE_MS),
+    }
+
+
+def attribution(heard: Sequence[Heard], **bootstrap: Any) -> dict[str, dict[str, Any]]:
+    """What each component alone, and all together, do to the baseline's final text.
+
+    edits: to it; cer_to_fp32: their share of it, with an interval. added_errors: against the known text. What the
+    components do alone need not add up to what they do together.
+    """
+    texts = {name: [h.swapped[name] for h in heard] for name in chain.COMPONENTS} | {
+        "all together": [h.texts[1] for h in heard]
+    }
+    return {name: _caused(heard, said, **bootstrap) for name, said in texts.items()}
+
+
+def _caused(heard: Sequence[Heard], said: Sequence[str], **bootstrap: Any) -> dict[str, Any]:
+    known = [normalized(h.known) for h in heard]
+    before = [edits(k, normalized(h.texts[0]))[0] for k, h in zip(known, heard, strict=True)]
+    after = [edits(k, normalized(text))[0] for k, text in zip(known, said, strict=True)]
+    changed = [{"cer": edits(h.texts[0], text)} for h, text in zip(heard, said, strict=True)]
+    none = [{"cer": (0, length)} for _, length in (c["cer"] for c in changed)]
+    share = drift(Metric(higher_is_better=False), "cer", none, changed, **bootstrap)
+    return {
+        "edits": sum(c["cer"][0] for c in changed),
+        "cer_to_fp32": share["value"],
+        "ci": share["ci"],
+        "added_errors": sum(after) - sum(before),
+    }
+
+
+def speed(heard: Sequence[Heard], **bootstrap: Any) -> dict[str, Any]:
+    """Real-time factor of the chain, loading excluded, and the ratio of paired runs with its interval."""
+    pairs = [pair for h in heard for pair in h.runs]
+    work = np.array([[sum(said.seconds.values()) for said in pair] for pair in pairs])
+    audio = sum(h.recording.seconds * len(h.runs) for h in heard)
+    ratio, ci = speedup(work[:, 0], work[:, 1], **bootstrap)
+    steps = {
+        step: [sum(pair[side].seconds[step] for pair in pairs) / audio for side in (0, 1)]
+        for step in pairs[0][0].seconds
+    }
+    return {
+        "rtf": float(work[:, 1].sum() / audio),
+        "baseline_rtf": float(work[:, 0].sum() / audio),
+        "rtf_by_step": {step: {"baseline": of[0], "value": of[1]} for step, of in steps.items()},
+        "speedup": ratio,
+        "ci": list(ci),
+        "pairs": len(pairs),
+    }
+
+
+def latencies(heard: Sequence[Heard]) -> dict[str, Any]:
+    """p50 and p90 over segments, in milliseconds: of the wait for audio, of the work after it, and of both."""
+    result: dict[str, Any] = {}
+    for name in LATENCIES:
+        for side, label in enumerate(("baseline", "value")):
+            of = [getattr(one, name) for h in heard for one in h.live[side]]
+            known = np.array([latency for latency in of if latency is not None])
+            if not len(known):
+                raise UserError("pipeline: found no speech where the manifest has `segments`")
+            parts = {"wait": known[:, 0], "compute": known[:, 1], "total": known.sum(axis=1)}
+            result.setdefault(name, {})[label] = {
+                part: {f"p{q}_ms": float(np.percentile(values, q)) for q in (50, 90)} for part, values in parts.items()
+            } | {"segments": len(known), "without": len(of) - len(known)}
+    return result
+
+
+def pipeline(heard: Sequence[Heard], settings: EvaluateParams) -> dict[str, Any]:
+    """All that pipeline.json says of what was heard."""
+    bootstrap = settings.model_dump(include={"resamples", "confidence", "seed"})
+    baseline, value = ([counts(h, side) for h in heard] for side in (0, 1))
+    texts = [
+        {"recording": h.recording.id, "known": h.known, "baseline": h.texts[0], "value": h.texts[1]} for h in heard
+    ]
+    return {
+        "headline": HEADLINE,
+        "recordings": len(heard),
+        "seconds": sum(h.recording.seconds for h in heard),
+        "metrics": {name: drift(m, name, baseline, value, **bootstrap) for name, m in METRICS.items()},
+        "attribution": attribution(heard, **bootstrap),
+        "cases": {CASE: speed(heard, **bootstrap)},
+        "latencies": latencies(heard),
+        "texts": [of for of in texts if of["baseline"] != of["value"]] or texts[:1],
+    }
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages.pipeline PIPELINE-TARGET`."""
+    p = params.load()
+    name = key_from(argv, "pipeline", p.pipeline.builds)
+    line = p.pipeline.builds[name]
+    runtime = p.targets[line.target].runtime
+    why = runtimes.why_unavailable(runtime)
+    result: dict[str, Any] = {"unavailable": why}
+    if why is None:
+        recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)
+        baseline = load(p, line, lambda model: layout.graphs(model, "dense", "export"), "onnxruntime")
+        target = load(p, line, lambda model: layout.ARTIFACTS / model / line.artifact, runtime)
+        result |= pipeline(listen_to(baseline, target, recordings, p.pipeline), p.evaluate)
+    write_json(layout.measurements(line.target, line.pipeline) / "pipeline.json", result)
+    said = why or "final_cer {value:.4f}, drift {drift:+.4f} [{ci[0]:+.4f}, {ci[1]:+.4f}]".format(
+        **result["metrics"][HEADLINE]
+    )
+    print(f"{name}: {said}")
+
+
+if __name__ == "__main__":
+    entrypoint(main)
