@@ -8,6 +8,7 @@ that the other is timed on.
 
 from __future__ import annotations
 
+import math
 import resource
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from stages.core.parity import Network
 from stages.core.statistics import Floats, speedup
 
 MEMORY = "--memory"
+LEAST_PAIRS = 5
 P99_NEEDS = 500  # samples: fewer leave under five beyond the 99th percentile
 Artifact = tuple[Path, Runtime]
 Networks = dict[str, Network]
@@ -40,20 +42,29 @@ def thread_counts() -> dict[str, int]:
 
 
 def time_pairs(
-    baseline: Callable[[], object], candidate: Callable[[], object], pairs: int, warmup: int
+    baseline: Callable[[], object],
+    candidate: Callable[[], object],
+    pairs: int,
+    warmup: int,
+    seconds: float = math.inf,
 ) -> tuple[Floats, Floats]:
-    """Milliseconds (pairs,) of each, run in turn; which of the two goes first alternates."""
+    """Milliseconds (pairs,) of each, run in turn; which of the two goes first alternates.
+
+    `pairs` of them, or as many as the seconds allow, but no fewer than LEAST_PAIRS.
+    """
     for _ in range(warmup):
         baseline()
         candidate()
-    times = np.empty((2, pairs))
-    for pair in range(pairs):
-        order = (0, 1) if pair % 2 == 0 else (1, 0)
-        for which in order:
+    times: list[list[float]] = []
+    began = time.perf_counter()
+    while len(times) < min(pairs, LEAST_PAIRS) or (len(times) < pairs and time.perf_counter() - began < seconds):
+        pair = [0.0, 0.0]
+        for which in (0, 1) if len(times) % 2 == 0 else (1, 0):
             start = time.perf_counter()
             (baseline, candidate)[which]()
-            times[which, pair] = 1000 * (time.perf_counter() - start)
-    return times[0], times[1]
+            pair[which] = 1000 * (time.perf_counter() - start)
+        times.append(pair)
+    return np.array([b for b, _ in times]), np.array([c for _, c in times])
 
 
 def latency(
@@ -64,15 +75,21 @@ def latency(
     results = {}
     for name, threads in thread_counts().items():
         networks = [runtimes.load(f, s, r, threads) for (f, r), s in zip((baseline, candidate), sets, strict=True)]
-        for case, pairs in settings.pairs.items():
+        for case, at in sets[0].cases.items():
             calls = [_call(n, s, case, settings.seed) for n, s in zip(networks, sets, strict=True)]
-            results[f"{case}_{name}"] = _summary(*time_pairs(calls[0], calls[1], pairs, settings.warmup), bootstrap)
+            times = time_pairs(calls[0], calls[1], settings.pairs, settings.warmup, settings.seconds)
+            results[f"{case}_{name}"] = _summary(*times, bootstrap) | _rtf(times[1], at.seconds)
     return results
+
+
+def _rtf(milliseconds: Floats, seconds: float | None) -> dict[str, float]:
+    """Real-time factor of the network alone: time it takes over the time of the audio; of text there is none."""
+    return {} if seconds is None else {"rtf": float(np.median(milliseconds)) / 1000 / seconds}
 
 
 def _call(networks: Networks, graph_set: GraphSet, case: str, seed: int) -> Callable[[], object]:
     feeds: dict[str, Feeds] = {
-        name: graphs.example_feeds(graph, graph_set.cases[case], seed) for name, graph in graph_set.graphs.items()
+        name: graphs.example_feeds(graph, graph_set.cases[case].sizes, seed) for name, graph in graph_set.graphs.items()
     }
     return lambda: [network(feeds[name]) for name, network in networks.items()]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from stages.core import layout, params
+from stages.core import layout, params, pins
 from stages.core.errors import entrypoint
 from stages.core.files import new_folder
 from stages.core.parallel import cores
@@ -25,6 +25,7 @@ LIBRARIES = (
     "onnxruntime",
     "onnxscript",
     "onnxsim",
+    "wetext",
     "tensorrt-rtx-cu13-libs",
     "tensorrt",
 )
@@ -61,10 +62,11 @@ def library(name: str) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.environment`; also checks params.yaml, before any stage that works on it."""
+    """`python -m stages.environment`; also checks params.yaml and pins/, before any stage that works on them."""
     if argv:
         raise SystemExit("usage: python -m stages.environment")
-    params.load()
+    for name, model in params.load().models.items():
+        pins.demand(name, model)
     facts = {name: library(name) for name in LIBRARIES} | {
         "python": platform.python_version(),
         "cpu": cpu(),

@@ -39,15 +39,15 @@ def evaluate(
     for mode in family.MODES:
         expected = family.read_outcomes(reference, mode)
         found = in_shares(partial(family.score, checkpoint, artifact, mode), recordings, processes)
-        pairs = list(zip(recordings, expected, found, strict=True))
-        baseline = [family.measure(checkpoint, r, e, e) for r, e, _ in pairs]
-        value = [family.measure(checkpoint, r, e, f) for r, e, f in pairs]
+        baseline = family.measure(checkpoint, recordings, expected, expected)
+        value = family.measure(checkpoint, recordings, expected, found)
         bootstrap = settings.model_dump(include={"resamples", "confidence", "seed"})
         for name, metric in family.METRICS.items():
             metrics[f"{mode}_{name}"] = drift(metric, name, baseline, value, **bootstrap)
         for recording, counts in zip(recordings, value, strict=True):
             numerator, denominator = counts[family.HEADLINE]
-            by_recording[recording.id][f"{mode}_{family.HEADLINE}"] = numerator / denominator
+            if denominator:
+                by_recording[recording.id][f"{mode}_{family.HEADLINE}"] = numerator / denominator
     return {"recordings": len(recordings), "metrics": metrics, "by_recording": by_recording}
 
 

@@ -19,22 +19,29 @@ from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph, Tensor
 from stages.core.parity import Network, largest_differences
+from stages.models.checkpoint import torch_networks
 from stages.runtimes import onnxruntime
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
     import torch
 
+EXTERNAL_BYTES = 2**30
 
-def export(module: torch.nn.Module, graph: Graph, opset: int) -> onnx.ModelProto:
-    """One module as an ONNX model with the graph's names and dynamic axes, the same bytes each time.
+
+def export(module: torch.nn.Module, graph: Graph, place: Path, opset: int) -> None:
+    """Write one module to `place` as ONNX with the graph's names and dynamic axes, the same bytes each time.
+
+    Weights of over a gibibyte go into a file beside it, as protobuf holds no more than two.
 
     Raises:
         UserError: the exporter refuses the module.
     """
     import torch
 
-    sizes = {name: axis.opt for name, axis in graph.axes.items()}
+    # An axis of size 1 would be taken for a constant.
+    sizes = {name: min(max(2, axis.opt), axis.max) for name, axis in graph.axes.items()}
     feeds = graphs.example_feeds(graph, sizes, seed=0)
     axes = {name: torch.export.Dim(name, min=axis.min, max=axis.max) for name, axis in graph.axes.items()}
     dynamic = {
@@ -57,20 +64,47 @@ def export(module: torch.nn.Module, graph: Graph, opset: int) -> onnx.ModelProto
             )
     except torch.onnx.errors.OnnxExporterError as e:
         raise UserError(f"torch {torch.__version__} could not export {graph.file}: {e}") from e
-    model: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]  # None only without dynamo
+    model: ir.Model = program.model  # type: ignore[union-attr]  # None only without dynamo
     _forget_where(model)
-    return model
+    _name_output_axes(model, graph)
+    save(model, place)
 
 
-def _forget_where(model: onnx.ModelProto) -> None:
+def save(model: ir.Model, place: Path) -> None:
+    """Write a model, weights of over a gibibyte into a file beside it."""
+    import onnx_ir as ir
+
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    ir.save(model, place, external_data=f"{place.name}.data" if weights > EXTERNAL_BYTES else None)
+
+
+def _forget_where(model: ir.Model) -> None:
     """Drop the exporter's stack traces: they hold this machine's paths."""
-    for holder in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
-        del holder.metadata_props[:]
-    for node in model.graph.node:
-        node.doc_string = ""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for output in node.outputs:
+            output.metadata_props.clear()
 
 
-def check(model: onnx.ModelProto, graph: Graph, reference: Network, tolerance: float) -> dict[str, float]:
+def _name_output_axes(model: ir.Model, graph: Graph) -> None:
+    """Axes that follow from the inputs get the names that the graph declares instead of torch's expressions."""
+    import onnx_ir as ir
+
+    for value, wanted in zip(model.graph.outputs, graph.outputs.values(), strict=True):
+        if value.shape is not None and len(value.shape) == len(wanted.shape):
+            names = [
+                w if isinstance(w, str) and not isinstance(f, int) else f
+                for f, w in zip(value.shape, wanted.shape, strict=True)
+            ]
+            value.shape = ir.Shape(names)
+
+
+def check(place: Path, graph: Graph, reference: Network, tolerance: float) -> dict[str, float]:
     """Differences from the torch network by kind of input, all within `tolerance`.
 
     Raises:
@@ -79,18 +113,20 @@ def check(model: onnx.ModelProto, graph: Graph, reference: Network, tolerance: f
     import onnx
 
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(place, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
         raise UserError(f"{graph.file} is not valid ONNX: {e}") from e
-    for kind, wanted, values in (
+    model = onnx.load(place, load_external_data=False)
+    for kind, tensors, values in (
         ("inputs", graph.inputs, model.graph.input),
         ("outputs", graph.outputs, model.graph.output),
     ):
         found = {value.name: _declared(value) for value in values}
+        wanted = {name: Tensor(dtype=tensor.dtype, shape=tensor.shape) for name, tensor in tensors.items()}
         if found != wanted:
             raise UserError(f"{graph.file} {kind}: found {found}, wanted {wanted}")
-    candidate = onnxruntime.network(model.SerializeToString(), graph)
-    differences = largest_differences(graph, reference, candidate)
+    del model
+    differences = largest_differences(graph, reference, onnxruntime.network(place, graph))
     worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= tolerance:
         raise UserError(
@@ -113,17 +149,16 @@ def export_variant(
     family: Any, checkpoint: Path, folder: Path, settings: params.ExportParams
 ) -> dict[str, dict[str, float]]:
     """Write every graph of a checkpoint into `folder` and return how far each is from torch."""
-    import onnx
     import torch
 
     torch.set_num_threads(1)  # one thread: the sums, and so the differences on record, repeat
     model = family.load(checkpoint)
-    graph_set, modules, networks = family.graph_set(model), family.export_modules(model), family.torch_networks(model)
+    graph_set, modules = family.graph_set(model), family.export_modules(model)
+    networks = torch_networks(graph_set, modules)
     differences = {}
     for name, graph in graph_set.graphs.items():
-        proto = export(modules[name], graph, settings.opset)
-        differences[name] = check(proto, graph, networks[name], settings.tolerance)
-        onnx.save(proto, folder / graph.file)
+        export(modules[name], graph, folder / graph.file, settings.opset)
+        differences[name] = check(folder / graph.file, graph, networks[name], settings.tolerance)
     graphs.write(folder, graph_set)
     return differences
 

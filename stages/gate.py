@@ -1,4 +1,4 @@
-"""Stage `gate`: exit 0 only if every required build passed, else 1 with one line for each metric that did not."""
+"""Stage `gate`: exit 0 only if required builds and pipelines passed, else 1 and a line for each metric that did not."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from stages.core import layout
 from stages.core.errors import UserError, entrypoint
-from stages.core.files import read_json
+from stages.core.files import read_json, write_json
 from stages.core.results import describe
 from stages.summary import show
 
 
 def failures(summary: dict[str, Any]) -> Iterator[str]:
-    """One line for each thing that keeps a required build from passing."""
-    for name, build in summary["builds"].items():
+    """One line for each thing that keeps a required build or pipeline from passing."""
+    for name, build in gated(summary).items():
         if not build["required"] or build["verdict"] == "pass":
             continue
         judged = {**build["accuracy"], **build["latency"]}
@@ -26,6 +26,11 @@ def failures(summary: dict[str, Any]) -> Iterator[str]:
         yield from bad or [f"{name}: {build['verdict']}: {build['reason']}"]
 
 
+def gated(summary: dict[str, Any]) -> dict[str, Any]:
+    """Builds and pipelines: both gate alike."""
+    return {**summary["builds"], **summary["pipelines"]}
+
+
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.gate`."""
     if argv:
@@ -35,11 +40,12 @@ def main(argv: Sequence[str]) -> None:
     if lines:
         show()
         raise UserError("\n  ".join(["the gate is closed:", *lines]))
-    required = [name for name, build in summary["builds"].items() if build["required"]]
+    required = [name for name, build in gated(summary).items() if build["required"]]
     if not required:
         raise UserError(f"{layout.SUMMARY} has no required build: nothing was proved")
+    write_json(layout.GATE, {"passed": [name for name, b in summary["builds"].items() if b["verdict"] == "pass"]})
     print(f"gate: all {len(required)} required builds passed")
-    others = {name: build for name, build in summary["builds"].items() if not build["required"]}
+    others = {name: build for name, build in gated(summary).items() if not build["required"]}
     for name, build in others.items():
         print(f"gate: {name}: {build['verdict']}, not required: {build['reason']}")
 

@@ -1,4 +1,4 @@
-"""Stage `quantize`: a simplified graph at a recipe's precision, with a record of what was quantized and what not."""
+"""Stage `quantize`: graphs at a recipe's precision, with a record of what was quantized and what not."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
     """`python -m stages.quantize MODEL-VARIANT-RECIPE`."""
     settings = params.load().quantize
     line = settings.graphs[key_from(argv, "quantize", settings.graphs)]
-    origin = layout.graphs(line.model, line.variant, "simplify")
+    origin = layout.graphs(line.model, line.variant, line.graph)
     graph_set = graphs.read(origin)
     with new_folder(layout.graphs(line.model, line.variant, line.recipe)) as folder:
         record = {

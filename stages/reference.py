@@ -11,6 +11,7 @@ from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder
 from stages.core.parallel import in_shares
 from stages.corpora import manifest
+from stages.models.checkpoint import torch_networks
 
 
 def main(argv: Sequence[str]) -> None:
@@ -25,7 +26,8 @@ def main(argv: Sequence[str]) -> None:
     recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
     checkpoint = layout.checkpoint(name)
     torch_model = family.load(checkpoint)
-    artifact = family.graph_set(torch_model), family.torch_networks(torch_model)
+    graph_set = family.graph_set(torch_model)
+    artifact = graph_set, torch_networks(graph_set, family.export_modules(torch_model))
     with new_folder(layout.reference(name)) as folder:
         for mode in family.MODES:
             outcomes = in_shares(partial(family.score, checkpoint, artifact, mode), recordings)

@@ -35,8 +35,20 @@ def simplify(source: Path, graph: Graph, place: Path, settings: SimplifyParams) 
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         simplified = Path(scratch) / source.name
         why = run_child(source, simplified, settings) or _why_not(source, simplified, graph, settings)
-        shutil.copyfile(source if why else simplified, place)
+        graph_file, *weights = _files(source if why else simplified)
+        shutil.copyfile(graph_file, place)
+        for path in weights:  # under the name that the graph has for it
+            shutil.copyfile(path, place.parent / path.name)
     return why
+
+
+def _files(graph: Path) -> list[Path]:
+    """A graph's file, and that of its weights where they are apart."""
+    return [path for path in (graph, graph.with_name(f"{graph.name}.data")) if path.is_file()]
+
+
+def _bytes(graph: Path) -> int:
+    return sum(path.stat().st_size for path in _files(graph))
 
 
 def run_child(source: Path, place: Path, settings: SimplifyParams) -> str | None:
@@ -68,7 +80,7 @@ def _why_not(source: Path, simplified: Path, graph: Graph, settings: SimplifyPar
     worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= settings.tolerance:
         return f"differs by {differences[worst]:.3g} on {worst}, at most {settings.tolerance:g} is allowed"
-    before, after = source.stat().st_size, simplified.stat().st_size
+    before, after = _bytes(source), _bytes(simplified)
     if after > before:
         return f"larger: {after} bytes against {before}"
     if _load_ratio(source, simplified) > SLOWER:
@@ -98,7 +110,8 @@ def _in_child(source: Path, place: Path) -> None:
     model, equal = onnxsim_simplify(onnx.load(source))
     if not equal:
         sys.exit("onnxsim's own check found a difference")
-    onnx.save(model, place)
+    apart = len(_files(source)) > 1
+    onnx.save(model, place, save_as_external_data=apart, location=f"{place.name}.data")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -126,7 +139,7 @@ def _sizes(origin: Path, folder: Path, graph: Graph) -> dict[str, int]:
     sizes = {}
     for when, where in (("before", origin), ("after", folder)):
         sizes[f"nodes_{when}"] = len(onnx.load(where / graph.file, load_external_data=False).graph.node)
-        sizes[f"bytes_{when}"] = (where / graph.file).stat().st_size
+        sizes[f"bytes_{when}"] = _bytes(where / graph.file)
     return sizes
 
 

@@ -22,14 +22,17 @@ from stages.core.files import read_json, write_json, write_text
 from stages.report import gated, render, signed, size
 
 PAGE = layout.REPORTS / "index.html"
+PIPELINES = layout.REPORTS / "pipeline" / "index.html"
 PLOTS = layout.REPORTS / "plots"
-WIDTH = 100
+WIDTH = 112
 STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "unavailable": "dim"}
 
 
-def summary(entries: Entries, environment: Mapping[str, str]) -> dict[str, Any]:
+def summary(entries: Entries, pipelines: Entries, environment: Mapping[str, str]) -> dict[str, Any]:
     """reports/summary.json: the entries without what only the pages need."""
-    return {"environment": dict(environment), "builds": {name: _compact(entry) for name, entry in entries.items()}}
+    tables = {"builds": entries, "pipelines": pipelines}
+    compact = {table: {name: _compact(entry) for name, entry in of.items()} for table, of in tables.items()}
+    return {"environment": dict(environment), **compact}
 
 
 def _compact(entry: Entry) -> dict[str, Any]:
@@ -37,10 +40,10 @@ def _compact(entry: Entry) -> dict[str, Any]:
         case: {key: value for key, value in measured.items() if key != "quantiles_ms"}
         for case, measured in entry["latency"].items()
     }
-    return {key: value for key, value in entry.items() if key != "by_recording"} | {"latency": latency}
+    return {key: value for key, value in entry.items() if key not in {"by_recording", "texts"}} | {"latency": latency}
 
 
-def page(entries: Entries, environment: Mapping[str, str], confidence: str) -> str:
+def page(entries: Entries, pipelines: Entries, environment: Mapping[str, str], confidence: str) -> str:
     """The page over all targets."""
     measured = {name: entry for name, entry in entries.items() if entry["accuracy"]}
     by_model: dict[str, dict[str, Entry]] = {}
@@ -51,6 +54,7 @@ def page(entries: Entries, environment: Mapping[str, str], confidence: str) -> s
     return render(
         "index.html",
         builds=entries,
+        pipelines=pipelines,
         environment=environment,
         confidence=confidence,
         measured=measured,
@@ -59,6 +63,19 @@ def page(entries: Entries, environment: Mapping[str, str], confidence: str) -> s
         forest=figures.forest(measured) if any(gated(entry) for entry in measured.values()) else None,
         latency=[figures.latency_case(case, measured) for case in cases],
         sizes=figures.sizes(entries) if any(entry["artifact"]["bytes"] for entry in entries.values()) else None,
+    )
+
+
+def pipeline_page(pipelines: Entries, environment: Mapping[str, str], confidence: str) -> str:
+    """The page of the composed systems."""
+    measured = {name: entry for name, entry in pipelines.items() if entry["accuracy"]}
+    return render(
+        "pipeline.html",
+        pipelines=pipelines,
+        measured=measured,
+        environment=environment,
+        confidence=confidence,
+        forest=figures.forest(measured) if any(gated(entry) for entry in measured.values()) else None,
     )
 
 
@@ -92,7 +109,7 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def table(builds: Entries) -> Table:
-    """What `make repro` ends with; fits 100 columns."""
+    """What `make repro` ends with; fits 112 columns."""
     shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     shown.add_column("build", overflow="fold")
     shown.add_column("verdict", no_wrap=True)
@@ -125,7 +142,7 @@ def _size(entry: Entry) -> str:
     return size(entry["artifact"]["bytes"]) if entry["artifact"]["bytes"] else "-"
 
 
-def legend(builds: Entries) -> list[str]:
+def legend(builds: Entries, pipelines: Entries) -> list[str]:
     """What the columns hold, for each set of latency cases that the builds have, then what needs a word."""
     held = dict.fromkeys((e["headline"], tuple(results.one_thread(e))) for e in builds.values() if e["accuracy"])
     lines = [
@@ -133,7 +150,12 @@ def legend(builds: Entries) -> list[str]:
         "against the plain fp32 export, 1 thread"
         for metric, cases in held
     ]
-    for name, entry in builds.items():
+    if pipelines:
+        systems = ", ".join(dict.fromkeys(entry["model"] for entry in pipelines.values()))
+        lines.append(
+            f"{systems}: final_cer and speedup of the whole chain against that of plain fp32 exports, 1 thread"
+        )
+    for name, entry in {**builds, **pipelines}.items():
         if entry["verdict"] != "pass":
             lines.append(f"{name}: {entry['verdict']}: {entry['reason']}")
         lines += [f"{name}: {flag}" for flag in entry["flags"]]
@@ -141,12 +163,13 @@ def legend(builds: Entries) -> list[str]:
 
 
 def show() -> None:
-    """Print the last summary; without colours, and 100 columns wide, where the output is no terminal."""
-    builds = read_json(layout.SUMMARY)["builds"]
+    """Print the last summary; without colours, and 112 columns wide, where the output is no terminal."""
+    last = read_json(layout.SUMMARY)
+    builds, pipelines = last["builds"], last["pipelines"]
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-    console.print(table(builds))
+    console.print(table({**builds, **pipelines}))
     console.print()
-    for line in legend(builds):
+    for line in legend(builds, pipelines):
         console.print(line, markup=False)
     console.print(f"\nreport: {PAGE}", markup=False)
 
@@ -160,12 +183,14 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(2)
     p = params.load()
     entries = {name: results.of_build(p, name) for name in p.builds}
-    environment = results.environment()
+    pipelines = {name: results.of_pipeline(p, name) for name in p.pipeline.builds}
+    environment, confidence = results.environment(), f"{p.evaluate.confidence:.0%}"
     write_text(PLOTS / "accuracy_latency.csv", accuracy_latency_csv(entries))
     write_text(PLOTS / "latency.csv", latency_csv(entries))
-    write_text(PAGE, page(entries, environment, f"{p.evaluate.confidence:.0%}"))
-    write_json(layout.SUMMARY, summary(entries, environment))
-    print(", ".join(f"{name}: {entry['verdict']}" for name, entry in entries.items()))
+    write_text(PAGE, page(entries, pipelines, environment, confidence))
+    write_text(PIPELINES, pipeline_page(pipelines, environment, confidence))
+    write_json(layout.SUMMARY, summary(entries, pipelines, environment))
+    print(", ".join(f"{name}: {entry['verdict']}" for name, entry in {**entries, **pipelines}.items()))
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,19 @@ Feeds = dict[str, NDArray[np.generic]]
 
 
 class Tensor(BaseModel):
-    """dtype as numpy names it; a dimension is a size or the name of an axis."""
+    """dtype as numpy names it; a dimension is a size or the name of an axis.
+
+    An input holds any real numbers unless one of these says otherwise. length_of: every value is the
+    size of that axis, less where a row of a batch is padded. below: whole numbers from 0 up to it.
+    fill: this value everywhere.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     dtype: str
     shape: list[int | str]
+    length_of: str | None = None
+    below: int | None = None
+    fill: float | None = None
 
 
 class Axis(BaseModel):
@@ -33,7 +42,10 @@ class Axis(BaseModel):
 
 
 class Graph(BaseModel):
-    """One ONNX file. `states` maps an input to the output that is fed back into it, chunk by chunk."""
+    """One ONNX file. `states` maps an input to the output that is fed back into it, chunk by chunk.
+
+    `axes` are the dynamic axes of the inputs. An output may have others, which follow from the inputs.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     file: str
@@ -43,12 +55,20 @@ class Graph(BaseModel):
     axes: dict[str, Axis]
 
 
+class Case(BaseModel):
+    """What latency is measured at: the size of every axis, and the seconds of audio that this stands for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sizes: dict[str, int]
+    seconds: float | None
+
+
 class GraphSet(BaseModel):
-    """The graphs of one variant of a model, and the axis sizes that latency is measured at."""
+    """The graphs of one variant of a model, and its latency cases, the largest last."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     graphs: dict[str, Graph]
-    cases: dict[str, dict[str, int]]
+    cases: dict[str, Case]
 
 
 def read(folder: Path) -> GraphSet:
@@ -80,12 +100,27 @@ def size(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.iterdir() if p.suffix != ".json")
 
 
-def example_feeds(graph: Graph, sizes: dict[str, int], seed: int) -> Feeds:
-    """Normally distributed inputs and zero states, in the shapes that the axis `sizes` give."""
+def example_feeds(graph: Graph, sizes: Mapping[str, int], seed: int) -> Feeds:
+    """Inputs in the shapes that the axis `sizes` give: random, states zero, lengths full.
+
+    With a `batch` axis, rows after the first are shorter, each by a third of what is left, where the
+    graph takes lengths.
+    """
     rng = np.random.default_rng(seed)
-    feeds: Feeds = {}
-    for name, tensor in graph.inputs.items():
-        shape = [d if isinstance(d, int) else sizes[d] for d in tensor.shape]
-        is_state = name in graph.states
-        feeds[name] = (np.zeros(shape) if is_state else rng.standard_normal(shape)).astype(tensor.dtype)
-    return feeds
+    return {name: _example(graph, name, tensor, sizes, rng) for name, tensor in graph.inputs.items()}
+
+
+def _example(
+    graph: Graph, name: str, tensor: Tensor, sizes: Mapping[str, int], rng: np.random.Generator
+) -> NDArray[np.generic]:
+    shape = [d if isinstance(d, int) else sizes[d] for d in tensor.shape]
+    if tensor.length_of is not None:
+        least = graph.axes[tensor.length_of].min
+        shares = (2 / 3) ** np.arange(shape[0])
+        lengths = np.maximum(least, np.floor(sizes[tensor.length_of] * shares + 1e-9))
+        return np.broadcast_to(lengths, shape[::-1]).T.astype(tensor.dtype)
+    if tensor.below is not None:
+        return rng.integers(tensor.below, size=shape).astype(tensor.dtype)
+    if tensor.fill is not None or name in graph.states:
+        return np.full(shape, tensor.fill or 0).astype(tensor.dtype)
+    return rng.standard_normal(shape).astype(tensor.dtype)

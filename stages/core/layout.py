@@ -8,6 +8,8 @@ ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")
 CACHE = Path(".cache")  # downloads: outside DVC's outs, which DVC deletes before a stage runs
 SUMMARY = REPORTS / "summary.json"
+GATE = REPORTS / "gate.json"
+RELEASE = ARTIFACTS / "release"
 ENVIRONMENT = ARTIFACTS / "environment"
 
 
@@ -16,13 +18,18 @@ def corpus(dataset: str) -> Path:
     return ARTIFACTS / "corpus" / dataset
 
 
+def pin(model: str) -> Path:
+    """The lock file of a model's checkpoint; in git, written by `python -m stages pin`."""
+    return Path("pins") / f"{model}.json"
+
+
 def checkpoint(model: str, variant: str = "dense") -> Path:
     """A FunASR checkpoint: as fetched (`dense`) or as pruned."""
     return ARTIFACTS / model / variant / "checkpoint"
 
 
 def graphs(model: str, variant: str, name: str) -> Path:
-    """A folder of ONNX graphs: `export`, `simplify` or the name of a quantization recipe."""
+    """A folder of ONNX graphs: `export`, `simplify`, `optimize` or the name of a quantization recipe."""
     return ARTIFACTS / model / variant / name
 
 

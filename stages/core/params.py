@@ -15,6 +15,17 @@ from stages.core.errors import UserError, did_you_mean
 from stages.core.files import safe_relative
 
 PARAMS = Path("params.yaml")
+# The parts of a pipeline, and the function by which a family says that it can take one.
+ROLES = {
+    "vad": "detector",
+    "asr": "recognizer",
+    "streaming": "streaming_recognizer",
+    "punctuation": "punctuator",
+}
+UNQUANTIZED = ("export", "simplify", "optimize")  # graphs in the order in which one is made of the other
+_ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
+PIPELINE = "pipeline"  # stands for the family in `gates`
+FAMILIES = Path(__file__).parents[1] / "models"  # modules that say what they require of a config are families
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -66,7 +77,7 @@ class WheelSource(_Section):
 
 
 class FolderSource(_Section):
-    """A folder on this machine, such as an air-gapped mirror."""
+    """A folder on this machine, such as an air-gapped mirror; a relative path is the repository's own."""
 
     kind: Literal["folder"]
     path: Path
@@ -76,23 +87,12 @@ Source = Annotated[ModelScopeSource | WheelSource | FolderSource, Field(discrimi
 
 
 class Model(_Section):
-    """One checkpoint: the family that knows its architecture, its files' digests and where they may come from."""
+    """One checkpoint: the family that knows its architecture, and where its files, pinned in pins/, may come from."""
 
     family: Key
     dataset: Key
     license: str
-    files: dict[str, Sha256] = Field(min_length=1)
     sources: list[Source] = Field(min_length=1)
-
-    @field_validator("files")
-    @classmethod
-    def _inside(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
-            try:
-                safe_relative(name, "files")
-            except UserError as e:
-                raise ValueError(str(e)) from e
-        return value
 
 
 class MixturesDataset(_Section):
@@ -106,6 +106,15 @@ class MixturesDataset(_Section):
     snr_db: list[float] = Field(min_length=1)
 
 
+class SyntheticDataset(_Section):
+    """Speech and text that the module of `stages/corpora/` named as `kind` makes from nothing but a seed."""
+
+    kind: Literal["spoken_commands", "conversations", "emotional_prosody", "punctuated_text"]
+    path: str
+    seed: int
+    items: dict[Split, Annotated[int, Field(ge=1)]]
+
+
 class ManifestDataset(_Section):
     """The user's own recordings: a folder with one JSONL manifest for each split."""
 
@@ -113,7 +122,7 @@ class ManifestDataset(_Section):
     path: str
 
 
-Dataset = Annotated[MixturesDataset | ManifestDataset, Field(discriminator="kind")]
+Dataset = Annotated[MixturesDataset | SyntheticDataset | ManifestDataset, Field(discriminator="kind")]
 
 
 class PruneParams(_Section):
@@ -145,6 +154,12 @@ class SimplifyParams(_Section):
     tolerance: float = Field(gt=0)
 
 
+class OptimizeParams(_Section):
+    """What a rewrite may change."""
+
+    tolerance: float = Field(gt=0)
+
+
 class DynamicRecipe(_Section):
     """INT8 weights, activations quantized at run time."""
 
@@ -167,10 +182,11 @@ Recipe = Annotated[DynamicRecipe | Float16Recipe, Field(discriminator="kind")]
 
 
 class QuantizedGraph(_Section):
-    """A line of `quantize.graphs`: which recipe is applied to which variant."""
+    """A line of `quantize.graphs`: which recipe is applied to which graphs of a variant."""
 
     model: Key
     variant: Variant
+    graph: Literal["simplify", "optimize"]
     recipe: Key
 
 
@@ -199,7 +215,7 @@ class EngineParams(_Section):
 
 
 class VariantParams(_Section):
-    """A line of `variants`: what export and simplify run over."""
+    """A line of `variants`: what export, simplify and optimize run over."""
 
     model: Key
     variant: Variant
@@ -215,12 +231,37 @@ class EvaluateParams(_Section):
 
 
 class BenchmarkParams(_Section):
-    """How long is measured, in pairs of one baseline and one candidate run."""
+    """How long is measured: pairs of one baseline and one candidate run, until the seconds or the pairs are used up."""
 
-    pairs: dict[str, Annotated[int, Field(ge=5)]]
+    seconds: float = Field(gt=0)
+    pairs: int = Field(ge=5)
     warmup: int = Field(ge=1)
     loads: int = Field(ge=3)
     seed: int
+
+
+class PipelineBuild(_Section):
+    """A line of `pipeline.builds`: a composed system on one target; a model for each of `ROLES`.
+
+    artifact: the folder, under that of each model in artifacts/, with what the target loads.
+    """
+
+    pipeline: Key
+    target: Key
+    artifact: str
+    vad: Key
+    asr: Key
+    streaming: Key
+    punctuation: Key
+    dataset: Key
+
+
+class PipelineParams(_Section):
+    """The composed systems, how often both run over each recording, and how many recordings are heard live."""
+
+    rounds: int = Field(ge=1)
+    live: int = Field(ge=1)
+    builds: dict[str, PipelineBuild]
 
 
 class Target(_Section):
@@ -242,10 +283,10 @@ class Build(_Section):
 
 
 class Gate(_Section):
-    """The largest loss that still passes, by family and metric, and the smallest speedup by latency case."""
+    """The largest loss and the smallest speedup that pass, by family (or `pipeline`) and metric or latency case."""
 
     accuracy: dict[Key, dict[str, Annotated[float, Field(ge=0)]]]
-    speedup: dict[str, Annotated[float, Field(gt=0)]] = {}
+    speedup: dict[Key, dict[str, Annotated[float, Field(gt=0)]]] = {}
 
 
 class Params(_Section):
@@ -257,10 +298,12 @@ class Params(_Section):
     prune: dict[Key, PruneParams]
     export: ExportParams
     simplify: SimplifyParams
+    optimize: OptimizeParams
     quantize: QuantizeParams
     engine: EngineParams
     evaluate: EvaluateParams
     benchmark: BenchmarkParams
+    pipeline: PipelineParams
     targets: dict[Key, Target]
     gates: dict[Key, Gate]
     builds: dict[str, Build]
@@ -274,21 +317,28 @@ def load(path: Path = PARAMS) -> Params:
             something that does not exist or cannot work.
     """
     try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as e:
         raise UserError(f"{path} is not in this folder; run from the repository's root") from e
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str) -> Params:
+    """Parse and check the text of a params.yaml that messages call `name`, as `load` does."""
+    try:
+        raw = YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as e:
         where = f" line {e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise UserError(f"{path}{where}: {e.problem or e.context}") from e
+        raise UserError(f"{name}{where}: {e.problem or e.context}") from e
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: found {type(raw).__name__}, wanted a mapping of sections")
+        raise UserError(f"{name}: found {type(raw).__name__}, wanted a mapping of sections")
     try:
         params = Params.model_validate(raw)
     except ValidationError as e:
-        raise UserError("\n  ".join([f"{path}:", *(_explain(error, raw) for error in e.errors())])) from e
+        raise UserError("\n  ".join([f"{name}:", *(_explain(error, raw) for error in e.errors())])) from e
     problems = list(_preflight(params))
     if problems:
-        raise UserError("\n  ".join([f"{path}:", *problems]))
+        raise UserError("\n  ".join([f"{name}:", *problems]))
     return params
 
 
@@ -350,7 +400,7 @@ def _preflight(p: Params) -> list[str]:
             problems.append(f"{where}: unknown {what} {name!r}; {did_you_mean(name, list(table))}")
         return name in table
 
-    families = {path.stem for path in (Path(__file__).parents[1] / "models").glob("[a-z]*.py")}
+    families = families_with("REQUIRED_CONFIG")
     for name, model in p.models.items():
         known(f"models.{name}", "family", model.family, dict.fromkeys(families))
         known(f"models.{name}", "dataset", model.dataset, p.datasets)
@@ -366,7 +416,15 @@ def _preflight(p: Params) -> list[str]:
         _check_key(where, name, f"{build.model}-{build.target}", problems)
         if known(where, "model", build.model, p.models) and known(where, "target", build.target, p.targets):
             _check_build(where, build, p, problems)
+    for name, line in p.pipeline.builds.items():
+        _check_pipeline(name, line, p, problems, known)
     return problems
+
+
+def families_with(definition: str) -> set[str]:
+    """The families whose file defines that constant or function; read, not imported: importing takes seconds."""
+    pattern = re.compile(rf"^(def )?{definition}\b", re.MULTILINE)
+    return {path.stem for path in FAMILIES.glob("[a-z]*.py") if pattern.search(path.read_text("utf-8"))}
 
 
 def _check_tables(p: Params, problems: list[str], known: Callable[..., bool]) -> None:
@@ -397,8 +455,8 @@ def _check_key(where: str, found: str, wanted: str, problems: list[str]) -> None
 
 def _check_target(where: str, target: Target, p: Params, problems: list[str]) -> None:
     """Reject what the runtime cannot run, before anything is built."""
-    if target.graph not in {"export", "simplify"} and target.graph not in p.quantize.recipes:
-        hint = did_you_mean(target.graph, ["export", "simplify", *p.quantize.recipes])
+    if target.graph not in {*UNQUANTIZED, *p.quantize.recipes}:
+        hint = did_you_mean(target.graph, [*UNQUANTIZED, *p.quantize.recipes])
         problems.append(f"{where}.graph: unknown graph {target.graph!r}; {hint}")
         return
     recipe = p.quantize.recipes.get(target.graph)
@@ -407,23 +465,59 @@ def _check_target(where: str, target: Target, p: Params, problems: list[str]) ->
             f"{where}: recipe {target.graph!r} is dynamic INT8, which {target.runtime} cannot run (it has no "
             "DynamicQuantizeLinear or MatMulInteger); use a float16 recipe or runtime: onnxruntime"
         )
+    if target.runtime != "onnxruntime" and target.graph == "optimize":
+        problems.append(f"{where}: {_ORT_ONLY}, which {target.runtime} does not have; use graph: simplify")
+
+
+def artifact(model: str, name: str, target: Target) -> str:
+    """The folder under artifacts/ with what the target called `name` loads: an ONNX graph or an engine."""
+    return f"{model}/{target.variant}/{target.graph if target.runtime == 'onnxruntime' else name}"
 
 
 def _check_build(where: str, build: Build, p: Params, problems: list[str]) -> None:
     """The artifact is where the target's stages put it, and a table makes it."""
     target = p.targets[build.target]
-    is_engine = target.runtime != "onnxruntime"
-    graph = f"{build.model}/{target.variant}/{target.graph}"
-    wanted = f"{build.model}/{target.variant}/{build.target}" if is_engine else graph
+    wanted = artifact(build.model, build.target, target)
     if build.artifact != wanted:
         problems.append(f"{where}.artifact: found {build.artifact!r}, wanted {wanted!r} (from targets.{build.target})")
-    if is_engine and f"{build.model}-{build.target}" not in p.engine.builds:
+    if target.runtime != "onnxruntime" and f"{build.model}-{build.target}" not in p.engine.builds:
         problems.append(f"{where}: add the line {build.model}-{build.target} to engine.builds")
     variant = f"{build.model}-{target.variant}"
     if variant not in p.variants:
         problems.append(f"{where}: add the line {variant} to variants")
     if target.graph in p.quantize.recipes and f"{variant}-{target.graph}" not in p.quantize.graphs:
         problems.append(f"{where}: add the line {variant}-{target.graph} to quantize.graphs")
+    line = p.quantize.graphs.get(f"{variant}-{target.graph}")
+    if target.runtime != "onnxruntime" and line is not None and line.graph == "optimize":
+        name = f"quantize.graphs.{variant}-{target.graph}.graph"
+        problems.append(f"{where}: {_ORT_ONLY}, which {target.runtime} does not have; set {name}: simplify")
     family = p.models[build.model].family
     if target.gate in p.gates and family not in p.gates[target.gate].accuracy:
         problems.append(f"{where}: gates.{target.gate}.accuracy has no limits for the family {family!r}")
+
+
+def _check_pipeline(name: str, line: PipelineBuild, p: Params, problems: list[str], known: Callable[..., bool]) -> None:
+    """Every part is a model that can take it and is built for the target."""
+    where = f"pipeline.builds.{name}"
+    _check_key(where, name, f"{line.pipeline}-{line.target}", problems)
+    known(where, "dataset", line.dataset, p.datasets)
+    if line.pipeline in p.models:
+        problems.append(f"{where}: {line.pipeline!r} is the name of a model; a pipeline needs one of its own")
+    if not known(where, "target", line.target, p.targets):
+        return
+    for role, function in ROLES.items():
+        model = getattr(line, role)
+        if not known(f"{where}.{role}", "model", model, p.models):
+            continue
+        able, family = families_with(function), p.models[model].family
+        if family not in able:
+            wanted = " or ".join(sorted(able))
+            problems.append(f"{where}.{role}: {model!r} is of the family {family}, wanted one of {wanted}")
+        if f"{model}-{line.target}" not in p.builds:
+            problems.append(f"{where}.{role}: add the line {model}-{line.target} to builds, which makes what it runs")
+    target = p.targets[line.target]
+    wanted = artifact("", line.target, target).removeprefix("/")
+    if line.artifact != wanted:
+        problems.append(f"{where}.artifact: found {line.artifact!r}, wanted {wanted!r} (from targets.{line.target})")
+    if target.gate in p.gates and PIPELINE not in p.gates[target.gate].accuracy:
+        problems.append(f"{where}: gates.{target.gate}.accuracy has no limits for {PIPELINE!r}")

@@ -6,23 +6,36 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from stages.core.graphs import Feeds, Graph, GraphSet, example_feeds
+from stages.core.graphs import Axis, Feeds, Graph, GraphSet, Tensor, example_feeds
 
 Network = Callable[[Feeds], Feeds]
 """Runs one graph: named inputs to named outputs, states among both."""
 Artifact = tuple[GraphSet, dict[str, Network]]
 """A model's graphs and the networks that run them, by the same names."""
 
-LENGTHS = (1, 2, 20, 97, 1000)
-CHUNKS = (20, 20, 1, 33, 20)
+BATCH = "batch"  # the name of the axis that several inputs of different lengths share
+Length = Callable[[Axis], int]
+LENGTHS: dict[str, Length] = {
+    "shortest": lambda axis: axis.min,
+    "shortest + 1": lambda axis: axis.min + 1,
+    "usual": lambda axis: axis.opt,
+    "long": lambda axis: 5 * axis.opt - 3,
+}
+CHUNKS: tuple[Length, ...] = (
+    LENGTHS["usual"],
+    LENGTHS["usual"],
+    LENGTHS["shortest"],
+    lambda axis: 2 * axis.opt - 7,
+    LENGTHS["usual"],
+)
 
 
 def largest_differences(graph: Graph, reference: Network, candidate: Network) -> dict[str, float]:
     """The largest difference over all outputs, relative to the output's scale, for each kind of input.
 
-    Lengths from one frame up, silence (zeros, and the strongly negative log energies that a digital
-    zero gives), and, where the graph has states, a stream of unequal chunks in which each network
-    is fed the states that it gave itself.
+    Lengths from the shortest up, silence (zeros, and the strongly negative log energies that a digital
+    zero gives), a padded batch where the graph has a `batch` axis, and, where it has states, a stream
+    of unequal chunks in which each network is fed the states that it gave itself.
     """
     differences = {name: _difference(reference(feeds), candidate(feeds)) for name, feeds in _probes(graph)}
     if graph.states:
@@ -31,15 +44,23 @@ def largest_differences(graph: Graph, reference: Network, candidate: Network) ->
 
 
 def _probes(graph: Graph) -> Iterator[tuple[str, Feeds]]:
-    for length in LENGTHS:
-        yield f"length {length}", example_feeds(graph, _sizes(graph, length), seed=length)
-    for name, value in (("zeros", 0.0), ("silence", -8.0)):
-        feeds = example_feeds(graph, _sizes(graph, 100), seed=0)
-        yield name, {k: v if k in graph.states else np.full_like(v, value) for k, v in feeds.items()}
+    for number, (name, length) in enumerate(LENGTHS.items()):
+        yield name, example_feeds(graph, _sizes(graph, length), seed=number)
+    free = [name for name, t in graph.inputs.items() if name not in graph.states and _is_free(t)]
+    for name, value in (("zeros", 0.0), ("silence", -8.0)) if free else ():
+        feeds = example_feeds(graph, _sizes(graph, LENGTHS["long"]), seed=0)
+        yield name, feeds | {k: np.full_like(feeds[k], value) for k in free}
+    if BATCH in graph.axes:
+        yield "padded batch", example_feeds(graph, _sizes(graph, LENGTHS["usual"], batch=3), seed=1)
 
 
-def _sizes(graph: Graph, length: int) -> dict[str, int]:
-    return {name: min(max(length, axis.min), axis.max) for name, axis in graph.axes.items()}
+def _is_free(tensor: Tensor) -> bool:
+    return tensor.length_of is None and tensor.below is None and tensor.fill is None
+
+
+def _sizes(graph: Graph, length: Length, batch: int = 1) -> dict[str, int]:
+    sizes = {name: min(max(length(axis), axis.min), axis.max) for name, axis in graph.axes.items()}
+    return sizes | ({BATCH: min(batch, graph.axes[BATCH].max)} if BATCH in graph.axes else {})
 
 
 def _streamed(graph: Graph, reference: Network, candidate: Network) -> Iterator[float]:

@@ -10,10 +10,10 @@ from typing import Any
 from stages.core import graphs, layout
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, sha256
-from stages.core.params import Build, DynamicRecipe, Gate, Params, Target
+from stages.core.params import PIPELINE, ROLES, UNQUANTIZED, Build, DynamicRecipe, Params, Target
 from stages.core.statistics import verdict
 
-RECORDS = ("prune.json", "export.json", "simplify.json", "quantize.json", "engine.json")
+RECORDS = ("prune.json", "export.json", "simplify.json", "optimize.json", "quantize.json", "engine.json")
 TOO_SMALL_MS = 1.0
 ONE_THREAD = "_1_thread"
 
@@ -41,18 +41,52 @@ def of_build(p: Params, name: str) -> dict[str, Any]:
         "records": records(p, build),
     }
     if entry["reason"] is None:
-        gate = p.gates[target.gate]
-        limits = gate.accuracy[p.models[build.model].family]
-        _check_measured(f"gates.{target.gate}.accuracy", limits, accuracy["metrics"])
-        _check_measured(f"gates.{target.gate}.speedup", gate.speedup, latency["cases"])
-        entry |= {key: accuracy[key] for key in ("headline", "recordings")}
-        entry["accuracy"] = {m: _judged(v, limits.get(m)) for m, v in accuracy["metrics"].items()}
-        entry["by_recording"] = accuracy["by_recording"]
-        entry["latency"] = {case: _judged_speed(case, v, gate) for case, v in latency["cases"].items()}
+        entry |= {key: accuracy[key] for key in ("headline", "recordings", "by_recording")}
         entry |= {key: latency[key] for key in ("load_ms", "peak_memory_mib", "bytes")}
-        entry["verdict"], entry["reason"] = _overall(entry)
+        entry |= _judge(p, target, p.models[build.model].family, accuracy["metrics"], latency["cases"])
         entry["flags"] = _flags(p, target, entry)
     return entry
+
+
+def of_pipeline(p: Params, name: str) -> dict[str, Any]:
+    """One entry of summary.json's `pipelines`: as of a build, and what is known of its parts and its latencies."""
+    line, target = p.pipeline.builds[name], p.targets[p.pipeline.builds[name].target]
+    measured = read_json(layout.measurements(line.target, line.pipeline) / "pipeline.json")
+    folders = {role: layout.ARTIFACTS / getattr(line, role) / line.artifact for role in ROLES}
+    parts = {role: {"model": getattr(line, role), **artifact(folder)} for role, folder in folders.items()}
+    entry = {
+        "model": line.pipeline,
+        "target": line.target,
+        **target.model_dump(),
+        "verdict": "unavailable",
+        "reason": measured["unavailable"],
+        "artifact": {"bytes": sum(part["bytes"] for part in parts.values())},
+        "parts": parts,
+        "accuracy": {},
+        "latency": {},
+        "flags": [],
+    }
+    if entry["reason"] is None:
+        entry |= {key: value for key, value in measured.items() if key not in {"unavailable", "metrics", "cases"}}
+        entry |= _judge(p, target, PIPELINE, measured["metrics"], measured["cases"])
+        slower = [case for case, value in entry["latency"].items() if value["ci"][1] < 1]
+        entry["flags"] = [f"slower than the chain of plain fp32 exports: {case}" for case in slower]
+    return entry
+
+
+def _judge(
+    p: Params, target: Target, family: str, metrics: Mapping[str, Any], cases: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Accuracy and latency against the target's gate, and the verdict over all of it."""
+    limits, speedups = (getattr(p.gates[target.gate], what).get(family, {}) for what in ("accuracy", "speedup"))
+    _check_measured(f"gates.{target.gate}.accuracy.{family}", limits, metrics)
+    _check_measured(f"gates.{target.gate}.speedup.{family}", speedups, cases)
+    judged = {
+        "accuracy": {name: _judged(measured, limits.get(name)) for name, measured in metrics.items()},
+        "latency": {case: _judged_speed(measured, speedups.get(case)) for case, measured in cases.items()},
+    }
+    worst, why = _overall(judged)
+    return {**judged, "verdict": worst, "reason": why}
 
 
 def one_thread(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -61,7 +95,7 @@ def one_thread(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name.removesuffix(ONE_THREAD): value for name, value in cases if name.endswith(ONE_THREAD)}
 
 
-def _check_measured(where: str, limits: dict[str, float], measured: dict[str, Any]) -> None:
+def _check_measured(where: str, limits: Mapping[str, float], measured: Mapping[str, Any]) -> None:
     """A limit on something that was not measured would be a gate that no build has to pass."""
     for name in limits:
         if name not in measured:
@@ -73,9 +107,8 @@ def _judged(measured: dict[str, Any], limit: float | None) -> dict[str, Any]:
     return {**measured, "limit": limit, "verdict": None if limit is None else verdict(measured, limit)}
 
 
-def _judged_speed(case: str, measured: dict[str, Any], gate: Gate) -> dict[str, Any]:
-    """A speedup passes if all of its interval is at or above the gate's for that case."""
-    limit = gate.speedup.get(case)
+def _judged_speed(measured: dict[str, Any], limit: float | None) -> dict[str, Any]:
+    """A speedup passes if all of its interval is at or above the gate's limit for that case."""
     if limit is None:
         return {**measured, "limit": None, "verdict": None}
     low, high = measured["ci"]
@@ -122,12 +155,13 @@ def records(p: Params, build: Build) -> dict[str, Any]:
     """What each stage on the way to the artifact recorded of it, the checkpoint's files first."""
     target = p.targets[build.target]
     checkpoint = layout.checkpoint(build.model, target.variant)
+    quantized = p.quantize.graphs.get(f"{build.model}-{target.variant}-{target.graph}")
+    unquantized = target.graph if quantized is None else quantized.graph
+    passed = UNQUANTIZED[: UNQUANTIZED.index(unquantized) + 1]  # each is made of the one before
     steps = [checkpoint] + [
-        layout.graphs(build.model, target.variant, step) for step in ("export", "simplify", target.graph, build.target)
+        layout.graphs(build.model, target.variant, step) for step in (*passed, target.graph, build.target)
     ]
     found = {f.stem: read_json(f) for step in dict.fromkeys(steps) for name in RECORDS if (f := step / name).is_file()}
-    if target.graph == "export":
-        found.pop("simplify", None)
     files = {
         f.name: sha256(f) for f in sorted(checkpoint.iterdir()) if f.suffix != ".json" or f.name == "configuration.json"
     }

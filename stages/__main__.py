@@ -1,0 +1,38 @@
+"""`python -m stages COMMAND`: what a person runs by hand, from the repository's root."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from stages.core.errors import entrypoint
+
+
+def main(argv: Sequence[str]) -> None:
+    """`python -m stages pin MODEL...` or `python -m stages add MODEL --targets A,B`."""
+    parser = argparse.ArgumentParser(prog="python -m stages", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    pin = commands.add_parser("pin", help="write the size and digest of every file of a model to pins/MODEL.json")
+    pin.add_argument("models", nargs="+", metavar="MODEL", help="of params.yaml or stages/catalogue.yaml")
+    pin.add_argument("--force", action="store_true", help="accept other bytes for a revision that was pinned before")
+    add = commands.add_parser("add", help="add a model and its builds to params.yaml")
+    add.add_argument("model", metavar="MODEL", help="of params.yaml or stages/catalogue.yaml")
+    add.add_argument("--targets", required=True, metavar="A,B", help="targets of params.yaml")
+    add.add_argument("--dry-run", action="store_true", help="print the lines and write nothing")
+    _run(parser.parse_args(argv))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.command == "pin":
+        from stages.commands.pin import pin
+
+        for model in arguments.models:
+            pin(model, force=arguments.force)
+    else:
+        from stages.commands.add import add
+
+        add(arguments.model, arguments.targets.split(","), dry_run=arguments.dry_run)
+
+
+if __name__ == "__main__":
+    entrypoint(main)

@@ -1,0 +1,1 @@
+"""`python -m stages COMMAND`: what a person runs by hand; DVC runs the stages."""

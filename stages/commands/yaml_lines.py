@@ -1,0 +1,62 @@
+"""Lines put into a YAML file: a round trip through a parser would move its comments, this cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+
+from stages.core.errors import UserError
+
+
+def insert(text: str, path: tuple[str, ...], key: str, lines: Sequence[str]) -> str:
+    """The text with the lines of a key after the last line of its table, unless the table has the key.
+
+    path: the keys that lead to the table. lines: without the table's indent.
+
+    Raises:
+        UserError: the table is not there, empty or in braces.
+    """
+    table = _table(text, path)
+    if key in _keys(table):
+        return text
+    indent = " " * table.value[0][0].start_mark.column
+    rows = text.splitlines()
+    place = _last_row(table) + 1
+    rows[place:place] = [indent + line for line in lines]
+    return "\n".join(rows) + "\n"
+
+
+def lines_of(text: str, path: tuple[str, ...], key: str) -> list[str]:
+    """The lines of a key with all that is in it, without the table's indent.
+
+    Raises:
+        UserError: the table is not there, empty or in braces.
+    """
+    node, value = _keys(_table(text, path))[key]
+    rows = text.splitlines()[node.start_mark.line : _last_row(value) + 1]
+    return [row[node.start_mark.column :] for row in rows]
+
+
+def _table(text: str, path: tuple[str, ...]) -> MappingNode:
+    """A mapping that is written with one entry a line."""
+    node = YAML().compose(text)
+    for step in path:
+        node = _keys(node)[step][1] if isinstance(node, MappingNode) and step in _keys(node) else None
+    if not isinstance(node, MappingNode) or not node.value or node.flow_style:
+        raise UserError(f"params.yaml: {'.'.join(path)} must be a table with at least one entry, one on each line")
+    return node
+
+
+def _keys(table: MappingNode) -> dict[str, tuple[Node, Node]]:
+    return {key.value: (key, value) for key, value in table.value}
+
+
+def _last_row(node: Node) -> int:
+    """The number of the last row of a node; a block ends, to the parser, only where the next thing begins."""
+    while isinstance(node, MappingNode | SequenceNode) and node.value and not node.flow_style:
+        last = node.value[-1]
+        node = last[1] if isinstance(node, MappingNode) else last
+    row: int = node.end_mark.line
+    return row
