@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from stages import environment
+from stages.core.errors import UserError
 from tests.workspace import ROOT
 
 
@@ -15,6 +17,7 @@ from tests.workspace import ROOT
 def fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    shutil.copytree(ROOT / "pins", tmp_path / "pins")
     environment.main([])
     return {p.name: p.read_text().strip() for p in (tmp_path / "artifacts" / "environment").iterdir()}
 
@@ -34,6 +37,13 @@ def test_every_file_that_dvc_yaml_depends_on_is_written(fields: dict[str, str]):
         if "artifacts/environment/" in line
     }
     assert wanted <= set(fields)
+
+
+def test_a_missing_lock_file_is_named_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    with pytest.raises(UserError, match=r"no lock file pins/\w+\.json.*run `python -m stages pin \w+`"):
+        environment.main([])
 
 
 def test_a_package_that_is_not_there():

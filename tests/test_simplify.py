@@ -14,6 +14,7 @@ from stages import simplify
 from stages.core import graphs
 from stages.core.graphs import Graph
 from stages.core.params import SimplifyParams
+from stages.runtimes import onnxruntime
 
 SETTINGS = SimplifyParams(seconds=120, memory_gib=8, tolerance=1e-5)
 
@@ -30,7 +31,7 @@ def source(tiny_export: Path) -> Path:
 
 def test_the_real_simplifier_gives_an_equal_graph_no_larger(source: Path, graph: Graph, tmp_path: Path):
     why = simplify.simplify(source, graph, tmp_path / "out.onnx", SETTINGS)
-    assert why in {None, "slower to load"}
+    assert why is None or why.startswith(("slower to load", "larger"))  # the exporter leaves little to do
     onnx.checker.check_model(tmp_path / "out.onnx", full_check=True)
     assert (tmp_path / "out.onnx").stat().st_size <= source.stat().st_size
     assert [p.name for p in tmp_path.iterdir()] == ["out.onnx"]
@@ -79,3 +80,13 @@ def test_a_simplifier_that_goes_wrong_leaves_the_original(
     settings = SETTINGS.model_copy(update={"seconds": 2, "memory_gib": 2})
     assert why in (simplify.simplify(source, graph, tmp_path / "out.onnx", settings) or "")
     assert (tmp_path / "out.onnx").read_bytes() == source.read_bytes()
+
+
+def test_weights_in_a_file_of_their_own_come_along(graph: Graph, source: Path, tmp_path: Path):
+    apart, place = tmp_path / "apart" / source.name, tmp_path / "simplified" / source.name
+    apart.parent.mkdir()
+    place.parent.mkdir()
+    onnx.save(onnx.load(source), apart, save_as_external_data=True, location=f"{source.name}.data")
+    simplify.simplify(apart, graph, place, SETTINGS)
+    assert {path.name for path in place.parent.iterdir()} == {source.name, f"{source.name}.data"}
+    onnxruntime.network(place, graph)

@@ -10,7 +10,11 @@ from ruamel.yaml import YAML
 from stages.core import layout, params
 from tests.workspace import ROOT
 
-DVC = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+DVC = {
+    name: block
+    for place in ("stages", ".")
+    for name, block in YAML(typ="safe").load(ROOT / place / "dvc.yaml")["stages"].items()
+}
 PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 FILES = {path.stem for path in (ROOT / "stages").glob("[a-z]*.py")}
 
@@ -61,13 +65,18 @@ def test_outs_are_where_layout_puts_them():
     assert outs("prune", "m") == [layout.checkpoint("m", "pruned")]
     assert outs("export", "k", **graph) == [layout.graphs("m", "dense", "export")]
     assert outs("simplify", "k", **graph) == [layout.graphs("m", "dense", "simplify")]
+    assert outs("optimize", "k", **graph) == [layout.graphs("m", "dense", "optimize")]
     assert outs("quantize", "k", **graph, recipe="int8") == [layout.graphs("m", "dense", "int8")]
     assert outs("engine", "k", **graph, target="trt") == [layout.graphs("m", "dense", "trt")]
     measurements = layout.measurements("t", "m")
     assert outs("evaluate", "k", model="m", target="t") == [measurements / "accuracy.json"]
     assert outs("benchmark", "k", model="m", target="t") == [measurements / "latency.json"]
+    speech = layout.measurements("t", "speech") / "pipeline.json"
+    assert outs("pipeline", "k", pipeline="speech", target="t") == [speech]
     assert set(outs("report", "t")) == {layout.report("t") / f for f in ("index.html", "report.md", "metrics.json")}
     assert layout.SUMMARY in outs("summary")
+    assert outs("gate") == [layout.GATE]
+    assert outs("package") == [layout.RELEASE]
 
 
 @pytest.mark.parametrize("table", ["variants", "builds"])

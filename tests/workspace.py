@@ -35,10 +35,12 @@ def make(root: Path, **required: bool) -> None:
         "builds": {f"{MODEL}-{name}": _build(name) for name in GRAPHS},
     }
     settings["quantize"]["graphs"] = {
-        f"{MODEL}-dense-{recipe}": {"model": MODEL, "variant": "dense", "recipe": recipe} for recipe in ("int8", "fp16")
+        f"{MODEL}-dense-{recipe}": {"model": MODEL, "variant": "dense", "graph": graph, "recipe": recipe}
+        for recipe, graph in (("int8", "optimize"), ("fp16", "simplify"))
     }
     engine = {"model": MODEL, "variant": "dense", "graph": "fp16", "target": "absent"}
     settings["engine"]["builds"] = {f"{MODEL}-absent": engine}
+    settings["pipeline"]["builds"] = {}  # tests/test_pipeline.py has its own
     YAML().dump(settings, root / "params.yaml")
     _artifacts(root / "artifacts")
     for name in GRAPHS:
@@ -63,12 +65,14 @@ def _artifacts(place: Path) -> None:
     for name, fact in facts.items():
         (place / "environment" / name).write_text(f"{fact}\n")
     dense = place / MODEL / "dense"
-    for name in ("checkpoint", "export", "simplify", "int8", "fp16", "absent"):
+    for name in ("checkpoint", "export", "simplify", "optimize", "int8", "fp16", "absent"):
         (dense / name).mkdir(parents=True)
         (dense / name / {"checkpoint": "model.pt", "absent": "model.engine"}.get(name, "model.onnx")).write_text(name)
     quantized = {"quantized": {"node_1": "MatMul -> QInt8"}, "kept": {"node_2": "Conv: not in op_types"}}
     write_json(dense / "int8" / "quantize.json", {"model": quantized})
     write_json(dense / "simplify" / "simplify.json", {"model": {"simplified": False, "kept_because": "it crashed"}})
+    rewritten = {"memory_block": {"count": 4, "difference": 1e-6, "left_out": None}}
+    write_json(dense / "optimize" / "optimize.json", {"model": rewritten})
     sidecar = {"version": "9.9.9", "compute_capabilities": ["SM86"], "onnx_sha256": "0" * 64}
     write_json(dense / "absent" / "engine.json", {"runtime": "tensorrt_rtx", "engines": {"model": sidecar}})
 

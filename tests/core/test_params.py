@@ -75,12 +75,23 @@ def test_the_repository_s_own_params_are_valid():
             id="dynamic-int8-into-tensorrt",
         ),
         pytest.param(
+            "trt_fp16: {runtime: tensorrt, variant: dense, graph: fp16",
+            "trt_fp16: {runtime: tensorrt, variant: dense, graph: optimize",
+            r"operators \(com.microsoft\), which tensorrt does not have; use graph: simplify",
+            id="optimized-into-tensorrt",
+        ),
+        pytest.param(
+            "{model: fsmn_vad, variant: dense, graph: simplify, recipe: fp16}",
+            "{model: fsmn_vad, variant: dense, graph: optimize, recipe: fp16}",
+            r"tensorrt does not have; set quantize.graphs.fsmn_vad-dense-fp16.graph: simplify",
+            id="optimized-and-halved-into-tensorrt",
+        ),
+        pytest.param(
             "    revision: v2.0.4",
             "    revision: master",
             r"'master' can move; wanted a version tag",
             id="moving-revision",
         ),
-        pytest.param("      model.pt: b3be", "      ../model.pt: b3be", r"would leave its folder", id="path-outside"),
         pytest.param(
             "  fsmn_vad-pruned-int8:",
             "  fsmn_vad-prune-int8:",

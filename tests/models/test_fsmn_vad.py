@@ -14,6 +14,7 @@ import yaml
 from stages.core.errors import UserError
 from stages.corpora import manifest
 from stages.models import fsmn_vad
+from stages.models.checkpoint import torch_networks
 from stages.models.fsmn_vad import Outcome, segment_f1
 from tests.conftest import CONFIG
 
@@ -66,24 +67,52 @@ def test_weights_of_another_shape_are_refused(checkpoint: Path):
 
 def test_streaming_gives_the_posteriors_of_the_whole_file(tiny_checkpoint: Path, tiny_corpus: Path):
     model = fsmn_vad.load(tiny_checkpoint)
-    artifact = fsmn_vad.graph_set(model), fsmn_vad.torch_networks(model)
+    graph_set = fsmn_vad.graph_set(model)
+    artifact = graph_set, torch_networks(graph_set, fsmn_vad.export_modules(model))
     recordings = manifest.read(tiny_corpus, "evaluation")[:2]
     offline, streaming = (fsmn_vad.score(tiny_checkpoint, artifact, mode, recordings) for mode in fsmn_vad.MODES)
     for a, b in zip(offline, streaming, strict=True):
         np.testing.assert_allclose(a.speech, b.speech, atol=1e-5)
 
 
+def test_events_as_audio_arrives_are_the_segments_of_a_stream(tiny_checkpoint: Path, tiny_corpus: Path):
+    recordings = manifest.read(tiny_corpus, "evaluation")
+    model = fsmn_vad.load(tiny_checkpoint)
+    graph_set = fsmn_vad.graph_set(model)
+    artifact = graph_set, torch_networks(graph_set, fsmn_vad.export_modules(model))
+    listen = fsmn_vad.listener(tiny_checkpoint, artifact)
+    for recording, outcome in zip(
+        recordings, fsmn_vad.score(tiny_checkpoint, artifact, "streaming", recordings), strict=True
+    ):
+        heard = list(listen(recording.samples()))
+        assert [milliseconds for milliseconds, _ in heard] == list(range(200, 3001, 200))
+        assert fsmn_vad.joined(event for _, events in heard for event in events) == outcome.segments
+
+
+@pytest.mark.parametrize(
+    ("events", "segments"),
+    [
+        pytest.param([[10, 90]], [[10, 90]], id="whole"),
+        pytest.param([[10, -1], [-1, 90], [120, -1], [-1, 150]], [[10, 90], [120, 150]], id="by their edges"),
+        pytest.param([[10, -1]], [], id="an end that never came"),
+        pytest.param([[-1, 90]], [], id="a start that never came"),
+    ],
+)
+def test_events_join_to_segments(events, segments):
+    assert fsmn_vad.joined(events) == segments
+
+
 def test_a_perfect_detector_measures_as_one(tiny_checkpoint: Path, tiny_corpus: Path):
     recording = manifest.read(tiny_corpus, "evaluation")[0]
     truth = fsmn_vad._truth_frames(recording, 300)
     perfect = Outcome(truth.astype(np.float32), [[1000, 2000]])
-    counts = fsmn_vad.measure(tiny_checkpoint, recording, perfect, perfect)
+    (counts,) = fsmn_vad.measure(tiny_checkpoint, [recording], [perfect], [perfect])
     assert counts.keys() == fsmn_vad.METRICS.keys()
     ratios = {name: a / b for name, (a, b) in counts.items()}
     assert ratios["frame_agreement"] == ratios["truth_f1"] == ratios["segment_f1_50ms"] == 1
     assert ratios["truth_miss_rate"] == ratios["truth_false_alarm_rate"] == ratios["posterior_max_drift"] == 0
     deaf = Outcome(np.zeros(300, np.float32), [])
-    counts = fsmn_vad.measure(tiny_checkpoint, recording, perfect, deaf)
+    (counts,) = fsmn_vad.measure(tiny_checkpoint, [recording], [perfect], [deaf])
     assert counts["truth_miss_rate"] == (100, 100)
     assert counts["segment_f1_200ms"] == (0, 1)
     assert counts["posterior_mean_drift"] == (100, 300)

@@ -14,6 +14,7 @@ import pytest
 
 from stages.core.errors import UserError
 from stages.core.params import FolderSource, Model, ModelScopeSource, Source
+from stages.core.pins import Pin, PinnedFile
 from stages.fetch import fetch
 from stages.sources import modelscope
 from tests.hub import Hub
@@ -44,12 +45,12 @@ def closed_port() -> Iterator[str]:
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
-def digests(files: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: sha256(content).hexdigest() for name, content in files.items()}
+def pinned(files: Mapping[str, bytes] = FILES) -> Pin:
+    return Pin(files={n: PinnedFile(size=len(c), sha256=sha256(c).hexdigest()) for n, c in files.items()})
 
 
-def model(*sources: Source, files: Mapping[str, bytes] = FILES) -> Model:
-    return Model(family="tiny", dataset="none", license="MIT", files=digests(files), sources=list(sources or [HUB]))
+def model(*sources: Source) -> Model:
+    return Model(family="tiny", dataset="none", license="MIT", sources=list(sources or [HUB]))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -59,13 +60,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_gets_the_pinned_files_and_no_others(hub: Hub, place: Path) -> None:
     hub.models[HUB_ID][REVISION]["remote_code.py"] = b"raise SystemExit"
     environment = dict(os.environ)
-    assert fetch("tiny", model(), place) == HUB
+    assert fetch("tiny", model(), pinned(), place) == HUB
     assert contents(place) == FILES
     assert os.environ == environment
 
 
 def test_asks_nothing_but_the_listing_and_the_files(hub: Hub, place: Path) -> None:
-    fetch("tiny", model(), place)
+    fetch("tiny", model(), pinned(), place)
     start = f"/api/v1/models/{HUB_ID}/repo"
     assert hub.paths == [f"{start}/files", *[start] * len(FILES)]
 
@@ -75,27 +76,27 @@ def test_writes_nothing_outside_the_working_folder(
 ) -> None:
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
-    fetch("tiny", model(), place)
+    fetch("tiny", model(), pinned(), place)
     assert not home.exists()
     assert {path.name for path in tmp_path.iterdir()} == {".cache", "checkpoint"}
 
 
 def test_sends_no_token(monkeypatch: pytest.MonkeyPatch, hub: Hub, place: Path) -> None:
     monkeypatch.setenv("MODELSCOPE_API_TOKEN", "hush")
-    fetch("tiny", model(), place)
+    fetch("tiny", model(), pinned(), place)
     assert hub.headers
     assert not any("hush" in str(headers) for headers in hub.headers)
 
 
 def test_draws_no_bar_where_there_is_no_terminal(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fetch("tiny", model(), place)
+    fetch("tiny", model(), pinned(), place)
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_second_fetch_downloads_nothing(hub: Hub, place: Path) -> None:
-    fetch("tiny", model(), place)
+    fetch("tiny", model(), pinned(), place)
     hub.downloads.clear()
-    fetch("tiny", model(), place)
+    fetch("tiny", model(), pinned(), place)
     assert hub.downloads == []
     assert contents(place) == FILES
 
@@ -103,20 +104,20 @@ def test_a_second_fetch_downloads_nothing(hub: Hub, place: Path) -> None:
 def test_corrupt_bytes_are_refused(hub: Hub, place: Path) -> None:
     hub.faults.corrupt = math.inf
     with pytest.raises(UserError, match=r"other bytes than it lists: Hash mismatch for model\.pt"):
-        fetch("tiny", model(), place)
+        fetch("tiny", model(), pinned(), place)
     assert not place.exists()
     assert hub.downloads == [("model.pt", None)] * 3
 
 
 def test_corrupt_bytes_are_downloaded_again(hub: Hub, place: Path) -> None:
     hub.faults.corrupt = 1
-    fetch("tiny", model(), place)
+    fetch("tiny", model(), pinned(), place)
     assert contents(place) == FILES
 
 
 def test_resumes_when_the_connection_is_lost(hub: Hub, place: Path) -> None:
     hub.faults.drop = 1
-    fetch("tiny", model(), place)
+    fetch("tiny", model(), pinned(), place)
     assert contents(place) == FILES
     assert hub.downloads[:2] == [("model.pt", None), ("model.pt", f"bytes={len(FILES['model.pt']) // 2}-")]
 
@@ -125,10 +126,10 @@ def test_the_next_run_resumes(hub: Hub, place: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("modelscope_hub._download.DOWNLOAD_RETRY_TIMES", 0)
     hub.faults.drop = 1
     with pytest.raises(UserError, match="could not be reached"):
-        fetch("tiny", model(), place)
+        fetch("tiny", model(), pinned(), place)
     assert not place.exists()
     hub.downloads.clear()
-    fetch("tiny", model(), place)
+    fetch("tiny", model(), pinned(), place)
     assert contents(place) == FILES
     assert hub.downloads[0] == ("model.pt", f"bytes={len(FILES['model.pt']) // 2}-")
 
@@ -136,47 +137,47 @@ def test_the_next_run_resumes(hub: Hub, place: Path, monkeypatch: pytest.MonkeyP
 def test_refuses_a_file_without_a_digest(hub: Hub, place: Path) -> None:
     hub.faults.no_sha256 = True
     with pytest.raises(UserError, match=r"model\.pt: the hub lists no sha256 for it, wanted [0-9a-f]{64}"):
-        fetch("tiny", model(), place)
+        fetch("tiny", model(), pinned(), place)
     assert hub.downloads == []
 
 
 def test_refuses_another_digest(hub: Hub, place: Path) -> None:
     hub.faults.wrong_sha256 = True
     with pytest.raises(UserError, match=r"model\.pt: the hub lists sha256 0{64}, wanted [0-9a-f]{64}"):
-        fetch("tiny", model(), place)
+        fetch("tiny", model(), pinned(), place)
     assert hub.downloads == []
 
 
 def test_refuses_a_revision_that_moved(hub: Hub, place: Path) -> None:
     hub.models[HUB_ID][REVISION]["model.pt"] = b"retrained"
     with pytest.raises(UserError, match=f"lists sha256 {sha256(b'retrained').hexdigest()}, wanted"):
-        fetch("tiny", model(), place)
+        fetch("tiny", model(), pinned(), place)
 
 
 @pytest.mark.parametrize("path", ["../../evil", "/etc/passwd", "a/../../b", "..\\evil"])
 def test_refuses_a_listing_with_a_path_outside(hub: Hub, place: Path, path: str) -> None:
     hub.faults.paths = [path]
     with pytest.raises(UserError, match="would leave its folder; nothing was written"):
-        fetch("tiny", model(), place)
+        fetch("tiny", model(), pinned(), place)
     assert hub.downloads == []
 
 
 def test_names_a_missing_file(hub: Hub, place: Path) -> None:
     hub.models[HUB_ID][REVISION]["models.pt"] = hub.models[HUB_ID][REVISION].pop("model.pt")
     with pytest.raises(UserError, match=r"model\.pt is not on the hub; did you mean 'models\.pt'\?"):
-        fetch("tiny", model(), place)
+        fetch("tiny", model(), pinned(), place)
 
 
 def test_names_an_unknown_model(place: Path) -> None:
     other = ModelScopeSource(kind="modelscope", hub_id="someone/else", revision=REVISION)
     with pytest.raises(UserError, match="has no model 'someone/else'"):
-        fetch("tiny", model(other), place)
+        fetch("tiny", model(other), pinned(), place)
 
 
 def test_names_an_unknown_revision(place: Path) -> None:
     other = ModelScopeSource(kind="modelscope", hub_id=HUB_ID, revision="v2.0.5")
     with pytest.raises(UserError, match=r"no files at revision 'v2\.0\.5'; did you mean 'v2\.0\.4'\?"):
-        fetch("tiny", model(other), place)
+        fetch("tiny", model(other), pinned(), place)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ def test_names_an_unknown_revision(place: Path) -> None:
 def test_refuses_what_is_no_listing(hub: Hub, place: Path, body: bytes) -> None:
     hub.faults.body = body
     with pytest.raises(UserError, match="did not answer with a listing of files"):
-        fetch("tiny", model(), place)
+        fetch("tiny", model(), pinned(), place)
 
 
 def test_a_poisoned_cache_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
@@ -201,25 +202,25 @@ def test_a_poisoned_cache_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     for root in (tmp_path / "shared", modelscope.CACHE):
         for folder in (f"models/{old}", f"hub/models/{old}", f"models/{new}/snapshots/{REVISION}"):
             _write(root / folder, wrong)
-    for file, digest in digests(FILES).items():
-        _write(modelscope.CACHE / digest, {file: wrong[file], f"{file}.incomplete": wrong[file][:5]})
+    for file, pin in pinned().files.items():
+        _write(modelscope.CACHE / pin.sha256, {file: wrong[file], f"{file}.incomplete": wrong[file][:5]})
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "shared"))
-    fetch("tiny", model(), place)
+    fetch("tiny", model(), pinned(), place)
     assert contents(place) == FILES
 
 
 def test_a_poisoned_half_download_changes_nothing(place: Path) -> None:
-    for file, digest in digests(FILES).items():
-        _write(modelscope.CACHE / digest, {f"{file}.incomplete": bytes(5)})
-    fetch("tiny", model(), place)
+    for file, pin in pinned().files.items():
+        _write(modelscope.CACHE / pin.sha256, {f"{file}.incomplete": bytes(5)})
+    fetch("tiny", model(), pinned(), place)
     assert contents(place) == FILES
 
 
 def test_an_earlier_revision_is_not_mistaken_for_this_one(hub: Hub, place: Path) -> None:
     newer = FILES | {"model.pt": FILES["model.pt"][::-1]}
     hub.models[HUB_ID]["v2.0.5"] = newer
-    fetch("tiny", model(), place)
-    fetch("tiny", model(HUB.model_copy(update={"revision": "v2.0.5"}), files=newer), place)
+    fetch("tiny", model(), pinned(), place)
+    fetch("tiny", model(HUB.model_copy(update={"revision": "v2.0.5"})), pinned(newer), place)
     assert contents(place) == newer
 
 
@@ -234,7 +235,7 @@ def test_falls_over_to_a_folder_when_the_hub_is_away(
     mirror = FolderSource(kind="folder", path=tmp_path / "mirror")
     _write(mirror.path, FILES)
     started = time.monotonic()
-    assert fetch("tiny", model(HUB, mirror), place) == mirror
+    assert fetch("tiny", model(HUB, mirror), pinned(), place) == mirror
     assert time.monotonic() - started < 1
     assert contents(place) == FILES
     refused = f"tiny: source modelscope failed: the hub at {closed_port} could not be reached (ConnectionRefusedError: "
@@ -246,13 +247,13 @@ def test_a_hub_that_hangs_is_away(monkeypatch: pytest.MonkeyPatch, place: Path) 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("MODELSCOPE_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(UserError, match=r"could not be reached \(TimeoutError: timed out\)"):
-            fetch("tiny", model(), place)
+            fetch("tiny", model(), pinned(), place)
 
 
 def test_an_endpoint_that_is_no_address(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://[")
     with pytest.raises(UserError, match=r"the hub at http://\[ failed \(InvalidURL"):
-        fetch("tiny", model(), place)
+        fetch("tiny", model(), pinned(), place)
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -1,0 +1,30 @@
+"""Every model of the catalogue can be added to the repository's own params.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stages.__main__ import main
+from stages.commands import catalogue
+from stages.core import params
+from stages.core.params import ModelScopeSource
+from tests.workspace import ROOT
+
+
+@pytest.mark.parametrize("name", catalogue.models())
+def test_a_model_can_be_added_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
+    main(["add", name, "--targets", "cpu_fp32,cpu_int8"])
+    assert {f"{name}-cpu_fp32", f"{name}-cpu_int8"} <= set(params.load().builds)
+
+
+def test_every_model_is_on_the_hub_at_a_revision_of_its_own():
+    ids = [source.hub_id for model in catalogue.models().values() for source in model.sources if on_hub(source)]
+    assert len(set(ids)) == len(catalogue.models())
+
+
+def on_hub(source: object) -> bool:
+    return isinstance(source, ModelScopeSource)

@@ -1,0 +1,54 @@
+"""Long recordings: whole data sets of speech that the known segments and text describe, the same bytes each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.corpora import conversations, manifest, spoken_commands
+from stages.corpora.conversations import END_OF_SENTENCE
+from stages.corpora.manifest import SAMPLE_RATE
+
+ITEMS = {"calibration": 1, "tuning": 1, "evaluation": 1}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("conversations")
+    conversations.make(7, ITEMS, folder)
+    return folder
+
+
+def test_every_split_is_a_data_set_of_long_recordings(made):
+    manifest.check(made)
+    for split in ITEMS:
+        (recording,) = manifest.read(made, split)
+        assert 30 <= recording.seconds < 60
+
+
+def test_a_sentence_for_each_segment_and_each_of_its_split(made):
+    for split in ITEMS:
+        (recording,) = manifest.read(made, split)
+        sentences = recording.text.removesuffix(END_OF_SENTENCE).split(END_OF_SENTENCE)
+        assert len(sentences) == len(recording.segments)
+        assert {spoken_commands._part(text) for text in sentences} == {split}
+
+
+def test_between_turns_is_a_pause_that_ends_a_segment(made):
+    (recording,) = manifest.read(made, "evaluation")
+    edges = np.array(recording.segments)
+    pauses = edges[1:, 0] - edges[:-1, 1]
+    assert pauses.min() >= 0.3
+    assert (pauses > 0.8).sum() >= 2
+    samples = recording.samples()
+    inside = np.zeros(len(samples), bool)
+    for start, end in recording.segments:
+        inside[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)] = True
+    assert np.mean(samples[inside] ** 2) > 5 * np.mean(samples[~inside] ** 2)
+
+
+def test_same_seed_same_bytes(made, tmp_path):
+    conversations.make(7, {"calibration": 1}, tmp_path)
+    assert (tmp_path / "calibration.jsonl").read_bytes() == (made / "calibration.jsonl").read_bytes()
