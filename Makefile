@@ -6,7 +6,7 @@ export PYTHONUNBUFFERED := 1
 # Every stage is a process of its own: without cached bytecode each would compile torch again (5 s).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: repro test lint gate lock clean
+.PHONY: repro test lint gate scale lock clean
 .DELETE_ON_ERROR:
 
 repro: .venv/runtime  ## build, measure and report everything that changed
@@ -22,6 +22,9 @@ lint: .venv/dev  ## ruff and mypy
 
 gate: .venv/runtime  ## exit 0 only if every required build passed; reads the last report
 	@python -m stages.gate
+
+scale: .venv/runtime  ## Paraformer-large with random weights through the stages: seconds, memory, latency
+	@python -m benchmarks.scale
 
 lock: .venv/runtime  ## compile the hashed locks again
 	uv pip compile $(LOCK) requirements.in -o requirements.txt
