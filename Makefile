@@ -10,6 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .DELETE_ON_ERROR:
 
 repro: .venv/runtime  ## build, measure and report everything that changed
+	@test -n "$(REPRO)" -o -e reports/summary.json || python -m stages side-by-side
 	@dvc repro $(REPRO) && python -m stages.summary --show
 
 test: .venv/dev  ## run the tests
@@ -33,7 +34,7 @@ LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --
 	--no-emit-index-url --custom-compile-command "make lock"
 
 clean:  ## forget everything that was built here; the downloads in .cache/ stay
-	rm -rf artifacts reports .dvc/cache .dvc/tmp dvc.lock
+	rm -rf artifacts reports .dvc/cache .dvc/tmp dvc.lock stages/dvc.lock stages/dag/*/dvc.lock
 
 # uv comes from the lock too: its lines are cut out of requirements.txt for pip to check.
 .venv/uv: requirements.txt

@@ -9,7 +9,7 @@ from stages.core.errors import entrypoint
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages pin MODEL...` or `python -m stages add MODEL --targets A,B`."""
+    """`python -m stages pin MODEL...`, `add MODEL --targets A,B` or `side-by-side`."""
     parser = argparse.ArgumentParser(prog="python -m stages", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     pin = commands.add_parser("pin", help="write the size and digest of every file of a model to pins/MODEL.json")
@@ -19,6 +19,7 @@ def main(argv: Sequence[str]) -> None:
     add.add_argument("model", metavar="MODEL", help="of params.yaml or stages/catalogue.yaml")
     add.add_argument("--targets", required=True, metavar="A,B", help="targets of params.yaml")
     add.add_argument("--dry-run", action="store_true", help="print the lines and write nothing")
+    commands.add_parser("side-by-side", help="a first build, up to all timing, with a model on each core")
     _run(parser.parse_args(argv))
 
 
@@ -28,6 +29,10 @@ def _run(arguments: argparse.Namespace) -> None:
 
         for model in arguments.models:
             pin(model, force=arguments.force)
+    elif arguments.command == "side-by-side":
+        from stages.commands.side_by_side import side_by_side
+
+        side_by_side()
     else:
         from stages.commands.add import add
 

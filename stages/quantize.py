@@ -2,39 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import importlib
+import io
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stages.core import graphs, layout, params
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.core import calibration, graphs, layout, params
 from stages.core.errors import UserError, did_you_mean, entrypoint, key_from
 from stages.core.files import new_folder, write_json
-from stages.core.params import DynamicRecipe, Float16Recipe, Recipe
+from stages.core.graphs import Feeds, GraphSet
+from stages.core.params import (
+    BFloat16Recipe,
+    DynamicRecipe,
+    Float16Recipe,
+    Params,
+    QuantizedGraph,
+    Recipe,
+    StaticRecipe,
+)
+from stages.corpora import manifest
 
 if TYPE_CHECKING:
     import onnx
 
+Record = dict[str, dict[str, str]]
+BF16_OPSET = 22  # the first in which Conv and Sin have it
 
-def quantize(source: Path, place: Path, recipe: Recipe) -> dict[str, dict[str, str]]:
+
+def quantize(source: Path, place: Path, recipe: Recipe, feeds: Sequence[Feeds] = ()) -> Record:
     """Write the graph of `source` to `place` at the recipe's precision.
+
+    feeds: what the graph is given in use, where it `needs_feeds`.
 
     Returns:
         `quantized`: node names to what they became; `kept`: node names to why they stayed, for
         the nodes that carry weights.
 
     Raises:
-        UserError: the recipe excludes a node that the graph does not have, or quantizes nothing,
-            or the result is not valid ONNX.
+        UserError: the recipe quantizes nothing, or the result is not valid ONNX.
     """
     import onnx
 
-    before = onnx.load(source)
-    if isinstance(recipe, DynamicRecipe):
-        _check_excluded(recipe, before)
-        _dynamic(source, place, recipe)
-        record = _dynamic_record(before, onnx.load(place), recipe)
-    else:
-        record = _float16(before, place, recipe)
+    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        smoothed = _smoothed(source, Path(scratch), recipe, feeds)
+        before = onnx.load(smoothed)
+        if isinstance(recipe, DynamicRecipe):
+            _dynamic(smoothed, before, place, recipe)
+        elif isinstance(recipe, StaticRecipe):
+            _static(smoothed, before, place, recipe, feeds)
+        elif isinstance(recipe, Float16Recipe):
+            _float16(before, place, recipe)
+        else:
+            _bfloat16(before, place, recipe)
+    record = _record(before, onnx.load(place), recipe)
     if not record["quantized"]:
         raise UserError(f"{source}: the recipe quantized no node of {len(before.graph.node)}; kept: {record['kept']}")
     try:
@@ -44,46 +71,162 @@ def quantize(source: Path, place: Path, recipe: Recipe) -> dict[str, dict[str, s
     return record
 
 
-def _check_excluded(recipe: DynamicRecipe, model: onnx.ModelProto) -> None:
-    names = {node.name for node in model.graph.node}
-    for name in recipe.exclude_nodes:
+def needs_feeds(recipe: Recipe, folder: Path, graph_set: GraphSet) -> bool:
+    """Whether a recipe asks what the activations of these graphs are."""
+    import onnx_ir as ir
+
+    from stages.rewrites import smooth
+
+    if isinstance(recipe, DynamicRecipe) and recipe.smooth is not None:
+        return any(smooth.readers(ir.load(folder / graph.file)) for graph in graph_set.graphs.values())
+    return isinstance(recipe, StaticRecipe)
+
+
+def check_excluded(recipe: Recipe, folder: Path, graph_set: GraphSet) -> None:
+    """Every node that a recipe excludes is in a graph of the set.
+
+    Raises:
+        UserError: one is not.
+    """
+    import onnx
+
+    if not (excluded := getattr(recipe, "exclude_nodes", [])):
+        return
+    models = [onnx.load(folder / graph.file, load_external_data=False) for graph in graph_set.graphs.values()]
+    names = {node.name for model in models for node in model.graph.node}
+    for name in excluded:
         if name not in names:
-            raise UserError(f"exclude_nodes: the graph has no node {name!r}; {did_you_mean(name, names)}")
+            raise UserError(f"exclude_nodes: {folder} has no node {name!r}; {did_you_mean(name, names)}")
 
 
-def _dynamic(source: Path, place: Path, recipe: DynamicRecipe) -> None:
+def _dynamic(source: Path, before: onnx.ModelProto, place: Path, recipe: DynamicRecipe) -> None:
     """ONNX Runtime's dynamic quantization: INT8 weights, uint8 activations scaled at run time."""
-    import logging
-
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)  # it advises pre-processing, which `simplify` has done
-    quantize_dynamic(
-        source,
-        place,
-        op_types_to_quantize=recipe.op_types,
-        per_channel=recipe.per_channel,
-        reduce_range=recipe.reduce_range,
-        weight_type=QuantType[recipe.weight_type],
-        nodes_to_exclude=recipe.exclude_nodes,
-        extra_options={"MatMulConstBOnly": True},
-    )
+    with _quiet():
+        quantize_dynamic(
+            source,
+            place,
+            op_types_to_quantize=recipe.op_types,
+            per_channel=recipe.per_channel,
+            reduce_range=recipe.reduce_range,
+            weight_type=QuantType[recipe.weight_type],
+            nodes_to_exclude=[*recipe.exclude_nodes, *_narrow(before, recipe)],
+            extra_options={"MatMulConstBOnly": True},
+        )
 
 
-def _dynamic_record(
-    before: onnx.ModelProto, after: onnx.ModelProto, recipe: DynamicRecipe
-) -> dict[str, dict[str, str]]:
+def _static(source: Path, before: onnx.ModelProto, place: Path, recipe: StaticRecipe, feeds: Sequence[Feeds]) -> None:
+    """ONNX Runtime's static quantization, in QuantizeLinear and DequantizeLinear pairs."""
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self.left = iter(feeds[start_index:end_index])
+
+        def get_next(self) -> Feeds | None:
+            return next(self.left, None)
+
+        def __len__(self) -> int:
+            return len(feeds)
+
+    methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+    with _quiet():
+        quantize_static(
+            source,
+            place,
+            Reader(),
+            op_types_to_quantize=recipe.op_types,
+            per_channel=recipe.per_channel,
+            reduce_range=recipe.reduce_range,
+            activation_type=QuantType[recipe.activation_type],
+            weight_type=QuantType[recipe.weight_type],
+            nodes_to_exclude=[*recipe.exclude_nodes, *_narrow(before, recipe)],
+            calibrate_method=CalibrationMethod[methods[recipe.calibration]],
+            extra_options={
+                "MatMulConstBOnly": True,
+                "ActivationSymmetric": recipe.symmetric,
+                "QuantizeBias": not recipe.symmetric,  # as INT32, of which TensorRT knows nothing
+                "CalibPercentile": recipe.percentile,
+                "CalibStridedMinMax": 1,  # input by input, with any method: they have different lengths
+            },
+        )
+
+
+def _narrow(model: onnx.ModelProto, recipe: DynamicRecipe | StaticRecipe) -> list[str]:
+    """The MatMuls with fewer outputs than the recipe quantizes: fp32 costs them nothing."""
+    outputs = {i.name: i.dims[-1] for i in model.graph.initializer if len(i.dims) == 2}
+    least = recipe.min_outputs
+    return [n.name for n in model.graph.node if n.op_type == "MatMul" and outputs.get(n.input[1], least) < least]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's advice to pre-process, which `simplify` has done, nor its prints about percentiles."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+    logger.setLevel(level)
+
+
+def _smoothed(source: Path, scratch: Path, recipe: Recipe, feeds: Sequence[Feeds]) -> Path:
+    """The graph with the outliers of its activations moved into weights, if the recipe says so."""
+    import onnx_ir as ir
+
+    from stages.export import save
+    from stages.rewrites import smooth
+
+    if not isinstance(recipe, DynamicRecipe | StaticRecipe) or recipe.smooth is None:
+        return source
+    model = ir.load(source)
+    names = smooth.readers(model)
+    if names and not feeds:
+        raise ValueError(f"{source}: smoothing needs what the graph is fed")
+    model, _ = smooth.rewrite(model, _largest(source, names, feeds), recipe.smooth)
+    save(model, scratch / source.name)
+    return scratch / source.name
+
+
+def _largest(source: Path, names: Iterable[str], feeds: Sequence[Feeds]) -> dict[str, NDArray[np.float32]]:
+    """The largest absolute value over all feeds of each channel of inner values (..., channels) of a graph, by name."""
+    import onnx
+
+    from stages.runtimes import onnxruntime
+
+    model, names = onnx.load(source), list(names)
+    for name in names:
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session, largest = onnxruntime.session(model.SerializeToString()), dict.fromkeys(names, np.float32(0))
+    for fed in feeds:
+        for name, value in zip(names, session.run(names, fed), strict=True) if names else ():
+            seen = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0, initial=0)
+            largest[name] = np.maximum(largest[name], seen)
+    return largest  # type: ignore[return-value]  # arrays, once anything was fed
+
+
+def _record(before: onnx.ModelProto, after: onnx.ModelProto, recipe: Recipe) -> Record:
+    """What became of the nodes: with fp16 and bf16 of all, with INT8 of those that carry weights."""
+    record: Record = {"quantized": {}, "kept": {}}
+    if isinstance(recipe, Float16Recipe | BFloat16Recipe):
+        for node in before.graph.node:
+            kept = node.op_type in recipe.keep_fp32_ops
+            said = f"{node.op_type}: in keep_fp32_ops" if kept else f"{node.op_type} -> {recipe.kind}"
+            record["kept" if kept else "quantized"][node.name] = said
+        return record
     import onnx
 
     weights = {i.name for i in before.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and len(i.dims) > 1}
-    left = {node.name for node in after.graph.node}
-    record: dict[str, dict[str, str]] = {"quantized": {}, "kept": {}}
+    inputs, narrow = {node.name: list(node.input) for node in after.graph.node}, _narrow(before, recipe)
     for node in before.graph.node:
         carries = [name for name in node.input if name in weights]
-        if node.name not in left:
+        if node.name not in inputs or (carries and inputs[node.name] != list(node.input)):
             record["quantized"][node.name] = f"{node.op_type} -> {recipe.weight_type}"
         elif node.name in recipe.exclude_nodes:
             record["kept"][node.name] = f"{node.op_type}: in exclude_nodes"
+        elif node.name in narrow:
+            record["kept"][node.name] = f"{node.op_type}: fewer than {recipe.min_outputs} outputs"
         elif node.op_type in recipe.op_types:
             record["kept"][node.name] = f"{node.op_type}: no constant weight"
         elif carries:
@@ -91,33 +234,57 @@ def _dynamic_record(
     return record
 
 
-def _float16(model: onnx.ModelProto, place: Path, recipe: Float16Recipe) -> dict[str, dict[str, str]]:
+def _float16(model: onnx.ModelProto, place: Path, recipe: Float16Recipe) -> None:
     """fp16 between fp32 inputs and outputs, for strongly typed TensorRT networks."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    record: dict[str, dict[str, str]] = {"quantized": {}, "kept": {}}
-    for node in model.graph.node:
-        if node.op_type in recipe.keep_fp32_ops:
-            record["kept"][node.name] = f"{node.op_type}: in keep_fp32_ops"
-        else:
-            record["quantized"][node.name] = f"{node.op_type} -> fp16"
     half = OnnxModel(convert_float_to_float16(model, keep_io_types=True, op_block_list=recipe.keep_fp32_ops))
     half.topological_sort()  # the converter puts its casts behind the nodes that read them
     onnx.save(half.model, place)
-    return record
+
+
+def _bfloat16(model: onnx.ModelProto, place: Path, recipe: BFloat16Recipe) -> None:
+    """As fp16, with bf16 in its place: the range of fp32 at 8 bits of precision."""
+    import onnx
+
+    _float16(model, place, Float16Recipe(kind="float16", keep_fp32_ops=recipe.keep_fp32_ops))
+    half, kinds = onnx.version_converter.convert_version(onnx.load(place), BF16_OPSET), onnx.TensorProto
+    del half.graph.value_info[:]  # they say fp16
+    for tensor in half.graph.initializer:
+        _retype(tensor)
+    for node in half.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "to" and attribute.i == kinds.FLOAT16:
+                attribute.i = kinds.BFLOAT16
+            elif attribute.HasField("t"):
+                _retype(attribute.t)
+    onnx.save(half, place)
+
+
+def _retype(tensor: onnx.TensorProto) -> None:
+    """Turn an fp16 tensor into bf16, in place."""
+    import ml_dtypes
+    import onnx
+
+    if tensor.data_type == onnx.TensorProto.FLOAT16:
+        values = onnx.numpy_helper.to_array(tensor).astype(ml_dtypes.bfloat16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
 
 
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.quantize MODEL-VARIANT-RECIPE`."""
-    settings = params.load().quantize
-    line = settings.graphs[key_from(argv, "quantize", settings.graphs)]
+    p = params.load()
+    line = p.quantize.graphs[key_from(argv, "quantize", p.quantize.graphs)]
+    recipe = line.tuned or p.quantize.recipes[line.recipe]
     origin = layout.graphs(line.model, line.variant, line.graph)
     graph_set = graphs.read(origin)
+    check_excluded(recipe, origin, graph_set)
+    feeds = _feeds(p, line, recipe, origin)
     with new_folder(layout.graphs(line.model, line.variant, line.recipe)) as folder:
         record = {
-            name: quantize(origin / graph.file, folder / graph.file, settings.recipes[line.recipe])
+            name: quantize(origin / graph.file, folder / graph.file, recipe, feeds.get(name, ()))
             for name, graph in graph_set.graphs.items()
         }
         graphs.write(folder, graph_set)
@@ -125,6 +292,14 @@ def main(argv: Sequence[str]) -> None:
         before, after = graphs.size(origin), graphs.size(folder)
     nodes = sum(len(r["quantized"]) for r in record.values())
     print(f"{line.model} {line.variant} {line.recipe}: {nodes} nodes, {before} -> {after} bytes")
+
+
+def _feeds(p: Params, line: QuantizedGraph, recipe: Recipe, origin: Path) -> Mapping[str, Sequence[Feeds]]:
+    if isinstance(recipe, Float16Recipe | BFloat16Recipe) or not needs_feeds(recipe, origin, graphs.read(origin)):
+        return {}
+    family: Any = importlib.import_module(f"stages.models.{p.models[line.model].family}")
+    recordings = manifest.read(layout.corpus(line.dataset), "calibration")
+    return calibration.recorded(family, layout.checkpoint(line.model), origin, recordings, recipe.calibration_feeds)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.graphs import example_feeds
-from stages.core.params import DynamicRecipe, Float16Recipe
-from stages.quantize import quantize
+from stages.core.params import BFloat16Recipe, DynamicRecipe, Float16Recipe, StaticRecipe
+from stages.quantize import check_excluded, quantize
 from stages.runtimes import onnxruntime
 
 INT8 = DynamicRecipe(
@@ -24,6 +24,16 @@ INT8 = DynamicRecipe(
     reduce_range=False,
     op_types=["MatMul", "Gemm"],
     exclude_nodes=[],
+)
+STATIC = StaticRecipe(
+    kind="static",
+    weight_type="QInt8",
+    activation_type="QUInt8",
+    symmetric=False,
+    per_channel=True,
+    reduce_range=True,
+    op_types=["MatMul", "Gemm"],
+    calibration="minmax",
 )
 FP16 = Float16Recipe(kind="float16", keep_fp32_ops=["Softmax"])
 
@@ -53,6 +63,49 @@ def test_smaller_close_and_the_same_bytes_each_time(source: Path, tiny_export: P
     assert 0 < np.abs(found - expected).max() < 0.05
 
 
+@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy"])
+def test_static_scales_come_from_what_the_graph_was_fed(source: Path, tiny_export: Path, tmp_path: Path, calibration):
+    graph = graphs.read(tiny_export).graphs["model"]
+    feeds = [example_feeds(graph, {"feats_length": frames}, seed=frames) for frames in (20, 50, 33)]
+    record = quantize(source, tmp_path / "q.onnx", STATIC.model_copy(update={"calibration": calibration}), feeds)
+    assert len(record["quantized"]) == 12
+    assert ops(tmp_path / "q.onnx")["QuantizeLinear"] > 0
+    expected, found = outputs(source, tiny_export)["logits"], outputs(tmp_path / "q.onnx", tiny_export)["logits"]
+    assert 0 < np.abs(found - expected).max() < 0.1
+    louder = [{name: 4 * value for name, value in fed.items()} for fed in feeds]
+    quantize(source, tmp_path / "l.onnx", STATIC.model_copy(update={"calibration": calibration}), louder)
+    assert sha256(tmp_path / "q.onnx") != sha256(tmp_path / "l.onnx")
+
+
+def test_what_tensorrt_gets_has_no_zero_points_and_no_int32(source: Path, tiny_export: Path, tmp_path: Path):
+    recipe = STATIC.model_copy(update={"activation_type": "QInt8", "symmetric": True, "op_types": ["MatMul", "Conv"]})
+    graph = graphs.read(tiny_export).graphs["model"]
+    quantize(source, tmp_path / "q.onnx", recipe, [example_feeds(graph, {"feats_length": 50}, seed=1)])
+    tensors = onnx.load(tmp_path / "q.onnx").graph.initializer
+    zeros = [onnx.numpy_helper.to_array(t) for t in tensors if "zero_point" in t.name]
+    assert zeros
+    assert not any(zero.any() for zero in zeros)
+    assert not any(t.data_type == onnx.TensorProto.INT32 for t in tensors)
+
+
+def test_bf16_between_fp32_inputs_and_outputs(source: Path, tmp_path: Path):
+    quantize(source, tmp_path / "b.onnx", BFloat16Recipe(kind="bfloat16", keep_fp32_ops=["Softmax"]))
+    graph = onnx.load(tmp_path / "b.onnx").graph
+    assert {v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)} == {onnx.TensorProto.FLOAT}
+    kinds = {i.data_type for i in graph.initializer if len(i.dims) > 1}
+    assert kinds == {onnx.TensorProto.BFLOAT16}
+
+
+def test_layers_with_few_outputs_stay_and_say_so(source: Path, tmp_path: Path):
+    model = onnx.load(source)
+    shapes = {i.name: i.dims for i in model.graph.initializer}
+    narrow = {n.name for n in model.graph.node if n.op_type == "MatMul" and shapes[n.input[1]][-1] < 24}
+    record = quantize(source, tmp_path / "q.onnx", INT8.model_copy(update={"min_outputs": 24}))
+    kept = {name for name, why in record["kept"].items() if why == "MatMul: fewer than 24 outputs"}
+    assert narrow
+    assert kept == narrow
+
+
 def test_every_weight_is_accounted_for(source: Path, tmp_path: Path):
     record = quantize(source, tmp_path / "q.onnx", INT8)
     assert len(record["quantized"]) == 12
@@ -74,9 +127,9 @@ def test_weight_type_and_per_channel_reach_the_graph(source: Path, tmp_path: Pat
     assert all(len(w.dims) == 0 or w.dims[0] == 1 for n, w in weights.items() if n.endswith("_scale"))
 
 
-def test_an_unknown_node_and_a_recipe_without_effect_are_refused(source: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="exclude_nodes: the graph has no node 'output'"):
-        quantize(source, tmp_path / "q.onnx", INT8.model_copy(update={"exclude_nodes": ["output"]}))
+def test_an_unknown_node_and_a_recipe_without_effect_are_refused(source: Path, tiny_export: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"exclude_nodes: .* has no node 'output'"):
+        check_excluded(INT8.model_copy(update={"exclude_nodes": ["output"]}), tiny_export, graphs.read(tiny_export))
     with pytest.raises(UserError, match="the recipe quantized no node of"):
         quantize(source, tmp_path / "q.onnx", INT8.model_copy(update={"op_types": ["Attention"]}))
 

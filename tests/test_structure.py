@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from stages.commands import side_by_side
 from stages.core import layout, params
 from tests.workspace import ROOT
 
 DVC = {
     name: block
-    for place in ("stages", ".")
-    for name, block in YAML(typ="safe").load(ROOT / place / "dvc.yaml")["stages"].items()
+    for place in (*(ROOT / "stages").rglob("dvc.yaml"), ROOT / "dvc.yaml")
+    for name, block in YAML(typ="safe").load(place)["stages"].items()
 }
 PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 FILES = {path.stem for path in (ROOT / "stages").glob("[a-z]*.py")}
@@ -77,6 +78,15 @@ def test_outs_are_where_layout_puts_them():
     assert layout.SUMMARY in outs("summary")
     assert outs("gate") == [layout.GATE]
     assert outs("package") == [layout.RELEASE]
+
+
+def test_side_by_side_names_stages_of_dvc_yaml_and_leaves_out_what_is_timed():
+    named = {stage for group in side_by_side.groups(params.load(ROOT / "params.yaml")) for stage in group}
+    places, blocks = zip(*(stage.partition("@")[0].split(":") for stage in named), strict=True)
+    for place, block in set(zip(places, blocks, strict=True)):
+        assert block in YAML(typ="safe").load(ROOT / place)["stages"]
+    late = {"environment", "benchmark", "pipeline", "report", "summary", "gate", "package"}
+    assert set(blocks) == set(DVC) - late
 
 
 @pytest.mark.parametrize("table", ["variants", "builds"])

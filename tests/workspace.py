@@ -35,7 +35,13 @@ def make(root: Path, **required: bool) -> None:
         "builds": {f"{MODEL}-{name}": _build(name) for name in GRAPHS},
     }
     settings["quantize"]["graphs"] = {
-        f"{MODEL}-dense-{recipe}": {"model": MODEL, "variant": "dense", "graph": graph, "recipe": recipe}
+        f"{MODEL}-dense-{recipe}": {
+            "model": MODEL,
+            "variant": "dense",
+            "graph": graph,
+            "recipe": recipe,
+            "dataset": "vad_mixtures",
+        }
         for recipe, graph in (("int8", "optimize"), ("fp16", "simplify"))
     }
     engine = {"model": MODEL, "variant": "dense", "graph": "fp16", "target": "absent"}

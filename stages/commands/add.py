@@ -58,7 +58,7 @@ def _entries(name: str, model: Model, targets: Sequence[str], present: Params, t
         target = present.targets[key]
         graph = {"model": name, "variant": target.variant}
         if target.graph in present.quantize.recipes:
-            applied = {"graph": _applied_to(target, present), "recipe": target.graph}
+            applied = {"graph": _applied_to(target, present), "recipe": target.graph, "dataset": model.dataset}
             yield ("quantize", "graphs"), *_line(f"{name}-{target.variant}-{target.graph}", **graph, **applied)
         if target.runtime != "onnxruntime":
             yield ("engine", "builds"), *_line(f"{name}-{key}", **graph, graph=target.graph, target=key)

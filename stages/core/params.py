@@ -160,15 +160,43 @@ class OptimizeParams(_Section):
     tolerance: float = Field(gt=0)
 
 
-class DynamicRecipe(_Section):
-    """INT8 weights, activations quantized at run time."""
+class _Int8Recipe(_Section):
+    """What both kinds of INT8 have.
 
-    kind: Literal["dynamic"]
+    min_outputs: layers with fewer outputs stay in fp32. exclude_nodes: so do these, named as in the model's graphs.
+    smooth: how much of a channel's outliers moves from the activations into the weights, 0 to 1, or null for none:
+    SmoothQuant's alpha. calibration_feeds: inputs of each graph that tell how large the activations are.
+    """
+
     weight_type: Literal["QInt8", "QUInt8"]
     per_channel: bool
     reduce_range: bool
     op_types: list[str] = Field(min_length=1)
-    exclude_nodes: list[str]
+    min_outputs: int = Field(default=1, ge=1)
+    exclude_nodes: list[str] = []
+    smooth: float | None = Field(default=None, ge=0, le=1)
+    calibration_feeds: int = Field(default=64, ge=1)
+
+
+class DynamicRecipe(_Int8Recipe):
+    """INT8 weights, activations quantized at run time."""
+
+    kind: Literal["dynamic"]
+
+
+class StaticRecipe(_Int8Recipe):
+    """INT8 weights and activations in QuantizeLinear and DequantizeLinear pairs, scales fixed by calibration.
+
+    calibration: the range of a tensor is all that it was (`minmax`), all but the outliers beyond `percentile`, or
+    what loses least information (`entropy`), over `calibration_feeds` inputs of each graph. symmetric: activations
+    have no zero point, which TensorRT demands.
+    """
+
+    kind: Literal["static"]
+    activation_type: Literal["QInt8", "QUInt8"]
+    symmetric: bool
+    calibration: Literal["minmax", "percentile", "entropy"]
+    percentile: float = Field(default=99.99, gt=50, le=100)
 
 
 class Float16Recipe(_Section):
@@ -178,16 +206,29 @@ class Float16Recipe(_Section):
     keep_fp32_ops: list[str]
 
 
-Recipe = Annotated[DynamicRecipe | Float16Recipe, Field(discriminator="kind")]
+class BFloat16Recipe(_Section):
+    """bf16 weights and arithmetic between fp32 inputs and outputs; for TensorRT, as ONNX Runtime has none on a CPU."""
+
+    kind: Literal["bfloat16"]
+    keep_fp32_ops: list[str]
+
+
+Recipe = Annotated[DynamicRecipe | StaticRecipe | Float16Recipe | BFloat16Recipe, Field(discriminator="kind")]
 
 
 class QuantizedGraph(_Section):
-    """A line of `quantize.graphs`: which recipe is applied to which graphs of a variant."""
+    """A line of `quantize.graphs`: which recipe is applied to which graphs of a variant.
+
+    dataset: whose calibration split tells the activations, where a recipe asks. tuned: what is applied in the recipe's
+    place to this model, as `python -m stages tune` writes it.
+    """
 
     model: Key
     variant: Variant
     graph: Literal["simplify", "optimize"]
     recipe: Key
+    dataset: Key
+    tuned: Recipe | None = None
 
 
 class QuantizeParams(_Section):
@@ -438,6 +479,7 @@ def _check_tables(p: Params, problems: list[str], known: Callable[..., bool]) ->
         _check_key(where, name, f"{graph.model}-{graph.variant}-{graph.recipe}", problems)
         known(where, "variant", f"{graph.model}-{graph.variant}", p.variants)
         known(where, "recipe", graph.recipe, p.quantize.recipes)
+        known(where, "dataset", graph.dataset, p.datasets)
     for name, engine in p.engine.builds.items():
         where = f"engine.builds.{name}"
         _check_key(where, name, f"{engine.model}-{engine.target}", problems)
@@ -460,13 +502,25 @@ def _check_target(where: str, target: Target, p: Params, problems: list[str]) ->
         problems.append(f"{where}.graph: unknown graph {target.graph!r}; {hint}")
         return
     recipe = p.quantize.recipes.get(target.graph)
-    if target.runtime != "onnxruntime" and isinstance(recipe, DynamicRecipe):
-        problems.append(
-            f"{where}: recipe {target.graph!r} is dynamic INT8, which {target.runtime} cannot run (it has no "
-            "DynamicQuantizeLinear or MatMulInteger); use a float16 recipe or runtime: onnxruntime"
-        )
+    if recipe is not None and (why := _cannot_run(target.runtime, recipe)):
+        problems.append(f"{where}: recipe {target.graph!r} {why}")
     if target.runtime != "onnxruntime" and target.graph == "optimize":
         problems.append(f"{where}: {_ORT_ONLY}, which {target.runtime} does not have; use graph: simplify")
+
+
+def _cannot_run(runtime: Runtime, recipe: Recipe) -> str | None:
+    """Why a runtime cannot run what a recipe makes, or None."""
+    if runtime == "onnxruntime":
+        return "is bf16, for which onnxruntime has no CPU kernels" if isinstance(recipe, BFloat16Recipe) else None
+    if isinstance(recipe, DynamicRecipe):
+        return (
+            f"is dynamic INT8, which {runtime} cannot run (it has no DynamicQuantizeLinear or MatMulInteger); use a "
+            "static or float16 recipe, or runtime: onnxruntime"
+        )
+    signed = isinstance(recipe, StaticRecipe) and {recipe.weight_type, recipe.activation_type} == {"QInt8"}
+    if isinstance(recipe, StaticRecipe) and not (signed and recipe.symmetric):
+        return f"is static INT8 with zero points, which {runtime} cannot run; set both types to QInt8, symmetric: true"
+    return None
 
 
 def artifact(model: str, name: str, target: Target) -> str:
@@ -491,6 +545,8 @@ def _check_build(where: str, build: Build, p: Params, problems: list[str]) -> No
     if target.runtime != "onnxruntime" and line is not None and line.graph == "optimize":
         name = f"quantize.graphs.{variant}-{target.graph}.graph"
         problems.append(f"{where}: {_ORT_ONLY}, which {target.runtime} does not have; set {name}: simplify")
+    if line is not None and line.tuned is not None and (why := _cannot_run(target.runtime, line.tuned)):
+        problems.append(f"{where}: quantize.graphs.{variant}-{target.graph}.tuned {why}")
     family = p.models[build.model].family
     if target.gate in p.gates and family not in p.gates[target.gate].accuracy:
         problems.append(f"{where}: gates.{target.gate}.accuracy has no limits for the family {family!r}")

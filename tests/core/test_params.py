@@ -81,8 +81,8 @@ def test_the_repository_s_own_params_are_valid():
             id="optimized-into-tensorrt",
         ),
         pytest.param(
-            "{model: fsmn_vad, variant: dense, graph: simplify, recipe: fp16}",
-            "{model: fsmn_vad, variant: dense, graph: optimize, recipe: fp16}",
+            "{model: fsmn_vad, variant: dense, graph: simplify, recipe: fp16,",
+            "{model: fsmn_vad, variant: dense, graph: optimize, recipe: fp16,",
             r"tensorrt does not have; set quantize.graphs.fsmn_vad-dense-fp16.graph: simplify",
             id="optimized-and-halved-into-tensorrt",
         ),

@@ -1,0 +1,44 @@
+"""What a model's graphs are fed in use: recorded while FunASR's own pipeline runs over calibration recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.core import graphs
+from stages.core.graphs import Feeds
+from stages.core.parity import Network
+from stages.corpora.manifest import Recording
+from stages.runtimes import onnxruntime
+
+
+def recorded(
+    family: Any, checkpoint: Path, folder: Path, recordings: Sequence[Recording], count: int
+) -> dict[str, list[Feeds]]:
+    """Up to `count` inputs of each graph, spread evenly over what the family's pipeline feeds it in every mode.
+
+    family: the model's module of `stages.models`. folder: its graphs, which run on ONNX Runtime.
+    """
+    graph_set = graphs.read(folder)
+    networks = onnxruntime.load(folder, graph_set)
+    fed: dict[str, list[Feeds]] = {name: [] for name in networks}
+
+    def listening(name: str) -> Network:
+        def run(feeds: Feeds) -> Feeds:
+            fed[name].append({key: np.array(value) for key, value in feeds.items()})  # a pipeline may reuse its buffers
+            return networks[name](feeds)
+
+        return run
+
+    artifact = (graph_set, {name: listening(name) for name in networks})
+    for mode in family.MODES:
+        family.score(checkpoint, artifact, mode, recordings)
+    return {name: _spread(of_one, count) for name, of_one in fed.items()}
+
+
+def _spread(items: list[Feeds], count: int) -> list[Feeds]:
+    at = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in at]
