@@ -9,7 +9,7 @@ from stages.core.errors import entrypoint
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages pin MODEL...`, `add MODEL --targets A,B` or `side-by-side`."""
+    """`python -m stages COMMAND`, of which `--help` lists what there is."""
     parser = argparse.ArgumentParser(prog="python -m stages", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     pin = commands.add_parser("pin", help="write the size and digest of every file of a model to pins/MODEL.json")
@@ -19,6 +19,18 @@ def main(argv: Sequence[str]) -> None:
     add.add_argument("model", metavar="MODEL", help="of params.yaml or stages/catalogue.yaml")
     add.add_argument("--targets", required=True, metavar="A,B", help="targets of params.yaml")
     add.add_argument("--dry-run", action="store_true", help="print the lines and write nothing")
+    for name, what in (
+        ("sensitivity", "what each layer costs at INT8"),
+        ("tune", "search the best recipe"),
+    ):
+        search = commands.add_parser(name, help=f"{what}; after `make repro`")
+        search.add_argument("model", metavar="MODEL", help="of params.yaml")
+        search.add_argument("target", metavar="TARGET", help="an INT8 target that onnxruntime runs")
+        if name == "tune":
+            search.add_argument("--minutes", type=float, default=10, help="how long to search, 10 by default")
+            search.add_argument("--trials", type=int, default=200, help="the most recipes to try")
+            search.add_argument("--smallest", action="store_true", help="the smallest artifact, not the fastest")
+            search.add_argument("--dry-run", action="store_true", help="do not write the winner into params.yaml")
     commands.add_parser("side-by-side", help="a first build, up to all timing, with a model on each core")
     _run(parser.parse_args(argv))
 
@@ -29,6 +41,15 @@ def _run(arguments: argparse.Namespace) -> None:
 
         for model in arguments.models:
             pin(model, force=arguments.force)
+    elif arguments.command == "sensitivity":
+        from stages.commands.sensitivity import sensitivity
+
+        sensitivity(arguments.model, arguments.target)
+    elif arguments.command == "tune":
+        from stages.commands.tune import Limits, tune
+
+        limits = Limits(minutes=arguments.minutes, trials=arguments.trials)
+        tune(arguments.model, arguments.target, limits, smallest=arguments.smallest, dry_run=arguments.dry_run)
     elif arguments.command == "side-by-side":
         from stages.commands.side_by_side import side_by_side
 

@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,16 @@ def time_pairs(
 
 
 def latency(
-    baseline: Artifact, candidate: Artifact, settings: BenchmarkParams, bootstrap: EvaluateParams
+    baseline: Artifact,
+    candidate: Artifact,
+    settings: BenchmarkParams,
+    bootstrap: EvaluateParams,
+    counts: Mapping[str, int],
 ) -> dict[str, dict[str, Any]]:
-    """Every latency case at every thread count; a case is one call of each graph of the model."""
+    """Every latency case at every one of the thread `counts`; a case is one call of each graph of the model."""
     sets = [graphs.read(folder) for folder, _ in (baseline, candidate)]
     results = {}
-    for name, threads in thread_counts().items():
+    for name, threads in counts.items():
         networks = [runtimes.load(f, s, r, threads) for (f, r), s in zip((baseline, candidate), sets, strict=True)]
         for case, at in sets[0].cases.items():
             calls = [_call(n, s, case, settings.seed) for n, s in zip(networks, sets, strict=True)]
@@ -152,7 +156,7 @@ def benchmark(p: Params, baseline: Artifact, candidate: Artifact) -> dict[str, A
     both = {"baseline": baseline, "value": candidate}
     return {
         "threads": thread_counts(),
-        "cases": latency(baseline, candidate, p.benchmark, p.evaluate),
+        "cases": latency(baseline, candidate, p.benchmark, p.evaluate, thread_counts()),
         "load_ms": load_ms(baseline, candidate, p.benchmark.loads),
         "peak_memory_mib": {side: peak_memory_mib(artifact) for side, artifact in both.items()},
         "bytes": {side: graphs.size(artifact[0]) for side, artifact in both.items()},

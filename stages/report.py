@@ -6,6 +6,7 @@ The page needs nothing beside it: style and figures are inline, there is no scri
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from stages.core import figures, layout, params, results
 from stages.core.errors import entrypoint, key_from
 from stages.core.figures import Entries, Entry
-from stages.core.files import write_json, write_text
+from stages.core.files import read_json, write_json, write_text
 
 WORST = 10
 
@@ -153,6 +154,48 @@ def metrics(entries: Entries) -> dict[str, Any]:
     }
 
 
+def searches(entries: Entries) -> dict[str, dict[str, Any]]:
+    """What searches/ has of each build, as the page shows it: figures, and the recipes that none beats."""
+    found = {name: read_json(layout.search(name)) for name in entries if layout.search(name).is_file()}
+    return {name: _searched(known) for name, known in found.items()}
+
+
+def _searched(known: Mapping[str, Any]) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    if "sensitivity" in known:
+        units = sorted(known["sensitivity"]["units"].items(), key=lambda u: (-u[1]["loss"], -u[1]["error"]))
+        shown["sensitivity"] = {
+            "metric": known["sensitivity"]["about"]["metric"],
+            "figure": figures.sensitivity(dict(units)),
+        }
+    if "tune" in known:
+        tried = known["tune"]["trials"]
+        passed = [
+            t | {"speedup": math.exp(sum(map(math.log, t["speedups"].values())) / len(t["speedups"]))}
+            for t in tried
+            if t["passed"]
+        ]
+        front = pareto_front(passed)
+        shown["tune"] = {
+            "cpu": known["tune"]["cpu"],
+            "metric": known["tune"]["about"]["metric"],
+            "tried": len(tried),
+            "passed": len(passed),
+            "front": front,
+            "figure": figures.pareto(passed, front),
+        }
+    return shown
+
+
+def pareto_front(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The trials that no other beats in both speedup and loss, the fastest first."""
+    front: list[Mapping[str, Any]] = []
+    for trial in sorted(trials, key=lambda t: (-t["speedup"], t["loss"])):
+        if not front or trial["loss"] < front[-1]["loss"]:
+            front.append(trial)
+    return front
+
+
 def page(target: str, entries: Entries, environment: Mapping[str, str], confidence: str) -> str:
     """The target's page."""
     return render(
@@ -161,6 +204,7 @@ def page(target: str, entries: Entries, environment: Mapping[str, str], confiden
         builds=entries,
         environment=environment,
         confidence=confidence,
+        searches=searches(entries),
         forests={name: figures.forest({name: e}) if gated(e) else None for name, e in entries.items()},
         distributions={
             name: [figures.distribution(case, measured) for case, measured in e["latency"].items()]

@@ -30,7 +30,7 @@ def test_the_slower_of_two_is_the_slower():
 
 def test_every_case_at_every_thread_count(tiny_export: Path):
     artifact: benchmark.Artifact = (tiny_export, "onnxruntime")
-    cases = benchmark.latency(artifact, artifact, SETTINGS, BOOTSTRAP)
+    cases = benchmark.latency(artifact, artifact, SETTINGS, BOOTSTRAP, benchmark.thread_counts())
     names = {f"{case}_{threads}" for case in graphs.read(tiny_export).cases for threads in benchmark.thread_counts()}
     assert set(cases) == names
     for case in cases.values():

@@ -28,6 +28,18 @@ def insert(text: str, path: tuple[str, ...], key: str, lines: Sequence[str]) -> 
     return "\n".join(rows) + "\n"
 
 
+def replace(text: str, path: tuple[str, ...], key: str, lines: Sequence[str]) -> str:
+    """The text with the lines of a key of a table, and all that is in it, replaced; `lines` without the table's indent.
+
+    Raises:
+        UserError: the table is not there, empty or in braces.
+    """
+    node, value = _keys(_table(text, path))[key]
+    rows = text.splitlines()
+    rows[node.start_mark.line : _last_row(value) + 1] = [" " * node.start_mark.column + line for line in lines]
+    return "\n".join(rows) + "\n"
+
+
 def lines_of(text: str, path: tuple[str, ...], key: str) -> list[str]:
     """The lines of a key with all that is in it, without the table's indent.
 

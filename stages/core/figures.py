@@ -280,3 +280,36 @@ def sizes(entries: Entries) -> str:
         axes.set_xlabel("MB on disk")
         _bare(axes, "x")
     return out[0]
+
+
+def sensitivity(units: Entries) -> str:
+    """What the task loses with one component or layer at INT8, and beside it how far the outputs are off."""
+    rows = list(units.items())
+    with _figure("sensitivity", 7.4, 0.9 + 0.24 * len(rows)) as (figure, out):
+        axes, errors = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+        for row, (_, unit) in enumerate(rows):
+            axes.plot(unit["ci"], [row, row], color=CANDIDATE, lw=2)
+            axes.plot([unit["loss"]], [row], "o", color=CANDIDATE, ms=5)
+            errors.barh(row, unit["error"], color=BASELINE, height=0.62)
+        axes.axvline(0, color=BASELINE, lw=1)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+        axes.set(ylim=(len(rows) - 0.4, -0.6))
+        axes.set_xlabel("loss of the headline metric")
+        errors.set_xlabel("error of the outputs, relative")
+        for part in (axes, errors):
+            _bare(part, "x")
+    return out[0]
+
+
+def pareto(trials: Sequence[Mapping[str, Any]], front: Sequence[Mapping[str, Any]]) -> str:
+    """Speed against loss of every recipe that passed, those that none beats in both joined by a line."""
+    with _figure("recipes tried", 7.4, 3.4) as (figure, out):
+        axes = figure.subplots()
+        axes.plot([t["speedup"] for t in trials], [t["loss"] for t in trials], "o", color=BASELINE, ms=4, alpha=0.6)
+        axes.plot([t["speedup"] for t in front], [t["loss"] for t in front], "o-", color=CANDIDATE, ms=6, lw=1.4)
+        axes.set_xlabel("speedup over the plain fp32 export, 1 thread, mean of the cases (further right is faster)")
+        axes.set_ylabel("loss on the tuning split")
+        axes.invert_yaxis()
+        axes.ticklabel_format(useOffset=False)
+        _bare(axes, "both")
+    return out[0]

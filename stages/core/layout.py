@@ -23,6 +23,11 @@ def pin(model: str) -> Path:
     return Path("pins") / f"{model}.json"
 
 
+def search(build: str) -> Path:
+    """What searches found of a build; in git, written by `python -m stages sensitivity` and `tune`."""
+    return Path("searches") / f"{build}.json"
+
+
 def checkpoint(model: str, variant: str = "dense") -> Path:
     """A FunASR checkpoint: as fetched (`dense`) or as pruned."""
     return ARTIFACTS / model / variant / "checkpoint"

@@ -62,7 +62,7 @@ def test_a_dense_int8_build():
         "        hub_id: someone/other",
         "        revision: v1.0.0",
         "  other_vad-dense: {model: other_vad, variant: dense}",
-        "    other_vad-dense-int8: {model: other_vad, variant: dense, graph: optimize, recipe: int8, dataset: vad_mixtures}",
+        "    other_vad-dense-int8: {model: other_vad, variant: dense, graph: optimize, recipe: int8, dataset: vad_mixtures}",  # noqa: E501
         "  other_vad-cpu_int8: {model: other_vad, target: cpu_int8, artifact: other_vad/dense/int8}",
     ]
 

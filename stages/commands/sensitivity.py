@@ -1,0 +1,79 @@
+"""`python -m stages sensitivity MODEL TARGET`: what it costs to quantize each component and each layer alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from stages.commands import trials
+from stages.commands.trials import Bench
+from stages.core import layout
+from stages.core.errors import UserError
+from stages.core.figures import loss
+
+PART = "sensitivity"
+Found = dict[str, dict[str, Any]]
+
+
+def sensitivity(model: str, target: str) -> None:
+    """Measure what was not measured yet, write it after each measurement, and print the ranking.
+
+    Raises:
+        UserError: see `trials.bench`; or nothing is quantized.
+    """
+    with trials.bench(model, target) as on:
+        found = measure(on)
+    table = Table("component or layer", on.headline, "loss", "interval", "output error", box=None)
+    for name, row in ranked(found):
+        low, high = row["ci"]
+        interval = f"[{low:+.4f}, {high:+.4f}]"
+        table.add_row(name, f"{row['value']:.4f}", f"{row['loss']:+.4f}", interval, f"{row['error']:.2e}")
+    Console(width=120).print(table)
+    print(f"{layout.search(on.build)}; the report of {target} shows it after the next `dvc repro`")
+
+
+def measure(on: Bench) -> Found:
+    """Each unit's metrics with it alone at the build's recipe; goes on where an interrupted call of it stopped."""
+    known = trials.read(on.build).get(PART, {})
+    about = trials.subject(on) | {"recipe": on.recipe.model_dump()}
+    found: Found = known["units"] if known.get("about") == about else {}
+    by_unit = units(on)
+    every = {node for nodes in by_unit.values() for node in nodes}
+    for name, nodes in tqdm(by_unit.items(), desc=f"{PART} of {on.build}", unit="trial", disable=None):
+        if name not in found:
+            found[name] = _alone(on, sorted(every - set(nodes))) | {"nodes": nodes}
+            trials.write(on.build, PART, {"about": about, "units": found})
+    return found
+
+
+def units(on: Bench) -> dict[str, list[str]]:
+    """Nodes by component (`encoder.*`), where there are several, then by layer.
+
+    Raises:
+        UserError: the recipe quantizes nothing.
+    """
+    by_layer = trials.layers(on.origin(on.line.graph), on.recipe)
+    if not by_layer:
+        raise UserError(f"{on.build}: its recipe quantizes no layer of {on.origin(on.line.graph)}")
+    components: dict[str, list[str]] = {}
+    for name, nodes in by_layer.items():
+        components.setdefault(f"{name.partition('.')[0]}.*", []).extend(nodes)
+    named = {name: nodes for name, nodes in components.items() if len(nodes) > 1}
+    return {**(named if len(named) > 1 else {}), **by_layer}
+
+
+def _alone(on: Bench, others: list[str]) -> dict[str, Any]:
+    recipe = on.recipe.model_copy(update={"exclude_nodes": others, "min_outputs": 1})
+    folder = trials.make(on, recipe, on.line.graph)
+    metric = trials.accuracy(on, folder)[on.headline]
+    lost, *interval = loss(metric)
+    error = trials.output_error(on, folder, on.line.graph)
+    return {"value": metric["value"], "loss": lost, "ci": interval, "error": error}
+
+
+def ranked(found: Found) -> list[tuple[str, dict[str, Any]]]:
+    """By what the task loses, the most first; equals by how far the outputs are off."""
+    return sorted(found.items(), key=lambda item: (-item[1]["loss"], -item[1]["error"]))

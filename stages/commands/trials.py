@@ -1,0 +1,193 @@
+"""A recipe tried on one build: its graphs quantized, scored on the tuning split and timed beside the plain export."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
+
+import numpy as np
+
+from stages import benchmark, runtimes
+from stages.core import calibration, graphs, layout, params
+from stages.core.errors import UserError, did_you_mean
+from stages.core.files import read_json, write_json
+from stages.core.graphs import Feeds
+from stages.core.params import DynamicRecipe, Params, QuantizedGraph, StaticRecipe
+from stages.corpora import manifest
+from stages.corpora.manifest import Recording
+from stages.evaluate import evaluate
+from stages.quantize import quantize
+from stages.reference import hear
+from stages.runtimes import onnxruntime
+
+Int8 = DynamicRecipe | StaticRecipe
+COMPARED = 8  # inputs of each graph whose outputs are compared
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One build, with what all its trials share.
+
+    reference: what the fp32 torch model says of the recordings, which are the tuning split. feeds: what each graph is
+    given in use, from the calibration split.
+    """
+
+    p: Params
+    build: str
+    line: QuantizedGraph
+    family: Any
+    checkpoint: Path
+    recordings: Sequence[Recording]
+    reference: Path
+    feeds: Mapping[str, Sequence[Feeds]]
+    scratch: Path
+
+    @property
+    def recipe(self) -> Int8:
+        """What params.yaml has for the build."""
+        recipe = self.line.tuned or self.p.quantize.recipes[self.line.recipe]
+        assert isinstance(recipe, DynamicRecipe | StaticRecipe)  # noqa: S101  `bench` has seen to it
+        return recipe
+
+    @property
+    def headline(self) -> str:
+        """The metric that ranks."""
+        return f"{self.family.MODES[0]}_{self.family.HEADLINE}"
+
+    def origin(self, graph: str) -> Path:
+        """The fp32 graphs that a recipe is applied to."""
+        return layout.graphs(self.line.model, self.line.variant, graph)
+
+
+@contextmanager
+def bench(model: str, target: str) -> Iterator[Bench]:
+    """A build that runs an INT8 recipe on this machine, ready for trials.
+
+    Raises:
+        UserError: there is no such build, its target has no INT8 recipe for a CPU, or `make repro` has not made it yet.
+    """
+    p = params.load()
+    build = f"{model}-{target}"
+    if build not in p.builds:
+        raise UserError(f"params.yaml has no build {build!r}; {did_you_mean(build, p.builds)}")
+    recipe, runtime = p.quantize.recipes.get(p.targets[target].graph), p.targets[target].runtime
+    if runtime != "onnxruntime" or not isinstance(recipe, DynamicRecipe | StaticRecipe):
+        raise UserError(f"targets.{target}: found {p.targets[target].graph} on {runtime}, wanted INT8 on onnxruntime")
+    variant = p.targets[target].variant
+    line = p.quantize.graphs[f"{model}-{variant}-{p.targets[target].graph}"]
+    origin = layout.graphs(model, variant, line.graph)
+    if not (origin / graphs.FILE).is_file():
+        raise UserError(f"{origin} is not there; `make repro` makes it")
+    family = importlib.import_module(f"stages.models.{p.models[model].family}")
+    corpus, checkpoint = layout.corpus(p.models[model].dataset), layout.checkpoint(model)
+    recordings = manifest.read(corpus, "tuning")
+    with TemporaryDirectory() as scratch:
+        reference = Path(scratch) / "reference"
+        reference.mkdir()
+        hear(family, checkpoint, recordings, reference)
+        count = recipe.calibration_feeds
+        feeds = calibration.recorded(family, checkpoint, origin, manifest.read(corpus, "calibration"), count)
+        yield Bench(p, build, line, family, checkpoint, recordings, reference, feeds, Path(scratch))
+
+
+def make(on: Bench, recipe: Int8, graph: str) -> Path:
+    """The build's `graph`s (`simplify` or `optimize`) at another recipe, in a folder that lasts as long as the bench.
+
+    Raises:
+        UserError: the recipe quantizes nothing.
+    """
+    origin, folder = on.origin(graph), Path(mkdtemp(dir=on.scratch))
+    graph_set = graphs.read(origin)
+    names = {node for of_one in layers(origin, recipe).values() for node in of_one}
+    here = {"exclude_nodes": [node for node in recipe.exclude_nodes if node in names]}
+    for name, one in graph_set.graphs.items():
+        quantize(origin / one.file, folder / one.file, recipe.model_copy(update=here), on.feeds[name])
+    graphs.write(folder, graph_set)
+    return folder
+
+
+def accuracy(on: Bench, folder: Path) -> dict[str, dict[str, Any]]:
+    """Every metric on the tuning split against the fp32 torch model, as `evaluate` has it on the evaluation split."""
+    graph_set = graphs.read(folder)
+    artifact = graph_set, runtimes.load(folder, graph_set, "onnxruntime", threads=1)
+    found = evaluate(on.family, on.checkpoint, on.recordings, artifact, on.reference, on.p.evaluate)
+    metrics: dict[str, dict[str, Any]] = found["metrics"]
+    return metrics
+
+
+def speedups(on: Bench, folder: Path, seconds: float) -> dict[str, float]:
+    """Over the plain fp32 export, of each latency case at one thread."""
+    settings = on.p.benchmark.model_copy(update={"seconds": seconds})
+    plain = layout.graphs(on.line.model, "dense", "export")
+    cases = benchmark.latency((plain, "onnxruntime"), (folder, "onnxruntime"), settings, on.p.evaluate, {"1_thread": 1})
+    return {name: case["speedup"] for name, case in cases.items()}
+
+
+def mean(ratios: Iterable[float]) -> float:
+    """Geometric, as ratios want it."""
+    return math.exp(float(np.mean([math.log(ratio) for ratio in ratios])))
+
+
+def output_error(on: Bench, folder: Path, graph: str) -> float:
+    """Root mean square difference of all outputs from the fp32 graphs, relative to these, over calibration inputs."""
+    errors = []
+    sets = [graphs.read(place) for place in (on.origin(graph), folder)]
+    both = [onnxruntime.load(place, s) for place, s in zip((on.origin(graph), folder), sets, strict=True)]
+    for name in sets[0].graphs:
+        for feeds in on.feeds[name][:: max(1, len(on.feeds[name]) // COMPARED)]:
+            expected, found = (networks[name](feeds) for networks in both)
+            errors += [_relative(expected[key], found[key]) for key in expected]
+    return float(np.mean(errors))
+
+
+def _relative(expected: Any, found: Any) -> float:
+    if expected.shape != found.shape:
+        return 1.0  # another number of tokens
+    scale = float(np.sqrt(np.mean(np.square(expected, dtype=np.float64)))) or 1.0
+    return float(np.sqrt(np.mean(np.square(expected.astype(np.float64) - found)))) / scale
+
+
+def layers(folder: Path, recipe: Int8) -> dict[str, list[str]]:
+    """The nodes that a recipe would quantize, none excluded, by the name of the layer that they are of.
+
+    A layer is called as its weight or bias is in torch, where the exporter kept that, else as its node.
+    """
+    import onnx
+
+    found: dict[str, list[str]] = {}
+    for graph in graphs.read(folder).graphs.values():
+        model = onnx.load(folder / graph.file, load_external_data=False)
+        shapes = {i.name: list(i.dims) for i in model.graph.initializer}
+        readers = {name: node for node in model.graph.node for name in node.input}
+        for node in model.graph.node:
+            weight = next((name for name in node.input[1:] if len(shapes.get(name, [])) > 1), None)
+            if weight is not None and node.op_type in recipe.op_types:
+                add = readers.get(node.output[0])
+                biases = [name for name in (*node.input, *(add.input if add is not None else ())) if name in shapes]
+                named = next((name for name in biases if "." in name), node.name)
+                found.setdefault(named.removesuffix(".bias").removesuffix(".weight"), []).append(node.name)
+    return found
+
+
+def read(build: str) -> dict[str, Any]:
+    """What searches found of a build so far."""
+    place = layout.search(build)
+    known: dict[str, Any] = read_json(place) if place.is_file() else {}
+    return known
+
+
+def write(build: str, part: str, found: Mapping[str, Any]) -> None:
+    """Replace one part of what searches found of a build."""
+    write_json(layout.search(build), read(build) | {part: dict(found)})
+
+
+def subject(on: Bench) -> dict[str, Any]:
+    """What a search was about: if any of it changed, what was found before does not hold."""
+    digests = {graph: graphs.digests(on.origin(graph)) for graph in ("simplify", "optimize")}
+    return {"graphs": digests, "recordings": len(on.recordings), "metric": on.headline}

@@ -1,0 +1,270 @@
+"""`python -m stages tune MODEL TARGET`: the fastest INT8 recipe that the target's gate lets through, on this machine.
+
+A search by Optuna's tree-structured Parzen estimator (Bergstra, Bardenet, Bengio & Kegl, "Algorithms for
+Hyper-Parameter Optimization", 2011) over how weights and activations are quantized, which graph that is done to, and
+how many of the most sensitive layers stay in fp32. It starts from FunASR's own recipe, scores on the tuning split, and
+writes the winner into params.yaml only if it is better than what is there. `dvc repro` builds what params.yaml says.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from stages.commands import trials, yaml_lines
+from stages.commands.sensitivity import PART as SENSITIVITY
+from stages.commands.trials import Bench, Int8
+from stages.core import graphs, layout, params
+from stages.core.errors import UserError
+from stages.core.figures import loss
+from stages.core.files import write_text
+from stages.core.params import PARAMS, DynamicRecipe, StaticRecipe
+from stages.environment import cpu
+
+PART = "tune"
+SEED = 3
+SECONDS = 0.3  # of timing for a case in a trial; the finalists get FINAL_SECONDS
+FINAL_SECONDS = 2.0
+FINALISTS = 3
+BETTER = 1.02  # by less than two hundredths two timings of the same graph differ
+MOST_KEPT = 8  # layers that may stay in fp32
+Choice = dict[str, Any]
+FUNASR: Choice = {  # funasr.utils.export_utils, 1.4: quantize_dynamic(op_types=["MatMul"], per_channel, QUInt8)
+    "graph": "simplify",
+    "kind": "dynamic",
+    "weight_type": "QUInt8",
+    "per_channel": True,
+    "reduce_range": False,
+    "conv": False,
+    "smooth": 0.0,
+    "min_outputs": 1,
+    "kept": 0,
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When the search ends: at whichever comes first."""
+
+    minutes: float
+    trials: int
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One recipe: what was chosen, its accuracy on the tuning split, its speedups and bytes.
+
+    violation: by how much it misses the gate's limits, in their own units added up; 0 passes. speedups: none where it
+    does not pass, because there is no use in timing it.
+    """
+
+    choice: Choice
+    recipe: Int8 | None
+    violation: float
+    loss: float
+    speedups: dict[str, float]
+    bytes: int
+    why: str = ""
+
+    def score(self, *, smallest: bool) -> float:
+        """What is maximised, among recipes that pass."""
+        return -float(self.bytes) if smallest else (trials.mean(self.speedups.values()) if self.speedups else 0.0)
+
+
+def tune(model: str, target: str, limits: Limits, *, smallest: bool, dry_run: bool) -> None:
+    """Search, show the best beside what params.yaml has, and write it there if it is better.
+
+    Raises:
+        UserError: see `trials.bench`; or no recipe passed the gate.
+    """
+    with trials.bench(model, target) as on:
+        tried = search(on, limits, smallest=smallest)
+        passed = sorted((t for t in tried if t.violation == 0), key=lambda t: t.score(smallest=smallest), reverse=True)
+        if not passed:
+            nearest = min(tried, key=lambda t: t.violation)
+            raise UserError(
+                f"{on.build}: none of {len(tried)} recipes passed the gate on the tuning split; the nearest, "
+                f"{nearest.choice}, misses it by {nearest.violation:.4f}"
+            )
+        present = _retimed(on, _try(on, _choice_of(on), on.recipe, seconds=FINAL_SECONDS))
+        finalists = [_retimed(on, t) for t in passed[:FINALISTS]]
+        best = max(finalists, key=lambda t: t.score(smallest=smallest))
+        record = {"cpu": cpu(), "about": trials.subject(on), "smallest": smallest, "present": _row(present)}
+        trials.write(on.build, PART, record | {"best": _row(best), "trials": [_row(t) for t in tried]})
+        _show(on, [("params.yaml", present), *((f"found {i}", t) for i, t in enumerate(finalists, 1))])
+        margin = 1.0 if smallest else BETTER
+        ahead = best.score(smallest=smallest) > present.score(smallest=smallest) * margin
+        if present.violation == 0 and not ahead:
+            print(f"{len(tried)} recipes tried; none is better than what params.yaml has")
+            return
+        _write(on, best, dry_run=dry_run)
+
+
+def search(on: Bench, limits: Limits, *, smallest: bool) -> list[Tried]:
+    """Every recipe that was tried, FunASR's first, in turn; each once."""
+    import optuna
+    from tqdm import tqdm
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(
+        seed=SEED, multivariate=True, group=True, constraints_func=lambda trial: (trial.user_attrs["violation"],)
+    )
+    study, known = optuna.create_study(direction="maximize", sampler=sampler), dict[str, Tried]()
+    study.enqueue_trial(FUNASR)
+    ends, order = time.monotonic() + 60 * limits.minutes, _order(on)
+    progress = tqdm(total=limits.trials, desc=f"tune {on.build}", unit="recipe", disable=None)
+    asked = 0
+    while len(known) < limits.trials and time.monotonic() < ends and asked < 10 * limits.trials:
+        trial, asked = study.ask(), asked + 1
+        choice = _choose(trial, order)
+        key = json.dumps(choice, sort_keys=True)
+        if key not in known:
+            known[key] = _try(on, choice, _recipe(on, choice, order), seconds=SECONDS)
+            progress.update()
+        trial.set_user_attr("violation", known[key].violation)
+        study.tell(trial, known[key].score(smallest=smallest))
+        good = [t.score(smallest=smallest) for t in known.values() if t.violation == 0]
+        progress.set_postfix(passed=len(good), best=f"{max(good, default=0):.3g}")
+    progress.close()
+    return list(known.values())
+
+
+def _choose(trial: Any, order: Mapping[str, list[str]]) -> Choice:
+    """A point of the search space; what does not apply to its kind is not asked for."""
+    graph = trial.suggest_categorical("graph", list(order))
+    kind = trial.suggest_categorical("kind", ["dynamic", "static"])
+    choice: Choice = {
+        "graph": graph,
+        "kind": kind,
+        "weight_type": trial.suggest_categorical("weight_type", ["QInt8", "QUInt8"]),
+        "per_channel": trial.suggest_categorical("per_channel", [True, False]),
+        "reduce_range": trial.suggest_categorical("reduce_range", [True, False]),
+        "conv": trial.suggest_categorical("conv", [False, True]),
+        "smooth": trial.suggest_categorical("smooth", [0.0, 0.3, 0.5, 0.7]),
+        "min_outputs": trial.suggest_categorical("min_outputs", [1, 8]),
+        "kept": trial.suggest_int("kept", 0, min(MOST_KEPT, max(len(of) for of in order.values()) - 1)),
+    }
+    if kind == "static":
+        choice["calibration"] = trial.suggest_categorical("calibration", ["minmax", "percentile", "entropy"])
+    return choice
+
+
+def _recipe(on: Bench, choice: Choice, order: Mapping[str, list[str]]) -> Int8:
+    """The recipe that a point of the search space stands for."""
+    op_types = ["MatMul", "Gemm", "Conv"] if choice["conv"] else ["MatMul", "Gemm"]
+    kept = order[choice["graph"]][: choice["kept"]]
+    nodes = trials.layers(on.origin(choice["graph"]), _probe(on))
+    fields = {
+        **{key: choice[key] for key in ("weight_type", "per_channel", "reduce_range", "min_outputs")},
+        "op_types": op_types,
+        "exclude_nodes": [node for layer in kept for node in nodes[layer]],
+        "smooth": choice["smooth"] or None,
+        "calibration_feeds": on.recipe.calibration_feeds,
+    }
+    if choice["kind"] == "dynamic":
+        return DynamicRecipe(kind="dynamic", **fields)
+    return StaticRecipe(
+        kind="static", activation_type="QUInt8", symmetric=False, calibration=choice["calibration"], **fields
+    )
+
+
+def _probe(on: Bench) -> Int8:
+    """The build's recipe without exceptions: what each layer is measured at."""
+    return on.recipe.model_copy(update={"exclude_nodes": [], "min_outputs": 1})
+
+
+def _order(on: Bench) -> dict[str, list[str]]:
+    """Layers of each kind of graph, the most sensitive first.
+
+    By `python -m stages sensitivity` where that was run on the same graphs, else by the error of the outputs.
+    """
+    order = {}
+    for graph in ("simplify", "optimize"):
+        by_layer = trials.layers(on.origin(graph), _probe(on))
+        every = {node for nodes in by_layer.values() for node in nodes}
+        known = trials.read(on.build).get(SENSITIVITY, {})
+        units = known.get("units", {}) if known.get("about", {}).get("graphs") == trials.subject(on)["graphs"] else {}
+        if graph == on.line.graph and all(layer in units for layer in by_layer):
+            cost = {layer: (units[layer]["loss"], units[layer]["error"]) for layer in by_layer}
+        else:
+            cost = {}
+            for layer, nodes in by_layer.items():
+                alone = _probe(on).model_copy(update={"exclude_nodes": sorted(every - set(nodes))})
+                cost[layer] = (0.0, trials.output_error(on, trials.make(on, alone, graph), graph))
+        order[graph] = sorted(by_layer, key=lambda layer: cost[layer], reverse=True)
+    return order
+
+
+def _choice_of(on: Bench) -> Choice:
+    """What params.yaml has, as a row of the table shows it."""
+    return {"graph": on.line.graph, **on.recipe.model_dump(exclude={"calibration_feeds"})}
+
+
+def _try(on: Bench, choice: Choice, recipe: Int8, seconds: float) -> Tried:
+    try:
+        folder = trials.make(on, recipe, choice["graph"])
+        metrics = trials.accuracy(on, folder)
+    except UserError as e:  # such as a recipe that leaves nothing to quantize
+        return Tried(choice, None, float("inf"), float("inf"), {}, 0, str(e))
+    violation = _violation(on, metrics)
+    speedups = trials.speedups(on, folder, seconds) if violation == 0 else {}
+    return Tried(choice, recipe, violation, loss(metrics[on.headline])[0], speedups, graphs.size(folder))
+
+
+def _retimed(on: Bench, tried: Tried) -> Tried:
+    """The same with its speed measured for longer, so that luck decides nothing."""
+    assert tried.recipe is not None  # noqa: S101  it was made before
+    folder = trials.make(on, tried.recipe, tried.choice["graph"])
+    speedups = trials.speedups(on, folder, FINAL_SECONDS)
+    return Tried(tried.choice, tried.recipe, tried.violation, tried.loss, speedups, tried.bytes)
+
+
+def _violation(on: Bench, metrics: Mapping[str, Any]) -> float:
+    """By how much the far ends of the losses' intervals are beyond the limits of the target's gate."""
+    p = on.p
+    target, family = p.targets[p.builds[on.build].target], p.models[on.line.model].family
+    limits = p.gates[target.gate].accuracy[family]
+    return sum(max(0.0, loss(metrics[name])[2] - limit) for name, limit in limits.items())
+
+
+def _row(tried: Tried) -> dict[str, Any]:
+    recipe = tried.recipe and tried.recipe.model_dump(exclude_defaults=True)
+    passed = tried.violation == 0
+    known = {"graph": tried.choice["graph"], "recipe": recipe, "passed": passed, "bytes": tried.bytes}
+    return known | ({"why": tried.why} if tried.why else {"loss": tried.loss, "speedups": tried.speedups})
+
+
+def _show(on: Bench, rows: list[tuple[str, Tried]]) -> None:
+    cases = list(rows[0][1].speedups)
+    table = Table("", "gate", f"loss of {on.headline}", *cases, "bytes", "recipe", box=None)
+    for name, tried in rows:
+        times = (f"{tried.speedups[case]:.2f}x" for case in cases)
+        recipe = json.dumps(_row(tried)["recipe"])
+        passed = "pass" if tried.violation == 0 else "fail"
+        table.add_row(name, passed, f"{tried.loss:+.4f}", *times, str(tried.bytes), f"{tried.choice['graph']} {recipe}")
+    Console(width=150).print(table)
+
+
+def _write(on: Bench, best: Tried, *, dry_run: bool) -> None:
+    """Put the winner into the build's line of `quantize.graphs`, and print the difference."""
+    line, old = on.line, PARAMS.read_text(encoding="utf-8")
+    key = f"{line.model}-{line.variant}-{line.recipe}"
+    recipe = json.dumps(_row(best)["recipe"])  # JSON is YAML, and says the types
+    fields = {"model": line.model, "variant": line.variant, "graph": best.choice["graph"]}
+    fields |= {"recipe": line.recipe, "dataset": line.dataset}
+    rows = [f"{key}:  # {layout.search(on.build)}", *(f"  {name}: {value}" for name, value in fields.items())]
+    new = yaml_lines.replace(old, ("quantize", "graphs"), key, [*rows, f"  tuned: {recipe}"])
+    params.parse(new, f"{PARAMS} with {key} tuned")
+    print(
+        "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), str(PARAMS), str(PARAMS), n=1, lineterm=""))
+    )
+    if not dry_run:
+        write_text(PARAMS, new)
+        print(f"next: `make repro`, and commit {PARAMS} with {layout.search(on.build)}")
