@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stages.core import layout, params, pins
 from stages.core.errors import entrypoint
-from stages.core.files import new_folder
+from stages.core.files import new_folder, write_json
 from stages.core.parallel import cores
 
 LIBRARIES = (
@@ -65,8 +65,10 @@ def main(argv: Sequence[str]) -> None:
     """`python -m stages.environment`; also checks params.yaml and pins/, before any stage that works on them."""
     if argv:
         raise SystemExit("usage: python -m stages.environment")
-    for name, model in params.load().models.items():
+    p = params.load()
+    for name, model in p.models.items():
         pins.demand(name, model)
+    write_json(layout.PARAMS_JSON, p.model_dump(mode="json"))
     facts = {name: library(name) for name in LIBRARIES} | {
         "python": platform.python_version(),
         "cpu": cpu(),

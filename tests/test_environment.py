@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -30,13 +31,20 @@ def test_versions_and_machine(fields: dict[str, str]):
 
 
 def test_every_file_that_dvc_yaml_depends_on_is_written(fields: dict[str, str]):
-    text = (ROOT / "dvc.yaml").read_text()
+    text = "".join(place.read_text() for place in (ROOT / "stages" / "dag").rglob("dvc.yaml"))
     wanted = {
         line.split("artifacts/environment/")[1].strip()
         for line in text.splitlines()
         if "artifacts/environment/" in line
     }
     assert wanted <= set(fields)
+
+
+def test_params_are_written_as_dvc_tracks_them(fields: dict[str, str]):
+    assert fields
+    known = json.loads(Path("artifacts/params.json").read_text())
+    assert known["models"]["fsmn_vad"]["family"] == "fsmn_vad"
+    assert known["quantize"]["recipes"]["int8"]["weight_type"] == "QInt8"
 
 
 def test_a_missing_lock_file_is_named_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -59,7 +59,7 @@ def outs(stage: str, key: str = "", **item: str) -> list[Path]:
 
 def test_outs_are_where_layout_puts_them():
     graph = {"model": "m", "variant": "dense"}
-    assert outs("environment") == [layout.ENVIRONMENT]
+    assert outs("environment") == [layout.ENVIRONMENT, layout.PARAMS_JSON]
     assert outs("fetch", "m") == [layout.checkpoint("m")]
     assert outs("corpus", "d") == [layout.corpus("d")]
     assert outs("reference", "m") == [layout.reference("m")]

@@ -113,10 +113,8 @@ def search(on: Bench, limits: Limits, *, smallest: bool) -> list[Tried]:
     from tqdm import tqdm
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(
-        seed=SEED, multivariate=True, group=True, constraints_func=lambda trial: (trial.user_attrs["violation"],)
-    )
-    study, known = optuna.create_study(direction="maximize", sampler=sampler), dict[str, Tried]()
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=SEED))
+    known: dict[str, Tried] = {}
     study.enqueue_trial(FUNASR)
     ends, order = time.monotonic() + 60 * limits.minutes, _order(on)
     progress = tqdm(total=limits.trials, desc=f"tune {on.build}", unit="recipe", disable=None)
@@ -128,7 +126,7 @@ def search(on: Bench, limits: Limits, *, smallest: bool) -> list[Tried]:
         if key not in known:
             known[key] = _try(on, choice, _recipe(on, choice, order), seconds=SECONDS)
             progress.update()
-        trial.set_user_attr("violation", known[key].violation)
+        trial.set_constraint("gate", known[key].violation)
         study.tell(trial, known[key].score(smallest=smallest))
         good = [t.score(smallest=smallest) for t in known.values() if t.violation == 0]
         progress.set_postfix(passed=len(good), best=f"{max(good, default=0):.3g}")

@@ -11,6 +11,7 @@ SUMMARY = REPORTS / "summary.json"
 GATE = REPORTS / "gate.json"
 RELEASE = ARTIFACTS / "release"
 ENVIRONMENT = ARTIFACTS / "environment"
+PARAMS_JSON = ARTIFACTS / "params.json"  # params.yaml as DVC tracks it
 
 
 def corpus(dataset: str) -> Path:

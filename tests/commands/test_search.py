@@ -1,0 +1,139 @@
+"""Searches measure on the tuning split, go on where they stopped, and change params.yaml only for the better."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stages import optimize, report
+from stages.__main__ import main
+from stages.commands import sensitivity, trials, tune
+from stages.core import graphs, layout, params
+from stages.core.errors import UserError
+from tests.workspace import ROOT
+
+BUILD = ("fsmn_vad", "cpu_int8")
+NAME = "-".join(BUILD)
+
+
+@pytest.fixture(scope="module")
+def built(
+    tiny_checkpoint: Path, tiny_corpus: Path, tiny_export: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What `make repro` leaves of a tiny detector, up to its optimized graphs; every limit of its gate at 1."""
+    root = tmp_path_factory.mktemp("built")
+    dense = root / "artifacts" / "fsmn_vad" / "dense"
+    shutil.copytree(tiny_checkpoint, dense / "checkpoint")
+    shutil.copytree(tiny_corpus, root / "artifacts" / "corpus" / "vad_mixtures")
+    for name in ("export", "simplify", "optimize"):
+        shutil.copytree(tiny_export, dense / name)
+    one = graphs.read(tiny_export).graphs["model"]
+    optimize.optimize(tiny_export / one.file, one, dense / "optimize" / one.file, 2e-4)
+    text = (ROOT / "params.yaml").read_text()
+    (root / "params.yaml").write_text(text.replace("_agreement: 0.01", "_agreement: 1").replace("f1: 0.005", "f1: 1"))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def workspace(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "artifacts").symlink_to(built / "artifacts")
+    shutil.copy(built / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for seconds in ("SECONDS", "FINAL_SECONDS"):
+        monkeypatch.setattr(tune, seconds, 0.01)
+
+
+def found() -> dict:
+    return json.loads(layout.search(NAME).read_text())
+
+
+def test_sensitivity_measures_every_layer_alone_and_goes_on_where_it_stopped(monkeypatch, capsys):
+    measured = []
+    real = sensitivity._alone
+
+    def counted(on, others):
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(others)
+        return real(on, others)
+
+    monkeypatch.setattr(sensitivity, "_alone", counted)
+    with pytest.raises(KeyboardInterrupt):
+        main(["sensitivity", *BUILD])
+    assert len(found()["sensitivity"]["units"]) == 3
+    monkeypatch.setattr(sensitivity, "_alone", lambda on, others: measured.append(others) or real(on, others))
+    main(["sensitivity", *BUILD])
+    units = found()["sensitivity"]["units"]
+    layers = trials.layers(layout.graphs("fsmn_vad", "dense", "optimize"), params.load().quantize.recipes["int8"])
+    assert set(layers) <= set(units)
+    assert len(measured) == len(units)
+    assert all(unit["error"] > 0 for unit in units.values())
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("output error", "searches/fsmn_vad-cpu_int8.json"))
+
+
+def test_what_was_measured_of_other_graphs_does_not_hold():
+    main(["sensitivity", *BUILD])
+    known = found()
+    known["sensitivity"]["about"]["graphs"]["optimize"] = {"model.onnx": "0" * 64}
+    known["sensitivity"]["units"] = {"gone": {}}
+    layout.search(NAME).write_text(json.dumps(known))
+    main(["sensitivity", *BUILD])
+    assert "gone" not in found()["sensitivity"]["units"]
+
+
+def test_tune_starts_from_funasr_s_recipe_and_writes_a_winner_as_one_line_s_difference(capsys):
+    before = Path("params.yaml").read_text()
+    main(["tune", *BUILD, "--trials", "4", "--smallest"])
+    tried = found()["tune"]["trials"]
+    assert len(tried) == 4
+    assert tried[0]["graph"] == "simplify"
+    assert tried[0]["recipe"] == {
+        "kind": "dynamic",
+        "weight_type": "QUInt8",
+        "per_channel": True,
+        "reduce_range": False,
+    } | {"op_types": ["MatMul", "Gemm"]}
+    passed = [t for t in tried if t["passed"]]
+    best, present = found()["tune"]["best"], found()["tune"]["present"]
+    assert best["bytes"] == min(t["bytes"] for t in passed)
+    after, said = Path("params.yaml").read_text(), capsys.readouterr().out
+    if best["bytes"] < present["bytes"]:
+        line = params.load().quantize.graphs["fsmn_vad-dense-int8"]
+        assert line.tuned.model_dump(exclude_defaults=True) == best["recipe"]
+        assert line.graph == best["graph"]
+        assert before.count("#") <= after.count("#")
+        assert "+      tuned: " in said
+    else:
+        assert after == before
+
+
+def test_a_gate_that_nothing_passes_ends_in_one_message_and_changes_nothing():
+    text = Path("params.yaml").read_text().replace("offline_frame_agreement: 1\n", "offline_posterior_mean_drift: 0\n")
+    Path("params.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"none of \d recipes passed the gate on the tuning split; the nearest"):
+        main(["tune", *BUILD, "--trials", "2"])
+    assert Path("params.yaml").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        pytest.param(("fsmn_vad", "cpu_int9"), "has no build 'fsmn_vad-cpu_int9'; did you mean", id="unknown"),
+        pytest.param(("fsmn_vad", "cpu_fp32"), "found export on onnxruntime, wanted INT8", id="not-int8"),
+        pytest.param(("fsmn_vad", "trt_fp16"), "found fp16 on tensorrt, wanted INT8", id="not-onnxruntime"),
+        pytest.param(("paraformer", "cpu_int8"), "paraformer/dense/optimize is not there", id="not-built"),
+    ],
+)
+def test_what_cannot_be_searched_is_named(build, message):
+    with pytest.raises(UserError, match=message):
+        main(["sensitivity", *build])
+
+
+def test_the_front_is_what_none_beats_in_both():
+    points = [(2.0, 0.3), (3.0, 0.5), (2.5, 0.1), (1.0, 0.1), (1.5, 0.05)]
+    front = report.pareto_front([{"speedup": speed, "loss": loss} for speed, loss in points])
+    assert [(t["speedup"], t["loss"]) for t in front] == [(3.0, 0.5), (2.5, 0.1), (1.5, 0.05)]
