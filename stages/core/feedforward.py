@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stages.core import recovery
+from stages.core import criteria, recovery
 from stages.core.errors import UserError
 
 NAMES = (("w_1", "w_2"), ("fc1", "fc2"))  # Transformer and SAN-M layers; wav2vec-like ones
 
-Run = Callable[[torch.nn.Module], object]
-"""Runs a model, dense or small, over the same calibration data, positions aligned, in one pass."""
+Run = Callable[[torch.nn.Module], torch.Tensor]
+"""Runs a model, dense or small, over the same calibration data, positions aligned, in one pass; gives its logits."""
 Inside = Callable[[str, torch.Tensor], torch.Tensor]
 """Of a pair's name and its hidden activations (..., width): which positions (...) are not padding, bool."""
 Hook = Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor | None]
@@ -95,8 +95,7 @@ def cut(
 ) -> dict[str, float]:
     """Fill `small`, the same model with narrower pairs, from `dense`; returns each narrowed pair's relative error.
 
-    Channels are kept by `magnitude`, the squared weights that go with one (the group norm of Fang et al., "DepGraph",
-    2023), or by `least_squares` (`recovery.select_channels`). Then, in the order of the network, each `second` becomes
+    Channels are kept by a criterion of `stages.core.criteria`. Then, in the order of the network, each `second` becomes
     the least-squares map from what the small network before it gives to what the dense layer said: He et al., "Channel
     pruning for accelerating very deep neural networks", 2017. Two passes over the data: held at a time are the dense
     outputs of all pairs, (positions, width of the residual) each, and the hidden activations of one.
@@ -106,10 +105,21 @@ def cut(
     kept: dict[str, list[int]] = {}
     wanted: dict[str, torch.Tensor] = {}
     errors: dict[str, float] = {}
+    readers = {name: before[name].second for name in narrow}
+    scores = criteria.taylor(lambda: run(dense), readers) if criterion == "taylor" else {}
 
     def observe(name: str, hidden: torch.Tensor, output: torch.Tensor) -> None:
         rows = inside(name, hidden)
-        kept[name] = _choose(before[name], hidden[rows], after[name].width, criterion, damping)
+        first, second = before[name].first.weight, before[name].second.weight
+        kept[name] = criteria.choose(
+            criterion,
+            after[name].width,
+            weights=[first, second.T],
+            hidden=hidden[rows],
+            reader=second,
+            taylor_scores=scores.get(name),
+            damping=damping,
+        )
         wanted[name] = output[rows]
 
     def refit(name: str, hidden: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
@@ -141,13 +151,6 @@ def _hooked(layers: Mapping[str, Pair], hook: Hook) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _choose(pair: Pair, hidden: torch.Tensor, keep: int, criterion: str, damping: float) -> list[int]:
-    if criterion == "least_squares":
-        return recovery.select_channels(recovery.gram(hidden), pair.second.weight, keep, damping)
-    scores = pair.first.weight.square().sum(dim=1) + pair.second.weight.square().sum(dim=0)
-    return sorted(scores.topk(keep).indices.tolist())
 
 
 def _copy(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, list[int]]) -> None:

@@ -103,29 +103,6 @@ def damped(moments: torch.Tensor, damping: float) -> torch.Tensor:
     return moments + damping * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
 
 
-def select_channels(moments: torch.Tensor, weight: torch.Tensor, keep: int, damping: float) -> list[int]:
-    """The `keep` channels from which a layer's output can best be rebuilt, in ascending order.
-
-    One channel after another is dropped: the one whose loss costs least once the others are refitted to
-    make up for it, which the inverse moments give in closed form. Hassibi & Stork, "Second order
-    derivatives for network pruning: Optimal Brain Surgeon", 1992, by whole columns as in Kurtic et al.,
-    "ZipLM", 2023.
-
-    moments: `gram` of the layer's input channels (n + 1, n + 1). weight: the layer's (out, n).
-    """
-    columns, inverse = weight.double().T.clone(), torch.linalg.inv(damped(moments, damping))
-    dropped = torch.zeros(len(columns), dtype=torch.bool)
-    for _ in range(len(columns) - keep):
-        cost = columns.square().sum(dim=1) / inverse.diagonal()[:-1]
-        worst = int(cost.masked_fill(dropped, torch.inf).argmin())
-        share = inverse[:, worst] / inverse[worst, worst]
-        columns -= torch.outer(share[:-1], columns[worst])
-        inverse = inverse - torch.outer(share, inverse[worst])
-        inverse[worst, worst] = 1  # rows of a dropped channel are zero from here on
-        dropped[worst] = True
-    return [int(i) for i in torch.nonzero(~dropped)[:, 0]]
-
-
 def least_squares(inputs: torch.Tensor, wanted: torch.Tensor, damping: float, *, intercept: bool = True) -> Fit:
     """The dense layer that maps `inputs` (frames, in) closest to `wanted` (frames, out).
 

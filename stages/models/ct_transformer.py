@@ -394,7 +394,7 @@ def cut(
 ) -> tuple[CTTransformer, dict[str, float]]:
     """A copy of the model with the feed-forward width of `config`, refitted, and each layer's relative error.
 
-    stream: calibration tokens int64 (tokens,). criterion: `magnitude` or `least_squares`.
+    stream: calibration tokens int64 (tokens,). criterion: one of `stages.core.criteria`.
     """
     small, windows = build(config), stream[: len(stream) // WINDOW * WINDOW].reshape(-1, WINDOW)
     pauses = torch.zeros(len(windows), dtype=torch.int64)

@@ -390,11 +390,12 @@ def cut(
 ) -> tuple[Emotion2vec, dict[str, float]]:
     """A copy of the model with the narrower feed-forward layers of `config`, refitted, and each one's relative error.
 
-    crops: waveforms (crops, samples). criterion: `magnitude` or `least_squares`.
+    crops: waveforms (crops, samples). criterion: one of `stages.core.criteria`.
     """
 
-    def run(network: Any) -> object:
-        return network.extract_features(crops[:REFIT_CROPS])
+    def run(network: Emotion2vec) -> torch.Tensor:
+        scores: torch.Tensor = network.proj(network.extract_features(crops[:REFIT_CROPS])["x"].mean(dim=1))
+        return scores
 
     small = build(config)
     return small, feedforward.cut(model, small, run, _no_padding, criterion, damping)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.core import recovery
+from stages.core import criteria, recovery
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
@@ -424,25 +424,30 @@ def cut(
     What a dense layer says of the stream is regressed on what the narrow network before it gives, layer
     after layer. The pairs of dense layers at both ends become their best approximation of that rank.
 
-    stream: calibration features (frames, input_dim). criterion: `magnitude` or `least_squares`.
+    stream: calibration features (frames, input_dim). criterion: one of `stages.core.criteria`.
     """
     stream = stream[:REFIT_FRAMES]
     with torch.no_grad():
         inputs, outputs = recovery.record(model.encoder, stream)
-        small, kept = cut_channels(model, config, inputs, criterion, damping)
+        small, kept = cut_channels(model, config, stream, inputs, criterion, damping)
         wanted = {name: output[:, kept.get(name, slice(None))] for name, output in outputs.items()}
         return small, _refit(small, stream, wanted, damping)
 
 
 def cut_channels(
-    model: FsmnVADStreaming, config: dict[str, Any], inputs: dict[str, torch.Tensor], criterion: str, damping: float
+    model: FsmnVADStreaming,
+    config: dict[str, Any],
+    stream: torch.Tensor,
+    inputs: dict[str, torch.Tensor],
+    criterion: str,
+    damping: float,
 ) -> tuple[FsmnVADStreaming, dict[str, list[int]]]:
     """The model without the channels that `config` has no room for, and the channels each dense layer kept.
 
     torch-pruning's dependency graph (Fang et al., "DepGraph", 2023) says what goes with a channel: for a
     projection that is its memory's taps and the columns that read it.
 
-    inputs: what enters each dense layer, (frames, in). criterion: `magnitude` or `least_squares`.
+    stream: calibration features (frames, input_dim). inputs: what of it enters each dense layer, (frames, in).
     """
     import torch_pruning as tp
 
@@ -451,24 +456,36 @@ def cut_channels(
     with torch.enable_grad():  # the graph is read off autograd's
         graph = tp.DependencyGraph().build_dependency(encoder, example_inputs=(example,))
     names = {module: name for name, module in encoder.named_modules()}
+    layers = {name: model.encoder.get_submodule(name) for name in inputs}
+    scores = criteria.taylor(lambda: logits(model, stream[None]), layers) if criterion == "taylor" else {}
     kept = {}
     for root, key in _roots(config["encoder_conf"]).items():
         layer = encoder.get_submodule(root)
         channels = range(layer.out_features)
         group = graph.get_pruning_group(layer, tp.prune_linear_out_channels, list(channels))
-        if criterion == "magnitude":
-            scores = tp.importance.GroupMagnitudeImportance(p=2)(group)
-            kept[root] = sorted(scores.topk(config["encoder_conf"][key]).indices.tolist())
-        else:
-            reader = group[-1].dep.target.module
-            moments = recovery.gram(inputs[names[reader]])
-            kept[root] = recovery.select_channels(moments, reader.weight, config["encoder_conf"][key], damping)
+        reader = group[-1].dep.target.module
+        kept[root] = criteria.choose(
+            criterion,
+            config["encoder_conf"][key],
+            weights=_weights(graph, group),
+            hidden=inputs[names[reader]],
+            reader=reader.weight,
+            taylor_scores=scores.get(names[reader]),
+            damping=damping,
+        )
         dropped = sorted(set(channels) - set(kept[root]))
         if dropped:
             graph.get_pruning_group(layer, tp.prune_linear_out_channels, dropped).prune()
     small = build(config)
     small.encoder.load_state_dict(encoder.state_dict())
     return small, kept
+
+
+def _weights(graph: Any, group: Any) -> list[torch.Tensor]:
+    """What goes with the channels of a torch-pruning group, each (channels, ...); biases count for nothing."""
+    found = [(dep, getattr(dep.target.module, "weight", None)) for dep, _ in group]
+    made = graph.is_out_channel_pruning_fn
+    return [w if made(dep.handler) else w.transpose(0, 1) for dep, w in found if w is not None]
 
 
 def _roots(conf: dict[str, Any]) -> dict[str, str]:

@@ -294,7 +294,7 @@ def cut(
 ) -> tuple[Any, dict[str, float]]:
     """A copy of the model with the feed-forward widths of `config`, refitted, and each narrowed layer's relative error.
 
-    features: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: `magnitude` or `least_squares`.
+    features: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: one of `stages.core.criteria`.
     """
     ends = np.cumsum([len(f) for f in features])
     batch = _batch(features[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])
@@ -305,7 +305,7 @@ def cut(
     def inside(name: str, _: torch.Tensor) -> torch.Tensor:
         return (positions.frames if name.startswith("encoder.") else positions.tokens).rows[:, :, 0] > 0
 
-    errors = feedforward.cut(model, small, lambda m: _logits(m, batch, positions), inside, criterion, damping)
+    errors = feedforward.cut(model, small, lambda m: _logits(m, batch, positions)[0], inside, criterion, damping)
     return small, errors
 
 

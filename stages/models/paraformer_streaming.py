@@ -524,7 +524,7 @@ def cut(
 ) -> tuple[ParaformerStreaming, dict[str, float]]:
     """A copy of the model with the feed-forward widths of `config`, refitted, and each narrowed layer's relative error.
 
-    given: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: `magnitude` or `least_squares`.
+    given: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: one of `stages.core.criteria`.
     """
     ends = np.cumsum([int(one.lengths.sum()) for one in given])
     batch = _batch(given[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])

@@ -258,7 +258,7 @@ def test_a_ratio_beyond_the_feed_forward_layers_is_refused():
     assert ct_transformer.narrowed(config, 0.01, round_to=8)["encoder_conf"]["linear_units"] < 1024
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "least_squares"])
+@pytest.mark.parametrize("criterion", ["magnitude", "activation", "taylor", "least_squares"])
 def test_channels_that_are_never_active_go_first(checkpoint: Path, recordings: list[Recording], criterion: str):
     model, config = ct_transformer.load(checkpoint), ct_transformer.read_config(checkpoint)
     for feed_forward in [layer.feed_forward for layer in (*model.encoder.encoders0, *model.encoder.encoders)]:
