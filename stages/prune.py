@@ -1,7 +1,8 @@
-"""Stage `prune`: a checkpoint with narrower layers, refitted and distilled on calibration audio."""
+"""Stage `prune`: a checkpoint with narrower layers, refitted and distilled until the tuning split says enough."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
@@ -21,11 +22,16 @@ TOLERANCE = 0.01  # of all parameters, between what was asked for and what the w
 
 
 def prune(
-    family: ModuleType, model: torch.nn.Module, config: dict[str, Any], calibration: Any, settings: PruneParams
+    family: ModuleType,
+    model: torch.nn.Module,
+    config: dict[str, Any],
+    calibration: Any,
+    tuning: Any,
+    settings: PruneParams,
 ) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
     """The smaller model, its config.yaml and a record of what was done. The same inputs give the same weights.
 
-    family: the model's module of `stages.models`. calibration: what its `calibration` gives.
+    family: the model's module of `stages.models`. calibration, tuning: what its `calibration` gives of either split.
 
     Raises:
         UserError: no widths remove `settings.ratio` of the parameters, or there is too little to train on.
@@ -33,17 +39,38 @@ def prune(
     small_config = family.narrowed(config, settings.ratio, settings.round_to)
     _check_removed(model, family.build(small_config), settings)
     with recovery.fixed_threads(recovery.REFIT_THREADS):
-        small, errors = family.cut(model, small_config, calibration, settings.criterion, settings.refit_damping)
+        small, refit = family.cut(model, small_config, calibration, settings.criterion, settings.refit_damping)
+        far = functools.partial(recovery.mean_loss, family.distillation(small, model, tuning))
+        as_cut, errors = far(), refit()
     with recovery.fixed_threads(recovery.DISTILL_THREADS):
-        losses = recovery.distill(
+        course = recovery.distill(
             small,
             family.distillation(small, model, calibration),
+            validate=far,
+            validate_every=settings.validate_every,
+            patience=settings.patience,
             steps=settings.distill_steps,
             learning_rate=settings.learning_rate,
             seed=settings.seed,
         )
     record = {"dense": _size(family, model), "pruned": _size(family, small), "removed": _removed(model, small)}
-    return small, small_config, record | {"layer_error": errors, "distillation_loss": _ends(losses)}
+    # of the tuning split, the distillation loss: how far the small model is from the dense one
+    far_after = {"cut": as_cut, "refit": course.validation[0], "distillation": course.validation[course.kept]}
+    return (
+        small,
+        small_config,
+        record
+        | {
+            "tuning_loss": far_after,
+            "layer_error": errors,
+            "distillation": {
+                "steps": len(course.losses),
+                "kept_step": course.kept,
+                "calibration_loss": _ends(course.losses),
+                "tuning_loss": course.validation,
+            },
+        },
+    )
 
 
 def _removed(model: torch.nn.Module, small: torch.nn.Module) -> float:
@@ -86,9 +113,11 @@ def main(argv: Sequence[str]) -> None:
     settings, model = p.prune[name], p.models[name]
     family = importlib.import_module(f"stages.models.{model.family}")
     origin = layout.checkpoint(name)
-    recordings = manifest.read(layout.corpus(settings.dataset), "calibration")
-    calibration = family.calibration(origin, recordings, settings)
-    small, config, record = prune(family, family.load(origin), family.read_config(origin), calibration, settings)
+    corpus, as_recorded = layout.corpus(settings.dataset), settings.model_copy(update={"variations": 0})
+    calibration = family.calibration(origin, manifest.read(corpus, "calibration"), settings)
+    tuning = family.calibration(origin, manifest.read(corpus, "tuning"), as_recorded)
+    dense, config = family.load(origin), family.read_config(origin)
+    small, config, record = prune(family, dense, config, calibration, tuning, settings)
     with new_folder(layout.checkpoint(name, "pruned")) as folder:
         checkpoint.save(small, config, origin, folder)
         for variant, place in (("dense", origin), ("pruned", folder)):

@@ -92,13 +92,14 @@ def narrowed(model: torch.nn.Module, widths: Mapping[str, str], removed: float, 
 
 def cut(
     dense: torch.nn.Module, small: torch.nn.Module, run: Run, inside: Inside, criterion: str, damping: float
-) -> dict[str, float]:
-    """Fill `small`, the same model with narrower pairs, from `dense`; returns each narrowed pair's relative error.
+) -> recovery.Refit:
+    """Fill `small`, the same model with narrower pairs, from `dense`; returns what refits it.
 
-    Channels are kept by a criterion of `stages.core.criteria`. Then, in the order of the network, each `second` becomes
-    the least-squares map from what the small network before it gives to what the dense layer said: He et al., "Channel
-    pruning for accelerating very deep neural networks", 2017. Two passes over the data: held at a time are the dense
-    outputs of all pairs, (positions, width of the residual) each, and the hidden activations of one.
+    Channels are kept by a criterion of `stages.core.criteria`. The refit: in the order of the network, each `second`
+    becomes the least-squares map from what the small network before it gives to what the dense layer said: He et al.,
+    "Channel pruning for accelerating very deep neural networks", 2017. Either is one pass over the data; `taylor` is
+    one more, forward and back, that holds all activations. Held until the refit are the dense outputs of all pairs,
+    (positions, width of the residual) each.
     """
     before, after = pairs(dense), pairs(small)
     narrow = [name for name in after if after[name].width < before[name].width]
@@ -122,20 +123,23 @@ def cut(
         )
         wanted[name] = output[rows]
 
-    def refit(name: str, hidden: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    def rebuild(name: str, hidden: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         rows, second = inside(name, hidden), after[name].second
         recovery.refit([second], hidden[rows], wanted[name], damping)
         output = torch.nn.functional.linear(hidden, second.weight, second.bias)
         errors[name] = recovery.relative_error(output[rows], wanted.pop(name))
         return output
 
+    def refit() -> dict[str, float]:
+        with torch.no_grad(), _hooked({name: after[name] for name in narrow}, rebuild):
+            run(small)
+        return errors
+
     with torch.no_grad():
         with _hooked({name: before[name] for name in narrow}, observe):
             run(dense)
         _copy(dense, small, kept)
-        with _hooked({name: after[name] for name in narrow}, refit):
-            run(small)
-    return errors
+    return refit
 
 
 @contextmanager

@@ -391,8 +391,8 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
 
 def cut(
     model: CTTransformer, config: dict[str, Any], stream: torch.Tensor, criterion: str, damping: float
-) -> tuple[CTTransformer, dict[str, float]]:
-    """A copy of the model with the feed-forward width of `config`, refitted, and each layer's relative error.
+) -> tuple[CTTransformer, recovery.Refit]:
+    """A copy of the model with the feed-forward width of `config`, and what refits it.
 
     stream: calibration tokens int64 (tokens,). criterion: one of `stages.core.criteria`.
     """
@@ -405,9 +405,7 @@ def cut(
     return small, feedforward.cut(model, small, lambda m: logits(m, windows, pauses), inside, criterion, damping)
 
 
-def distillation(
-    small: CTTransformer, model: CTTransformer, stream: torch.Tensor
-) -> Callable[[torch.Generator], torch.Tensor]:
+def distillation(small: CTTransformer, model: CTTransformer, stream: torch.Tensor) -> recovery.Loss:
     """The divergence of the small model's marks from the model's, on windows drawn from the calibration tokens.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1.

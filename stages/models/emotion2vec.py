@@ -11,7 +11,7 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -387,8 +387,8 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
 
 def cut(
     model: Emotion2vec, config: dict[str, Any], crops: torch.Tensor, criterion: str, damping: float
-) -> tuple[Emotion2vec, dict[str, float]]:
-    """A copy of the model with the narrower feed-forward layers of `config`, refitted, and each one's relative error.
+) -> tuple[Emotion2vec, recovery.Refit]:
+    """A copy of the model with the narrower feed-forward layers of `config`, and what refits it.
 
     crops: waveforms (crops, samples). criterion: one of `stages.core.criteria`.
     """
@@ -405,9 +405,7 @@ def _no_padding(_: str, hidden: torch.Tensor) -> torch.Tensor:
     return torch.ones(hidden.shape[:-1], dtype=torch.bool)
 
 
-def distillation(
-    small: Emotion2vec, model: Emotion2vec, crops: torch.Tensor
-) -> Callable[[torch.Generator], torch.Tensor]:
+def distillation(small: Emotion2vec, model: Emotion2vec, crops: torch.Tensor) -> recovery.Loss:
     """The loss of one step: how far the small model's scores and frame embeddings are from the model's on random crops.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1, plus the mean squared

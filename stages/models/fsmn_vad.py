@@ -418,10 +418,10 @@ def _parameters(conf: dict[str, Any]) -> int:
 
 def cut(
     model: FsmnVADStreaming, config: dict[str, Any], stream: torch.Tensor, criterion: str, damping: float
-) -> tuple[FsmnVADStreaming, dict[str, float]]:
-    """A copy of the model with the smaller widths of `config`, refitted, and each layer's relative error.
+) -> tuple[FsmnVADStreaming, recovery.Refit]:
+    """A copy of the model with the smaller widths of `config`, and what refits it.
 
-    What a dense layer says of the stream is regressed on what the narrow network before it gives, layer
+    The refit: what a dense layer says of the stream is regressed on what the narrow network before it gives, layer
     after layer. The pairs of dense layers at both ends become their best approximation of that rank.
 
     stream: calibration features (frames, input_dim). criterion: one of `stages.core.criteria`.
@@ -430,8 +430,8 @@ def cut(
     with torch.no_grad():
         inputs, outputs = recovery.record(model.encoder, stream)
         small, kept = cut_channels(model, config, stream, inputs, criterion, damping)
-        wanted = {name: output[:, kept.get(name, slice(None))] for name, output in outputs.items()}
-        return small, _refit(small, stream, wanted, damping)
+    wanted = {name: output[:, kept.get(name, slice(None))] for name, output in outputs.items()}
+    return small, lambda: _refit(small, stream, wanted, damping)
 
 
 def cut_channels(
@@ -497,6 +497,7 @@ def _roots(conf: dict[str, Any]) -> dict[str, str]:
     return first | blocks | {"out_linear1.linear": "output_affine_dim"}
 
 
+@torch.no_grad()
 def _refit(
     small: FsmnVADStreaming, stream: torch.Tensor, wanted: dict[str, torch.Tensor], damping: float
 ) -> dict[str, float]:
@@ -520,21 +521,21 @@ def _refit(
     return errors
 
 
-def distillation(
-    small: FsmnVADStreaming, model: FsmnVADStreaming, stream: torch.Tensor
-) -> Callable[[torch.Generator], torch.Tensor]:
+def distillation(small: FsmnVADStreaming, model: FsmnVADStreaming, stream: torch.Tensor) -> recovery.Loss:
     """The loss of one step: the divergence of the small model's posteriors from the model's on random crops.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1. The first `context`
     frames of a crop are left out: what either says there is of a silence that is not in the recording.
 
-    stream: calibration features (frames, input_dim).
+    stream: features (frames, input_dim) of the calibration or the tuning split.
 
     Raises:
         UserError: the stream is shorter than one crop.
     """
     if len(stream) < CROP:
-        raise UserError(f"prune: found {len(stream)} frames of calibration audio, wanted at least {CROP}")
+        raise UserError(
+            f"prune: found {len(stream)} frames in a split, wanted at least {CROP} to distil on or to tune on"
+        )
 
     def loss(generator: torch.Generator) -> torch.Tensor:
         starts = torch.randint(len(stream) - CROP + 1, (BATCH,), generator=generator).tolist()

@@ -291,8 +291,8 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
 
 def cut(
     model: Any, config: dict[str, Any], features: Sequence[torch.Tensor], criterion: str, damping: float
-) -> tuple[Any, dict[str, float]]:
-    """A copy of the model with the feed-forward widths of `config`, refitted, and each narrowed layer's relative error.
+) -> tuple[Any, recovery.Refit]:
+    """A copy of the model with the feed-forward widths of `config`, and what refits it.
 
     features: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: one of `stages.core.criteria`.
     """
@@ -305,8 +305,7 @@ def cut(
     def inside(name: str, _: torch.Tensor) -> torch.Tensor:
         return (positions.frames if name.startswith("encoder.") else positions.tokens).rows[:, :, 0] > 0
 
-    errors = feedforward.cut(model, small, lambda m: _logits(m, batch, positions)[0], inside, criterion, damping)
-    return small, errors
+    return small, feedforward.cut(model, small, lambda m: _logits(m, batch, positions)[0], inside, criterion, damping)
 
 
 def _batch(features: Sequence[torch.Tensor]) -> Batch:
@@ -330,7 +329,7 @@ def _logits(model: Any, batch: Batch, at: Positions) -> tuple[torch.Tensor, torc
     return model.decoder.output_layer(hidden[at.tokens.rows[:, :, 0] > 0]), weights
 
 
-def distillation(small: Any, model: Any, features: Sequence[torch.Tensor]) -> Callable[[torch.Generator], torch.Tensor]:
+def distillation(small: Any, model: Any, features: Sequence[torch.Tensor]) -> recovery.Loss:
     """The loss of one step: what the small model says of a few recordings, against the dense one.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1, with the dense model's

@@ -521,8 +521,8 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
 
 def cut(
     model: ParaformerStreaming, config: dict[str, Any], given: Sequence[Chunks], criterion: str, damping: float
-) -> tuple[ParaformerStreaming, dict[str, float]]:
-    """A copy of the model with the feed-forward widths of `config`, refitted, and each narrowed layer's relative error.
+) -> tuple[ParaformerStreaming, recovery.Refit]:
+    """A copy of the model with the feed-forward widths of `config`, and what refits it.
 
     given: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: one of `stages.core.criteria`.
     """
@@ -536,8 +536,7 @@ def cut(
     def inside(name: str, _: torch.Tensor) -> torch.Tensor:
         return (frames if name.startswith("encoder.") else at.tokens).rows[:, :, 0] > 0
 
-    errors = feedforward.cut(model, small, lambda m: say(m, hear(m, batch)[0], at), inside, criterion, damping)
-    return small, errors
+    return small, feedforward.cut(model, small, lambda m: say(m, hear(m, batch)[0], at), inside, criterion, damping)
 
 
 def _batch(given: Sequence[Chunks]) -> Chunks:
@@ -547,9 +546,7 @@ def _batch(given: Sequence[Chunks]) -> Chunks:
     return Chunks(pad([one.speech[0] for one in given]), pad([one.lengths[0] for one in given]))
 
 
-def distillation(
-    small: ParaformerStreaming, model: ParaformerStreaming, given: Sequence[Chunks]
-) -> Callable[[torch.Generator], torch.Tensor]:
+def distillation(small: ParaformerStreaming, model: ParaformerStreaming, given: Sequence[Chunks]) -> recovery.Loss:
     """The loss of one step: what the small model says of a few recordings, against the dense one.
 
     As for `paraformer`: tokens where the dense model fires them, and the weights of the frames held to its.

@@ -65,7 +65,7 @@ def everywhere(_: str, hidden: torch.Tensor) -> torch.Tensor:
 
 def cut(small: torch.nn.Module, dense: torch.nn.Module, audio: torch.Tensor, **settings: Any) -> dict[str, float]:
     settings = {"inside": everywhere, "criterion": "least_squares", "damping": 1e-6} | settings
-    return feedforward.cut(dense, small, lambda model: model(audio), **settings)
+    return feedforward.cut(dense, small, lambda model: model(audio), **settings)()
 
 
 def test_pairs_are_found_by_either_name():
@@ -95,6 +95,13 @@ def test_new_widths_remove_what_was_asked_for():
 def test_more_than_there_is_cannot_be_removed():
     with pytest.raises(UserError, match=r"can give 2\d\.\d% of its parameters.* wanted 90\.0%.*prune\.MODEL\.ratio"):
         feedforward.narrowed(network(64, 64), {"mlp": "a"}, removed=0.9, round_to=8)
+
+
+def test_the_cut_alone_keeps_the_weights_that_stay(audio: torch.Tensor):
+    dense, small = network(16, 24), network(8, 12, seed=1)
+    feedforward.cut(dense, small, lambda model: model(audio), everywhere, "magnitude", 1e-6)
+    wide, narrow = (feedforward.pairs(model)["encoder"].second.weight.T.tolist() for model in (dense, small))
+    assert all(channel in wide for channel in narrow)
 
 
 def test_channels_that_say_nothing_of_their_own_go_at_no_loss(audio: torch.Tensor):

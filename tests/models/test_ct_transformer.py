@@ -229,6 +229,8 @@ SETTINGS = PruneParams(
     refit_damping=1e-5,
     variations=1,
     distill_steps=0,
+    validate_every=1,
+    patience=3,
     learning_rate=1e-3,
     seed=0,
 )
@@ -267,8 +269,8 @@ def test_channels_that_are_never_active_go_first(checkpoint: Path, recordings: l
         feed_forward.w_2.weight.data[:, ::2] = 0
     stream = ct_transformer.calibration(checkpoint, recordings, SETTINGS)
     half = config | {"encoder_conf": config["encoder_conf"] | {"linear_units": 32}}
-    small, errors = ct_transformer.cut(model, half, stream, criterion, 1e-9)
-    assert list(errors) == ["encoder.encoders0.0.feed_forward", "encoder.encoders.0.feed_forward"]
+    small, refit = ct_transformer.cut(model, half, stream, criterion, 1e-9)
+    assert list(refit()) == ["encoder.encoders0.0.feed_forward", "encoder.encoders.0.feed_forward"]
     windows, pauses = stream[None, :40], torch.tensor([7])
     torch.testing.assert_close(
         ct_transformer.logits(small, windows, pauses), ct_transformer.logits(model, windows, pauses), atol=1e-3, rtol=0

@@ -60,6 +60,8 @@ PRUNE = PruneParams(
     refit_damping=1e-4,
     variations=1,
     distill_steps=2,
+    validate_every=1,
+    patience=3,
     learning_rate=1e-4,
     seed=7,
 )
@@ -274,8 +276,8 @@ def test_hotword_graphs_are_exported_and_scored(hotwords: Path, tmp_path: Path, 
 def test_a_pruned_model_is_smaller_and_repeats(plain: Path, recordings: list[Recording]):
     model, config = paraformer.load(plain), paraformer.read_config(plain)
     calibration = paraformer.calibration(plain, recordings[1:], PRUNE)
-    first, small_config, record = prune.prune(paraformer, model, config, calibration, PRUNE)
-    second, _, _ = prune.prune(paraformer, model, config, calibration, PRUNE)
+    first, small_config, record = prune.prune(paraformer, model, config, calibration, calibration, PRUNE)
+    second, _, _ = prune.prune(paraformer, model, config, calibration, calibration, PRUNE)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert record["removed"] == pytest.approx(0.1, abs=0.01)
     assert record["pruned"]["widths"] == {
