@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from stages.core import layout, params, recovery
+from stages.core import allocation, layout, params, recovery
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.params import PruneParams
@@ -36,7 +36,7 @@ def prune(
     Raises:
         UserError: no widths remove `settings.ratio` of the parameters, or there is too little to train on.
     """
-    small_config = family.narrowed(config, settings.ratio, settings.round_to)
+    small_config, sensitivity = _allocated(family, model, config, calibration, tuning, settings)
     _check_removed(model, family.build(small_config), settings)
     with recovery.fixed_threads(recovery.REFIT_THREADS):
         small, refit = family.cut(model, small_config, calibration, settings.criterion, settings.refit_damping)
@@ -61,6 +61,7 @@ def prune(
         small_config,
         record
         | {
+            "sensitivity": sensitivity,
             "tuning_loss": far_after,
             "layer_error": errors,
             "distillation": {
@@ -71,6 +72,42 @@ def prune(
             },
         },
     )
+
+
+def _allocated(
+    family: ModuleType,
+    model: torch.nn.Module,
+    config: dict[str, Any],
+    calibration: Any,
+    tuning: Any,
+    settings: PruneParams,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The configuration of the smaller model and, where they decided, what was measured of each width.
+
+    A width costs what the refitted model loses on the tuning split. On the split of the refit it would look too small:
+    a layer narrowed below the rank of what passes fits what it was fitted to, and little else.
+    """
+    if settings.allocation == "uniform":
+        return family.narrowed(config, settings.ratio, settings.round_to), None
+    dense, count = family.widths(model), family.counter(config)
+    recorded = calibration[: len(calibration) // (1 + settings.variations)]  # as much as there is before variations
+    curves: dict[str, dict[int, float]] = {key: {} for key in dense}
+    with recovery.fixed_threads(recovery.REFIT_THREADS):
+        for key, width in dense.items():
+            for probe in allocation.probes(width, settings.round_to):
+                alone = family.with_widths(config, {key: probe})
+                small, refit = family.cut(model, alone, recorded, settings.criterion, settings.refit_damping)
+                refit()
+                curves[key][probe] = recovery.mean_loss(family.distillation(small, model, tuning))
+    widths = allocation.cheapest(dense, curves, count, settings.ratio, TOLERANCE, settings.round_to)
+    measured = {
+        key: [
+            {"width": probe, "removed": 1 - count({key: probe}) / count(dense), "tuning_loss": loss}
+            for probe, loss in curve.items()
+        ]
+        for key, curve in curves.items()
+    }
+    return family.with_widths(config, widths), measured
 
 
 def _removed(model: torch.nn.Module, small: torch.nn.Module) -> float:

@@ -25,6 +25,7 @@ SETTINGS = PruneParams(
     dataset="tiny",
     ratio=0.3,
     round_to=1,
+    allocation="uniform",
     criterion="least_squares",
     refit_damping=1e-4,
     variations=1,
@@ -120,6 +121,19 @@ def test_the_record_says_what_each_part_of_the_recovery_gained(model: Any, strea
     after = record["tuning_loss"]
     assert after["cut"] > after["refit"] > after["distillation"] > 0
     assert after["distillation"] == recovery.mean_loss(fsmn_vad.distillation(small, model, stream[200:]))
+
+
+def test_sensitivity_takes_from_the_widths_that_cost_least(model: Any, stream: torch.Tensor):
+    chosen = settings(allocation="sensitivity", variations=0, distill_steps=0)
+    _, config, record = prune.prune(fsmn_vad, model, CONFIG, stream, stream, chosen)
+    assert 0.3 <= record["removed"] <= 0.3 + prune.TOLERANCE
+    assert record["pruned"]["widths"] == {key: config["encoder_conf"][key] for key in fsmn_vad.WIDTHS}
+    assert record["sensitivity"].keys() == set(fsmn_vad.WIDTHS)
+    for curve in record["sensitivity"].values():
+        narrow, *_, wide = curve
+        assert narrow["width"] < wide["width"]
+        assert narrow["removed"] > wide["removed"] > 0
+        assert narrow["tuning_loss"] > wide["tuning_loss"]
 
 
 def test_without_distillation_the_refit_is_what_there_is(model: Any, stream: torch.Tensor):

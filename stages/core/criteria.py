@@ -34,6 +34,8 @@ def choose(
     (positions, channels). reader: the weight (out, channels) that they are read with. taylor_scores: (channels,) as
     `taylor` gives them, where that is the criterion.
     """
+    if keep == hidden.shape[1]:
+        return list(range(keep))
     if criterion == "least_squares":
         return least_squares(recovery.gram(hidden), reader, keep, damping)
     if taylor_scores is not None:

@@ -59,6 +59,15 @@ def pairs(model: torch.nn.Module) -> dict[str, Pair]:
     return found
 
 
+def counter(model: torch.nn.Module, widths: Mapping[str, str]) -> Callable[[Mapping[str, int]], int]:
+    """How many parameters the model has with other widths, by the keys and prefixes of `narrowed`."""
+    found, total = pairs(model), sum(p.numel() for p in model.parameters())
+    groups = {key: [p for name, p in found.items() if name.startswith(prefix)] for prefix, key in widths.items()}
+    costs = {key: sum(pair.cost for pair in group) for key, group in groups.items()}
+    dense = {key: group[0].width for key, group in groups.items()}
+    return lambda new: total - sum(costs[key] * (dense[key] - width) for key, width in new.items())
+
+
 def narrowed(model: torch.nn.Module, widths: Mapping[str, str], removed: float, round_to: int) -> dict[str, int]:
     """New widths, multiples of `round_to` and of equal share, that remove closest to `removed` of all parameters.
 

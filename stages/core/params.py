@@ -131,6 +131,7 @@ class PruneParams(_Section):
     dataset: Key
     ratio: float = Field(gt=0, lt=0.9)
     round_to: int = Field(ge=1)
+    allocation: Literal["uniform", "sensitivity"]
     criterion: Literal["magnitude", "activation", "taylor", "least_squares"]
     refit_damping: float = Field(gt=0)
     variations: int = Field(ge=0)

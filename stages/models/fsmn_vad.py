@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -401,10 +401,20 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
         exact = {key: conf[key] * scale ** powers.get(key, 1) for key in WIDTHS}
         return {key: min(conf[key], max(1, round(width / round_to)) * round_to) for key, width in exact.items()}
 
-    conf = config["encoder_conf"]
-    dense = _parameters(conf)
-    candidates = [conf | at(scale) for scale in np.linspace(0, 1, 1001)]
-    return config | {"encoder_conf": min(candidates, key=lambda c: abs(1 - _parameters(c) / dense - removed))}
+    conf, count = config["encoder_conf"], counter(config)
+    dense = count({})
+    candidates = [at(scale) for scale in np.linspace(0, 1, 1001)]
+    return with_widths(config, min(candidates, key=lambda new: abs(1 - count(new) / dense - removed)))
+
+
+def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
+    """The configuration with some widths, by the keys of `widths`, changed."""
+    return config | {"encoder_conf": config["encoder_conf"] | new}
+
+
+def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
+    """How many parameters the model has with other widths, by the keys of `widths`."""
+    return lambda new: _parameters(config["encoder_conf"] | new)
 
 
 def _parameters(conf: dict[str, Any]) -> int:

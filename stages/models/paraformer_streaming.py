@@ -17,7 +17,7 @@ one, so their last tokens may differ, with the same graphs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,13 +35,13 @@ from stages.core.parity import Artifact, Network
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models import asr, checkpoint, cif, paraformer, sanm
 from stages.models.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
-from stages.models.paraformer import widths
+from stages.models.paraformer import widths, with_widths
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontendOnline
     from funasr.models.paraformer_streaming.model import ParaformerStreaming
 
-__all__ = ["HEADLINE", "METRICS", "measure", "read_outcomes", "widths", "write_outcomes"]
+__all__ = ["HEADLINE", "METRICS", "measure", "read_outcomes", "widths", "with_widths", "write_outcomes"]
 
 MODES = ("streaming",)
 FAMILY = "paraformer_streaming"
@@ -513,10 +513,18 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
     Raises:
         UserError: the feed-forward layers have less than that.
     """
+    model = _weightless(config)
+    return with_widths(config, feedforward.narrowed(model, paraformer.WIDTHS, removed, round_to))
+
+
+def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
+    """How many parameters the model has with other widths, by the keys of `widths`."""
+    return feedforward.counter(_weightless(config), paraformer.WIDTHS)
+
+
+def _weightless(config: dict[str, Any]) -> ParaformerStreaming:
     with torch.device("meta"):
-        model = build(config)
-    new = feedforward.narrowed(model, paraformer.WIDTHS, removed, round_to)
-    return config | {section: config[section] | {"linear_units": width} for section, width in new.items()}
+        return build(config)
 
 
 def cut(

@@ -225,6 +225,7 @@ SETTINGS = PruneParams(
     dataset="text",
     ratio=0.3,
     round_to=8,
+    allocation="uniform",
     criterion="least_squares",
     refit_damping=1e-5,
     variations=1,

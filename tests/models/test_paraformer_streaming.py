@@ -51,6 +51,7 @@ PRUNE = PruneParams(
     dataset="tiny",
     ratio=0.05,
     round_to=1,
+    allocation="uniform",
     criterion="least_squares",
     refit_damping=1e-4,
     variations=0,
