@@ -1,7 +1,8 @@
-"""Stage `prune`: a checkpoint with narrower layers, refitted and distilled on calibration audio."""
+"""Stage `prune`: a checkpoint with narrower layers, refitted and distilled until the tuning split says enough."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from stages.core import layout, params, recovery
+from stages.core import allocation, layout, params, recovery
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.params import PruneParams
@@ -21,29 +22,92 @@ TOLERANCE = 0.01  # of all parameters, between what was asked for and what the w
 
 
 def prune(
-    family: ModuleType, model: torch.nn.Module, config: dict[str, Any], calibration: Any, settings: PruneParams
+    family: ModuleType,
+    model: torch.nn.Module,
+    config: dict[str, Any],
+    calibration: Any,
+    tuning: Any,
+    settings: PruneParams,
 ) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
     """The smaller model, its config.yaml and a record of what was done. The same inputs give the same weights.
 
-    family: the model's module of `stages.models`. calibration: what its `calibration` gives.
+    family: the model's module of `stages.models`. calibration, tuning: what its `calibration` gives of either split.
 
     Raises:
         UserError: no widths remove `settings.ratio` of the parameters, or there is too little to train on.
     """
-    small_config = family.narrowed(config, settings.ratio, settings.round_to)
+    small_config, sensitivity = _allocated(family, model, config, calibration, tuning, settings)
     _check_removed(model, family.build(small_config), settings)
     with recovery.fixed_threads(recovery.REFIT_THREADS):
-        small, errors = family.cut(model, small_config, calibration, settings.criterion, settings.refit_damping)
+        small, refit = family.cut(model, small_config, calibration, settings.criterion, settings.refit_damping)
+        far = functools.partial(recovery.mean_loss, family.distillation(small, model, tuning))
+        as_cut, errors = far(), refit()
     with recovery.fixed_threads(recovery.DISTILL_THREADS):
-        losses = recovery.distill(
+        course = recovery.distill(
             small,
             family.distillation(small, model, calibration),
+            validate=far,
+            validate_every=settings.validate_every,
+            patience=settings.patience,
             steps=settings.distill_steps,
             learning_rate=settings.learning_rate,
             seed=settings.seed,
         )
     record = {"dense": _size(family, model), "pruned": _size(family, small), "removed": _removed(model, small)}
-    return small, small_config, record | {"layer_error": errors, "distillation_loss": _ends(losses)}
+    # of the tuning split, the distillation loss: how far the small model is from the dense one
+    far_after = {"cut": as_cut, "refit": course.validation[0], "distillation": course.validation[course.kept]}
+    return (
+        small,
+        small_config,
+        record
+        | {
+            "sensitivity": sensitivity,
+            "tuning_loss": far_after,
+            "layer_error": errors,
+            "distillation": {
+                "steps": len(course.losses),
+                "kept_step": course.kept,
+                "calibration_loss": _ends(course.losses),
+                "tuning_loss": course.validation,
+            },
+        },
+    )
+
+
+def _allocated(
+    family: ModuleType,
+    model: torch.nn.Module,
+    config: dict[str, Any],
+    calibration: Any,
+    tuning: Any,
+    settings: PruneParams,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The configuration of the smaller model and, where they decided, what was measured of each width.
+
+    A width costs what the refitted model loses on the tuning split. On the split of the refit it would look too small:
+    a layer narrowed below the rank of what passes fits what it was fitted to, and little else.
+    """
+    if settings.allocation == "uniform":
+        return family.narrowed(config, settings.ratio, settings.round_to), None
+    dense, count = family.widths(model), family.counter(config)
+    recorded = calibration[: len(calibration) // (1 + settings.variations)]  # as much as there is before variations
+    curves: dict[str, dict[int, float]] = {key: {} for key in dense}
+    with recovery.fixed_threads(recovery.REFIT_THREADS):
+        for key, width in dense.items():
+            for probe in allocation.probes(width, settings.round_to):
+                alone = family.with_widths(config, {key: probe})
+                small, refit = family.cut(model, alone, recorded, settings.criterion, settings.refit_damping)
+                refit()
+                curves[key][probe] = recovery.mean_loss(family.distillation(small, model, tuning))
+    widths = allocation.cheapest(dense, curves, count, settings.ratio, TOLERANCE, settings.round_to)
+    measured = {
+        key: [
+            {"width": probe, "removed": 1 - count({key: probe}) / count(dense), "tuning_loss": loss}
+            for probe, loss in curve.items()
+        ]
+        for key, curve in curves.items()
+    }
+    return family.with_widths(config, widths), measured
 
 
 def _removed(model: torch.nn.Module, small: torch.nn.Module) -> float:
@@ -86,9 +150,11 @@ def main(argv: Sequence[str]) -> None:
     settings, model = p.prune[name], p.models[name]
     family = importlib.import_module(f"stages.models.{model.family}")
     origin = layout.checkpoint(name)
-    recordings = manifest.read(layout.corpus(settings.dataset), "calibration")
-    calibration = family.calibration(origin, recordings, settings)
-    small, config, record = prune(family, family.load(origin), family.read_config(origin), calibration, settings)
+    corpus, as_recorded = layout.corpus(settings.dataset), settings.model_copy(update={"variations": 0})
+    calibration = family.calibration(origin, manifest.read(corpus, "calibration"), settings)
+    tuning = family.calibration(origin, manifest.read(corpus, "tuning"), as_recorded)
+    dense, config = family.load(origin), family.read_config(origin)
+    small, config, record = prune(family, dense, config, calibration, tuning, settings)
     with new_folder(layout.checkpoint(name, "pruned")) as folder:
         checkpoint.save(small, config, origin, folder)
         for variant, place in (("dense", origin), ("pruned", folder)):

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stages.core import recovery
+from stages.core import criteria, recovery
 from stages.core.errors import UserError
 
 NAMES = (("w_1", "w_2"), ("fc1", "fc2"))  # Transformer and SAN-M layers; wav2vec-like ones
 
-Run = Callable[[torch.nn.Module], object]
-"""Runs a model, dense or small, over the same calibration data, positions aligned, in one pass."""
+Run = Callable[[torch.nn.Module], torch.Tensor]
+"""Runs a model, dense or small, over the same calibration data, positions aligned, in one pass; gives its logits."""
 Inside = Callable[[str, torch.Tensor], torch.Tensor]
 """Of a pair's name and its hidden activations (..., width): which positions (...) are not padding, bool."""
 Hook = Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor | None]
@@ -59,6 +59,15 @@ def pairs(model: torch.nn.Module) -> dict[str, Pair]:
     return found
 
 
+def counter(model: torch.nn.Module, widths: Mapping[str, str]) -> Callable[[Mapping[str, int]], int]:
+    """How many parameters the model has with other widths, by the keys and prefixes of `narrowed`."""
+    found, total = pairs(model), sum(p.numel() for p in model.parameters())
+    groups = {key: [p for name, p in found.items() if name.startswith(prefix)] for prefix, key in widths.items()}
+    costs = {key: sum(pair.cost for pair in group) for key, group in groups.items()}
+    dense = {key: group[0].width for key, group in groups.items()}
+    return lambda new: total - sum(costs[key] * (dense[key] - width) for key, width in new.items())
+
+
 def narrowed(model: torch.nn.Module, widths: Mapping[str, str], removed: float, round_to: int) -> dict[str, int]:
     """New widths, multiples of `round_to` and of equal share, that remove closest to `removed` of all parameters.
 
@@ -92,40 +101,54 @@ def narrowed(model: torch.nn.Module, widths: Mapping[str, str], removed: float, 
 
 def cut(
     dense: torch.nn.Module, small: torch.nn.Module, run: Run, inside: Inside, criterion: str, damping: float
-) -> dict[str, float]:
-    """Fill `small`, the same model with narrower pairs, from `dense`; returns each narrowed pair's relative error.
+) -> recovery.Refit:
+    """Fill `small`, the same model with narrower pairs, from `dense`; returns what refits it.
 
-    Channels are kept by `magnitude`, the squared weights that go with one (the group norm of Fang et al., "DepGraph",
-    2023), or by `least_squares` (`recovery.select_channels`). Then, in the order of the network, each `second` becomes
-    the least-squares map from what the small network before it gives to what the dense layer said: He et al., "Channel
-    pruning for accelerating very deep neural networks", 2017. Two passes over the data: held at a time are the dense
-    outputs of all pairs, (positions, width of the residual) each, and the hidden activations of one.
+    Channels are kept by a criterion of `stages.core.criteria`. The refit: in the order of the network, each `second`
+    becomes the least-squares map from what the small network before it gives to what the dense layer said: He et al.,
+    "Channel pruning for accelerating very deep neural networks", 2017. Either is one pass over the data; `taylor` is
+    one more, forward and back, that holds all activations. Held until the refit are the dense outputs of all pairs,
+    (positions, width of the residual) each.
     """
     before, after = pairs(dense), pairs(small)
     narrow = [name for name in after if after[name].width < before[name].width]
     kept: dict[str, list[int]] = {}
     wanted: dict[str, torch.Tensor] = {}
     errors: dict[str, float] = {}
+    readers = {name: before[name].second for name in narrow}
+    scores = criteria.taylor(lambda: run(dense), readers) if criterion == "taylor" else {}
 
     def observe(name: str, hidden: torch.Tensor, output: torch.Tensor) -> None:
         rows = inside(name, hidden)
-        kept[name] = _choose(before[name], hidden[rows], after[name].width, criterion, damping)
+        first, second = before[name].first.weight, before[name].second.weight
+        kept[name] = criteria.choose(
+            criterion,
+            after[name].width,
+            weights=[first, second.T],
+            hidden=hidden[rows],
+            reader=second,
+            taylor_scores=scores.get(name),
+            damping=damping,
+        )
         wanted[name] = output[rows]
 
-    def refit(name: str, hidden: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    def rebuild(name: str, hidden: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         rows, second = inside(name, hidden), after[name].second
         recovery.refit([second], hidden[rows], wanted[name], damping)
         output = torch.nn.functional.linear(hidden, second.weight, second.bias)
         errors[name] = recovery.relative_error(output[rows], wanted.pop(name))
         return output
 
+    def refit() -> dict[str, float]:
+        with torch.no_grad(), _hooked({name: after[name] for name in narrow}, rebuild):
+            run(small)
+        return errors
+
     with torch.no_grad():
         with _hooked({name: before[name] for name in narrow}, observe):
             run(dense)
         _copy(dense, small, kept)
-        with _hooked({name: after[name] for name in narrow}, refit):
-            run(small)
-    return errors
+    return refit
 
 
 @contextmanager
@@ -141,13 +164,6 @@ def _hooked(layers: Mapping[str, Pair], hook: Hook) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _choose(pair: Pair, hidden: torch.Tensor, keep: int, criterion: str, damping: float) -> list[int]:
-    if criterion == "least_squares":
-        return recovery.select_channels(recovery.gram(hidden), pair.second.weight, keep, damping)
-    scores = pair.first.weight.square().sum(dim=1) + pair.second.weight.square().sum(dim=0)
-    return sorted(scores.topk(keep).indices.tolist())
 
 
 def _copy(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, list[int]]) -> None:

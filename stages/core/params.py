@@ -131,10 +131,13 @@ class PruneParams(_Section):
     dataset: Key
     ratio: float = Field(gt=0, lt=0.9)
     round_to: int = Field(ge=1)
-    criterion: Literal["magnitude", "least_squares"]
+    allocation: Literal["uniform", "sensitivity"]
+    criterion: Literal["magnitude", "activation", "taylor", "least_squares"]
     refit_damping: float = Field(gt=0)
     variations: int = Field(ge=0)
     distill_steps: int = Field(ge=0)
+    validate_every: int = Field(ge=1)
+    patience: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     seed: int
 
@@ -448,6 +451,11 @@ def _preflight(p: Params) -> list[str]:
     for name, prune in p.prune.items():
         known(f"prune.{name}", "model", name, p.models)
         known(f"prune.{name}", "dataset", prune.dataset, p.datasets)
+        if 0 < prune.distill_steps < prune.validate_every:
+            problems.append(
+                f"prune.{name}.validate_every: found {prune.validate_every}, wanted at most the {prune.distill_steps} "
+                "of distill_steps, or nothing is validated on the way"
+            )
     _check_tables(p, problems, known)
     for name, target in p.targets.items():
         known(f"targets.{name}", "gate", target.gate, p.gates)

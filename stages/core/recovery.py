@@ -6,8 +6,10 @@ number of cores.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +19,13 @@ from tqdm import tqdm
 REFIT_THREADS = 2
 DISTILL_THREADS = 1  # steps are small: on a machine that does other work too, a second thread costs more than it gives
 
+DRAWS = 16  # batches in a mean loss: with the batch sizes of the families, most of a tuning split
+
 Audio = NDArray[np.float32]
+Loss = Callable[[torch.Generator], torch.Tensor]
+"""The loss of one step, on data that it draws with the generator."""
+Refit = Callable[[], dict[str, float]]
+"""Refits the layers of a network that was cut, in place, and gives the relative error of each."""
 Fit = tuple[torch.Tensor, torch.Tensor]
 """Weight (out, in) and bias (out,) of a dense layer."""
 
@@ -103,29 +111,6 @@ def damped(moments: torch.Tensor, damping: float) -> torch.Tensor:
     return moments + damping * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
 
 
-def select_channels(moments: torch.Tensor, weight: torch.Tensor, keep: int, damping: float) -> list[int]:
-    """The `keep` channels from which a layer's output can best be rebuilt, in ascending order.
-
-    One channel after another is dropped: the one whose loss costs least once the others are refitted to
-    make up for it, which the inverse moments give in closed form. Hassibi & Stork, "Second order
-    derivatives for network pruning: Optimal Brain Surgeon", 1992, by whole columns as in Kurtic et al.,
-    "ZipLM", 2023.
-
-    moments: `gram` of the layer's input channels (n + 1, n + 1). weight: the layer's (out, n).
-    """
-    columns, inverse = weight.double().T.clone(), torch.linalg.inv(damped(moments, damping))
-    dropped = torch.zeros(len(columns), dtype=torch.bool)
-    for _ in range(len(columns) - keep):
-        cost = columns.square().sum(dim=1) / inverse.diagonal()[:-1]
-        worst = int(cost.masked_fill(dropped, torch.inf).argmin())
-        share = inverse[:, worst] / inverse[worst, worst]
-        columns -= torch.outer(share[:-1], columns[worst])
-        inverse = inverse - torch.outer(share, inverse[worst])
-        inverse[worst, worst] = 1  # rows of a dropped channel are zero from here on
-        dropped[worst] = True
-    return [int(i) for i in torch.nonzero(~dropped)[:, 0]]
-
-
 def least_squares(inputs: torch.Tensor, wanted: torch.Tensor, damping: float, *, intercept: bool = True) -> Fit:
     """The dense layer that maps `inputs` (frames, in) closest to `wanted` (frames, out).
 
@@ -206,29 +191,61 @@ def divergence(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     return total / found[..., 0].numel()
 
 
+def mean_loss(loss: Loss) -> float:
+    """Mean of DRAWS draws that are the same each time, so that two networks differ by more than the draw."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        return sum(float(loss(generator)) for _ in range(DRAWS)) / DRAWS
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a distillation went.
+
+    losses: of each step. validation: loss by step, 0 being before the first. kept: the step whose weights stayed.
+    """
+
+    losses: list[float]
+    validation: dict[int, float]
+    kept: int
+
+
 def distill(
     student: torch.nn.Module,
-    loss: Callable[[torch.Generator], torch.Tensor],
+    loss: Loss,
     *,
+    validate: Callable[[], float],
+    validate_every: int,
+    patience: int,
     steps: int,
     learning_rate: float,
     seed: int,
-) -> list[float]:
-    """Train `student` in place with Adam on a cosine schedule, and return the loss of every step.
+) -> Course:
+    """Train `student` in place with Adam on a cosine schedule, and leave it with the weights that validated best.
 
-    loss: of one step, on data that it draws with the generator.
+    It stops early once `patience` validations in a row, one each `validate_every` steps and one after the last, were
+    no better than the best: Prechelt, "Early stopping - but when?", 1998. The budget is in steps, for bytes to repeat.
     """
     generator = torch.Generator().manual_seed(seed)
     student.requires_grad_(True)
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    losses = []
-    for _ in tqdm(range(steps), desc="distill", unit="step", disable=None):
-        step = loss(generator)
+    losses, validation = [], {0: validate()}
+    kept, weights = 0, copy.deepcopy(student.state_dict())
+    for step in tqdm(range(1, steps + 1), desc="distill", unit="step", disable=None):
+        found = loss(generator)
         optimizer.zero_grad()
-        step.backward()  # type: ignore[no-untyped-call]
+        found.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-        losses.append(float(step.detach()))
+        losses.append(float(found.detach()))
+        if step % validate_every and step < steps:
+            continue
+        validation[step] = validate()
+        if validation[step] < validation[kept]:
+            kept, weights = step, copy.deepcopy(student.state_dict())
+        elif sum(validated > kept for validated in validation) >= patience:
+            break
+    student.load_state_dict(weights)
     student.requires_grad_(False)
-    return losses
+    return Course(losses, validation, kept)

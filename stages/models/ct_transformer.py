@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -338,6 +338,7 @@ def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
 
 # Pruning
 
+WIDTHS = {"encoder.": "linear_units"}  # the key, in encoder_conf, of the width of the layers with that prefix
 WINDOW = 48  # tokens: what FunASR sends at a time, 20 new ones and the sentence so far
 BATCH = 16
 
@@ -383,18 +384,31 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
     Raises:
         UserError: the feed-forward layers do not hold that many; where the vocabulary is large, the embedding does.
     """
-    with torch.device("meta"):  # counts without allocating: the hub's embedding alone has 280 MB
-        model = build(config)
-    width = feedforward.narrowed(model, {"encoder.": "linear_units"}, removed, round_to)
-    return config | {"encoder_conf": config["encoder_conf"] | width}
+    return with_widths(config, feedforward.narrowed(_weightless(config), WIDTHS, removed, round_to))
+
+
+def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
+    """The configuration with the width, by the key of `widths`, changed."""
+    return config | {"encoder_conf": config["encoder_conf"] | new}
+
+
+def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
+    """How many parameters the model has with another width, by the key of `widths`."""
+    return feedforward.counter(_weightless(config), WIDTHS)
+
+
+def _weightless(config: dict[str, Any]) -> CTTransformer:
+    """To count parameters without allocating them: the hub's embedding alone has 280 MB."""
+    with torch.device("meta"):
+        return build(config)
 
 
 def cut(
     model: CTTransformer, config: dict[str, Any], stream: torch.Tensor, criterion: str, damping: float
-) -> tuple[CTTransformer, dict[str, float]]:
-    """A copy of the model with the feed-forward width of `config`, refitted, and each layer's relative error.
+) -> tuple[CTTransformer, recovery.Refit]:
+    """A copy of the model with the feed-forward width of `config`, and what refits it.
 
-    stream: calibration tokens int64 (tokens,). criterion: `magnitude` or `least_squares`.
+    stream: calibration tokens int64 (tokens,). criterion: one of `stages.core.criteria`.
     """
     small, windows = build(config), stream[: len(stream) // WINDOW * WINDOW].reshape(-1, WINDOW)
     pauses = torch.zeros(len(windows), dtype=torch.int64)
@@ -405,9 +419,7 @@ def cut(
     return small, feedforward.cut(model, small, lambda m: logits(m, windows, pauses), inside, criterion, damping)
 
 
-def distillation(
-    small: CTTransformer, model: CTTransformer, stream: torch.Tensor
-) -> Callable[[torch.Generator], torch.Tensor]:
+def distillation(small: CTTransformer, model: CTTransformer, stream: torch.Tensor) -> recovery.Loss:
     """The divergence of the small model's marks from the model's, on windows drawn from the calibration tokens.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1.

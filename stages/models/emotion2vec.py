@@ -11,7 +11,7 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -333,6 +333,7 @@ def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
 
 # Pruning: all feed-forward layers have one width, `mlp_ratio` times `embed_dim`
 
+WIDTHS = {"": "mlp"}
 CROP, HOP = SAMPLE_RATE, SAMPLE_RATE // 2  # samples: of one length, so that many run together without padding
 REFIT_CROPS = 128  # more cost memory in the extractor, and gain nothing
 BATCH = 16  # crops in a step of distillation
@@ -378,23 +379,37 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
 
     Widths of the feed-forward layers are multiples of `round_to`.
     """
-    with torch.device("meta"):
-        width = feedforward.narrowed(build(config), {"": "mlp"}, removed, round_to)["mlp"]
+    return with_widths(config, feedforward.narrowed(_weightless(config), WIDTHS, removed, round_to))
+
+
+def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
+    """The configuration with the width, by the key of `widths`, changed."""
     conf = config["model_conf"]
     # FunASR cuts off what the product with embed_dim has after the point, so the ratio must not be a hair too small.
-    return config | {"model_conf": conf | {"mlp_ratio": math.ceil(width / conf["embed_dim"] * 1e6) / 1e6}}
+    return config | {"model_conf": conf | {"mlp_ratio": math.ceil(new["mlp"] / conf["embed_dim"] * 1e6) / 1e6}}
+
+
+def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
+    """How many parameters the model has with another width, by the key of `widths`."""
+    return feedforward.counter(_weightless(config), WIDTHS)
+
+
+def _weightless(config: dict[str, Any]) -> Emotion2vec:
+    with torch.device("meta"):
+        return build(config)
 
 
 def cut(
     model: Emotion2vec, config: dict[str, Any], crops: torch.Tensor, criterion: str, damping: float
-) -> tuple[Emotion2vec, dict[str, float]]:
-    """A copy of the model with the narrower feed-forward layers of `config`, refitted, and each one's relative error.
+) -> tuple[Emotion2vec, recovery.Refit]:
+    """A copy of the model with the narrower feed-forward layers of `config`, and what refits it.
 
-    crops: waveforms (crops, samples). criterion: `magnitude` or `least_squares`.
+    crops: waveforms (crops, samples). criterion: one of `stages.core.criteria`.
     """
 
-    def run(network: Any) -> object:
-        return network.extract_features(crops[:REFIT_CROPS])
+    def run(network: Emotion2vec) -> torch.Tensor:
+        scores: torch.Tensor = network.proj(network.extract_features(crops[:REFIT_CROPS])["x"].mean(dim=1))
+        return scores
 
     small = build(config)
     return small, feedforward.cut(model, small, run, _no_padding, criterion, damping)
@@ -404,9 +419,7 @@ def _no_padding(_: str, hidden: torch.Tensor) -> torch.Tensor:
     return torch.ones(hidden.shape[:-1], dtype=torch.bool)
 
 
-def distillation(
-    small: Emotion2vec, model: Emotion2vec, crops: torch.Tensor
-) -> Callable[[torch.Generator], torch.Tensor]:
+def distillation(small: Emotion2vec, model: Emotion2vec, crops: torch.Tensor) -> recovery.Loss:
     """The loss of one step: how far the small model's scores and frame embeddings are from the model's on random crops.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1, plus the mean squared

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.core import recovery
+from stages.core import criteria, recovery
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
@@ -401,10 +401,20 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
         exact = {key: conf[key] * scale ** powers.get(key, 1) for key in WIDTHS}
         return {key: min(conf[key], max(1, round(width / round_to)) * round_to) for key, width in exact.items()}
 
-    conf = config["encoder_conf"]
-    dense = _parameters(conf)
-    candidates = [conf | at(scale) for scale in np.linspace(0, 1, 1001)]
-    return config | {"encoder_conf": min(candidates, key=lambda c: abs(1 - _parameters(c) / dense - removed))}
+    conf, count = config["encoder_conf"], counter(config)
+    dense = count({})
+    candidates = [at(scale) for scale in np.linspace(0, 1, 1001)]
+    return with_widths(config, min(candidates, key=lambda new: abs(1 - count(new) / dense - removed)))
+
+
+def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
+    """The configuration with some widths, by the keys of `widths`, changed."""
+    return config | {"encoder_conf": config["encoder_conf"] | new}
+
+
+def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
+    """How many parameters the model has with other widths, by the keys of `widths`."""
+    return lambda new: _parameters(config["encoder_conf"] | new)
 
 
 def _parameters(conf: dict[str, Any]) -> int:
@@ -418,31 +428,36 @@ def _parameters(conf: dict[str, Any]) -> int:
 
 def cut(
     model: FsmnVADStreaming, config: dict[str, Any], stream: torch.Tensor, criterion: str, damping: float
-) -> tuple[FsmnVADStreaming, dict[str, float]]:
-    """A copy of the model with the smaller widths of `config`, refitted, and each layer's relative error.
+) -> tuple[FsmnVADStreaming, recovery.Refit]:
+    """A copy of the model with the smaller widths of `config`, and what refits it.
 
-    What a dense layer says of the stream is regressed on what the narrow network before it gives, layer
+    The refit: what a dense layer says of the stream is regressed on what the narrow network before it gives, layer
     after layer. The pairs of dense layers at both ends become their best approximation of that rank.
 
-    stream: calibration features (frames, input_dim). criterion: `magnitude` or `least_squares`.
+    stream: calibration features (frames, input_dim). criterion: one of `stages.core.criteria`.
     """
     stream = stream[:REFIT_FRAMES]
     with torch.no_grad():
         inputs, outputs = recovery.record(model.encoder, stream)
-        small, kept = cut_channels(model, config, inputs, criterion, damping)
-        wanted = {name: output[:, kept.get(name, slice(None))] for name, output in outputs.items()}
-        return small, _refit(small, stream, wanted, damping)
+        small, kept = cut_channels(model, config, stream, inputs, criterion, damping)
+    wanted = {name: output[:, kept.get(name, slice(None))] for name, output in outputs.items()}
+    return small, lambda: _refit(small, stream, wanted, damping)
 
 
 def cut_channels(
-    model: FsmnVADStreaming, config: dict[str, Any], inputs: dict[str, torch.Tensor], criterion: str, damping: float
+    model: FsmnVADStreaming,
+    config: dict[str, Any],
+    stream: torch.Tensor,
+    inputs: dict[str, torch.Tensor],
+    criterion: str,
+    damping: float,
 ) -> tuple[FsmnVADStreaming, dict[str, list[int]]]:
     """The model without the channels that `config` has no room for, and the channels each dense layer kept.
 
     torch-pruning's dependency graph (Fang et al., "DepGraph", 2023) says what goes with a channel: for a
     projection that is its memory's taps and the columns that read it.
 
-    inputs: what enters each dense layer, (frames, in). criterion: `magnitude` or `least_squares`.
+    stream: calibration features (frames, input_dim). inputs: what of it enters each dense layer, (frames, in).
     """
     import torch_pruning as tp
 
@@ -451,24 +466,36 @@ def cut_channels(
     with torch.enable_grad():  # the graph is read off autograd's
         graph = tp.DependencyGraph().build_dependency(encoder, example_inputs=(example,))
     names = {module: name for name, module in encoder.named_modules()}
+    layers = {name: model.encoder.get_submodule(name) for name in inputs}
+    scores = criteria.taylor(lambda: logits(model, stream[None]), layers) if criterion == "taylor" else {}
     kept = {}
     for root, key in _roots(config["encoder_conf"]).items():
         layer = encoder.get_submodule(root)
         channels = range(layer.out_features)
         group = graph.get_pruning_group(layer, tp.prune_linear_out_channels, list(channels))
-        if criterion == "magnitude":
-            scores = tp.importance.GroupMagnitudeImportance(p=2)(group)
-            kept[root] = sorted(scores.topk(config["encoder_conf"][key]).indices.tolist())
-        else:
-            reader = group[-1].dep.target.module
-            moments = recovery.gram(inputs[names[reader]])
-            kept[root] = recovery.select_channels(moments, reader.weight, config["encoder_conf"][key], damping)
+        reader = group[-1].dep.target.module
+        kept[root] = criteria.choose(
+            criterion,
+            config["encoder_conf"][key],
+            weights=_weights(graph, group),
+            hidden=inputs[names[reader]],
+            reader=reader.weight,
+            taylor_scores=scores.get(names[reader]),
+            damping=damping,
+        )
         dropped = sorted(set(channels) - set(kept[root]))
         if dropped:
             graph.get_pruning_group(layer, tp.prune_linear_out_channels, dropped).prune()
     small = build(config)
     small.encoder.load_state_dict(encoder.state_dict())
     return small, kept
+
+
+def _weights(graph: Any, group: Any) -> list[torch.Tensor]:
+    """What goes with the channels of a torch-pruning group, each (channels, ...); biases count for nothing."""
+    found = [(dep, getattr(dep.target.module, "weight", None)) for dep, _ in group]
+    made = graph.is_out_channel_pruning_fn
+    return [w if made(dep.handler) else w.transpose(0, 1) for dep, w in found if w is not None]
 
 
 def _roots(conf: dict[str, Any]) -> dict[str, str]:
@@ -480,6 +507,7 @@ def _roots(conf: dict[str, Any]) -> dict[str, str]:
     return first | blocks | {"out_linear1.linear": "output_affine_dim"}
 
 
+@torch.no_grad()
 def _refit(
     small: FsmnVADStreaming, stream: torch.Tensor, wanted: dict[str, torch.Tensor], damping: float
 ) -> dict[str, float]:
@@ -503,21 +531,21 @@ def _refit(
     return errors
 
 
-def distillation(
-    small: FsmnVADStreaming, model: FsmnVADStreaming, stream: torch.Tensor
-) -> Callable[[torch.Generator], torch.Tensor]:
+def distillation(small: FsmnVADStreaming, model: FsmnVADStreaming, stream: torch.Tensor) -> recovery.Loss:
     """The loss of one step: the divergence of the small model's posteriors from the model's on random crops.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1. The first `context`
     frames of a crop are left out: what either says there is of a silence that is not in the recording.
 
-    stream: calibration features (frames, input_dim).
+    stream: features (frames, input_dim) of the calibration or the tuning split.
 
     Raises:
         UserError: the stream is shorter than one crop.
     """
     if len(stream) < CROP:
-        raise UserError(f"prune: found {len(stream)} frames of calibration audio, wanted at least {CROP}")
+        raise UserError(
+            f"prune: found {len(stream)} frames in a split, wanted at least {CROP} to distil on or to tune on"
+        )
 
     def loss(generator: torch.Generator) -> torch.Tensor:
         starts = torch.randint(len(stream) - CROP + 1, (BATCH,), generator=generator).tolist()

@@ -7,7 +7,7 @@ graphs: `stages.models.seaco`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -245,7 +245,8 @@ def recognize(model: Any, samples: NDArray[np.float32], **tools: Any) -> str:
 
 # Pruning
 
-WIDTHS = {"encoder.": "encoder_conf", "decoder.": "decoder_conf"}  # where the width of a pair's feed-forward layer is
+# Where config.yaml has the width of the feed-forward layers with that prefix.
+WIDTHS = {"encoder.": "encoder_conf.linear_units", "decoder.": "decoder_conf.linear_units"}
 REFIT_FRAMES = 6000  # three for each channel of the widest layer that is left; all dense outputs of them are held
 BATCH = 4  # recordings in a step of distillation
 TOKENS_10S = 45  # Mandarin is spoken at about that many characters
@@ -283,18 +284,31 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
     Raises:
         UserError: the feed-forward layers have less than that.
     """
+    return with_widths(config, feedforward.narrowed(_weightless(config), WIDTHS, removed, round_to))
+
+
+def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
+    """The configuration with some widths, by the keys of `widths`, changed."""
+    sections = {key.split(".")[0]: width for key, width in new.items()}
+    return config | {name: config[name] | {"linear_units": width} for name, width in sections.items()}
+
+
+def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
+    """How many parameters the model has with other widths, by the keys of `widths`."""
+    return feedforward.counter(_weightless(config), WIDTHS)
+
+
+def _weightless(config: dict[str, Any]) -> Any:
     with torch.device("meta"):
-        model = build(config)
-    new = feedforward.narrowed(model, WIDTHS, removed, round_to)
-    return config | {section: config[section] | {"linear_units": width} for section, width in new.items()}
+        return build(config)
 
 
 def cut(
     model: Any, config: dict[str, Any], features: Sequence[torch.Tensor], criterion: str, damping: float
-) -> tuple[Any, dict[str, float]]:
-    """A copy of the model with the feed-forward widths of `config`, refitted, and each narrowed layer's relative error.
+) -> tuple[Any, recovery.Refit]:
+    """A copy of the model with the feed-forward widths of `config`, and what refits it.
 
-    features: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: `magnitude` or `least_squares`.
+    features: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: one of `stages.core.criteria`.
     """
     ends = np.cumsum([len(f) for f in features])
     batch = _batch(features[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])
@@ -305,8 +319,7 @@ def cut(
     def inside(name: str, _: torch.Tensor) -> torch.Tensor:
         return (positions.frames if name.startswith("encoder.") else positions.tokens).rows[:, :, 0] > 0
 
-    errors = feedforward.cut(model, small, lambda m: _logits(m, batch, positions), inside, criterion, damping)
-    return small, errors
+    return small, feedforward.cut(model, small, lambda m: _logits(m, batch, positions)[0], inside, criterion, damping)
 
 
 def _batch(features: Sequence[torch.Tensor]) -> Batch:
@@ -330,7 +343,7 @@ def _logits(model: Any, batch: Batch, at: Positions) -> tuple[torch.Tensor, torc
     return model.decoder.output_layer(hidden[at.tokens.rows[:, :, 0] > 0]), weights
 
 
-def distillation(small: Any, model: Any, features: Sequence[torch.Tensor]) -> Callable[[torch.Generator], torch.Tensor]:
+def distillation(small: Any, model: Any, features: Sequence[torch.Tensor]) -> recovery.Loss:
     """The loss of one step: what the small model says of a few recordings, against the dense one.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1, with the dense model's
@@ -356,8 +369,8 @@ def widths(model: Any) -> dict[str, int]:
     """The layer widths that pruning changes."""
     found = feedforward.pairs(model)
     return {
-        f"{section}.linear_units": next(pair.width for name, pair in found.items() if name.startswith(prefix))
-        for prefix, section in WIDTHS.items()
+        key: next(pair.width for name, pair in found.items() if name.startswith(prefix))
+        for prefix, key in WIDTHS.items()
     }
 
 

@@ -17,7 +17,7 @@ one, so their last tokens may differ, with the same graphs.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,13 +35,13 @@ from stages.core.parity import Artifact, Network
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models import asr, checkpoint, cif, paraformer, sanm
 from stages.models.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
-from stages.models.paraformer import widths
+from stages.models.paraformer import widths, with_widths
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontendOnline
     from funasr.models.paraformer_streaming.model import ParaformerStreaming
 
-__all__ = ["HEADLINE", "METRICS", "measure", "read_outcomes", "widths", "write_outcomes"]
+__all__ = ["HEADLINE", "METRICS", "measure", "read_outcomes", "widths", "with_widths", "write_outcomes"]
 
 MODES = ("streaming",)
 FAMILY = "paraformer_streaming"
@@ -513,18 +513,26 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
     Raises:
         UserError: the feed-forward layers have less than that.
     """
+    model = _weightless(config)
+    return with_widths(config, feedforward.narrowed(model, paraformer.WIDTHS, removed, round_to))
+
+
+def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
+    """How many parameters the model has with other widths, by the keys of `widths`."""
+    return feedforward.counter(_weightless(config), paraformer.WIDTHS)
+
+
+def _weightless(config: dict[str, Any]) -> ParaformerStreaming:
     with torch.device("meta"):
-        model = build(config)
-    new = feedforward.narrowed(model, paraformer.WIDTHS, removed, round_to)
-    return config | {section: config[section] | {"linear_units": width} for section, width in new.items()}
+        return build(config)
 
 
 def cut(
     model: ParaformerStreaming, config: dict[str, Any], given: Sequence[Chunks], criterion: str, damping: float
-) -> tuple[ParaformerStreaming, dict[str, float]]:
-    """A copy of the model with the feed-forward widths of `config`, refitted, and each narrowed layer's relative error.
+) -> tuple[ParaformerStreaming, recovery.Refit]:
+    """A copy of the model with the feed-forward widths of `config`, and what refits it.
 
-    given: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: `magnitude` or `least_squares`.
+    given: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: one of `stages.core.criteria`.
     """
     ends = np.cumsum([int(one.lengths.sum()) for one in given])
     batch = _batch(given[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])
@@ -536,8 +544,7 @@ def cut(
     def inside(name: str, _: torch.Tensor) -> torch.Tensor:
         return (frames if name.startswith("encoder.") else at.tokens).rows[:, :, 0] > 0
 
-    errors = feedforward.cut(model, small, lambda m: say(m, hear(m, batch)[0], at), inside, criterion, damping)
-    return small, errors
+    return small, feedforward.cut(model, small, lambda m: say(m, hear(m, batch)[0], at), inside, criterion, damping)
 
 
 def _batch(given: Sequence[Chunks]) -> Chunks:
@@ -547,9 +554,7 @@ def _batch(given: Sequence[Chunks]) -> Chunks:
     return Chunks(pad([one.speech[0] for one in given]), pad([one.lengths[0] for one in given]))
 
 
-def distillation(
-    small: ParaformerStreaming, model: ParaformerStreaming, given: Sequence[Chunks]
-) -> Callable[[torch.Generator], torch.Tensor]:
+def distillation(small: ParaformerStreaming, model: ParaformerStreaming, given: Sequence[Chunks]) -> recovery.Loss:
     """The loss of one step: what the small model says of a few recordings, against the dense one.
 
     As for `paraformer`: tokens where the dense model fires them, and the weights of the frames held to its.

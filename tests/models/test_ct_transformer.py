@@ -225,10 +225,13 @@ SETTINGS = PruneParams(
     dataset="text",
     ratio=0.3,
     round_to=8,
+    allocation="uniform",
     criterion="least_squares",
     refit_damping=1e-5,
     variations=1,
     distill_steps=0,
+    validate_every=1,
+    patience=3,
     learning_rate=1e-3,
     seed=0,
 )
@@ -258,7 +261,7 @@ def test_a_ratio_beyond_the_feed_forward_layers_is_refused():
     assert ct_transformer.narrowed(config, 0.01, round_to=8)["encoder_conf"]["linear_units"] < 1024
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "least_squares"])
+@pytest.mark.parametrize("criterion", ["magnitude", "activation", "taylor", "least_squares"])
 def test_channels_that_are_never_active_go_first(checkpoint: Path, recordings: list[Recording], criterion: str):
     model, config = ct_transformer.load(checkpoint), ct_transformer.read_config(checkpoint)
     for feed_forward in [layer.feed_forward for layer in (*model.encoder.encoders0, *model.encoder.encoders)]:
@@ -267,8 +270,8 @@ def test_channels_that_are_never_active_go_first(checkpoint: Path, recordings: l
         feed_forward.w_2.weight.data[:, ::2] = 0
     stream = ct_transformer.calibration(checkpoint, recordings, SETTINGS)
     half = config | {"encoder_conf": config["encoder_conf"] | {"linear_units": 32}}
-    small, errors = ct_transformer.cut(model, half, stream, criterion, 1e-9)
-    assert list(errors) == ["encoder.encoders0.0.feed_forward", "encoder.encoders.0.feed_forward"]
+    small, refit = ct_transformer.cut(model, half, stream, criterion, 1e-9)
+    assert list(refit()) == ["encoder.encoders0.0.feed_forward", "encoder.encoders.0.feed_forward"]
     windows, pauses = stream[None, :40], torch.tensor([7])
     torch.testing.assert_close(
         ct_transformer.logits(small, windows, pauses), ct_transformer.logits(model, windows, pauses), atol=1e-3, rtol=0

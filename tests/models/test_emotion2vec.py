@@ -29,10 +29,13 @@ PRUNE = PruneParams(
     dataset="tiny",
     ratio=0.2,
     round_to=1,
+    allocation="uniform",
     criterion="least_squares",
     refit_damping=1e-4,
     variations=1,
     distill_steps=2,
+    validate_every=1,
+    patience=3,
     learning_rate=1e-4,
     seed=7,
 )
@@ -233,10 +236,10 @@ def test_a_pruned_model_is_smaller_and_loads_from_its_checkpoint(
     model, config = emotion2vec.load(checkpoint), emotion2vec.read_config(checkpoint)
     crops = emotion2vec.calibration(checkpoint, recordings, PRUNE)
     small_config = emotion2vec.narrowed(config, PRUNE.ratio, PRUNE.round_to)
-    small, errors = emotion2vec.cut(model, small_config, crops, PRUNE.criterion, PRUNE.refit_damping)
+    small, refit = emotion2vec.cut(model, small_config, crops, PRUNE.criterion, PRUNE.refit_damping)
     assert 1 - parameters(small) / parameters(model) == pytest.approx(PRUNE.ratio, abs=0.01)
     assert emotion2vec.multiplications(small) < emotion2vec.multiplications(model)
-    assert errors.keys() == {"modality_encoders.AUDIO.context_encoder.blocks.0.mlp", "blocks.0.mlp"}
+    assert refit().keys() == {"modality_encoders.AUDIO.context_encoder.blocks.0.mlp", "blocks.0.mlp"}
     save(small, small_config, checkpoint, tmp_path / "pruned")
     again = emotion2vec.load(tmp_path / "pruned")
     assert emotion2vec.widths(again) == emotion2vec.widths(small)
@@ -271,8 +274,8 @@ def test_channels_that_do_nothing_go_first(checkpoint: Path, recordings: list[Re
     crops = emotion2vec.calibration(checkpoint, recordings, PRUNE)
     half = copy.deepcopy(config)
     half["model_conf"]["mlp_ratio"] /= 2
-    small, errors = emotion2vec.cut(model, half, crops, "least_squares", 1e-7)
-    assert max(errors.values()) < 1e-4
+    small, refit = emotion2vec.cut(model, half, crops, "least_squares", 1e-7)
+    assert max(refit().values()) < 1e-4
     with torch.no_grad():
         wanted, found = (m.extract_features(crops[:4])["x"] for m in (model, small))
     assert (wanted - found).abs().max() < 0.02

@@ -56,10 +56,13 @@ PRUNE = PruneParams(
     dataset="tiny",
     ratio=0.1,
     round_to=1,
+    allocation="uniform",
     criterion="least_squares",
     refit_damping=1e-4,
     variations=1,
     distill_steps=2,
+    validate_every=1,
+    patience=3,
     learning_rate=1e-4,
     seed=7,
 )
@@ -274,8 +277,8 @@ def test_hotword_graphs_are_exported_and_scored(hotwords: Path, tmp_path: Path, 
 def test_a_pruned_model_is_smaller_and_repeats(plain: Path, recordings: list[Recording]):
     model, config = paraformer.load(plain), paraformer.read_config(plain)
     calibration = paraformer.calibration(plain, recordings[1:], PRUNE)
-    first, small_config, record = prune.prune(paraformer, model, config, calibration, PRUNE)
-    second, _, _ = prune.prune(paraformer, model, config, calibration, PRUNE)
+    first, small_config, record = prune.prune(paraformer, model, config, calibration, calibration, PRUNE)
+    second, _, _ = prune.prune(paraformer, model, config, calibration, calibration, PRUNE)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert record["removed"] == pytest.approx(0.1, abs=0.01)
     assert record["pruned"]["widths"] == {
@@ -286,6 +289,17 @@ def test_a_pruned_model_is_smaller_and_repeats(plain: Path, recordings: list[Rec
         *("encoder.encoders0.0", "encoder.encoders.0"),
         *("decoder.decoders.0", "decoder.decoders2.0", "decoder.decoders3.0"),
     }
+
+
+def test_either_side_may_give_more(plain: Path, recordings: list[Recording]):
+    model, config = paraformer.load(plain), paraformer.read_config(plain)
+    calibration = paraformer.calibration(plain, recordings[1:], PRUNE)
+    chosen = PRUNE.model_copy(update={"allocation": "sensitivity", "ratio": 0.05, "distill_steps": 0})
+    _, small_config, record = prune.prune(paraformer, model, config, calibration, calibration, chosen)
+    assert 0.05 <= record["removed"] <= 0.05 + prune.TOLERANCE
+    assert record["pruned"]["parameters"] == paraformer.counter(config)(record["pruned"]["widths"])
+    assert record["sensitivity"].keys() == {"encoder_conf.linear_units", "decoder_conf.linear_units"}
+    assert paraformer.widths(paraformer.build(small_config)) == record["pruned"]["widths"]
 
 
 def test_more_than_the_feed_forward_layers_hold_cannot_go(plain: Path):

@@ -51,10 +51,13 @@ PRUNE = PruneParams(
     dataset="tiny",
     ratio=0.05,
     round_to=1,
+    allocation="uniform",
     criterion="least_squares",
     refit_damping=1e-4,
     variations=0,
     distill_steps=2,
+    validate_every=1,
+    patience=3,
     learning_rate=1e-4,
     seed=7,
 )
@@ -281,7 +284,7 @@ def test_a_pruned_model_is_as_small_as_asked_and_streams(
     checkpoint: Path, recordings: list[Recording], chunks: list[Chunks], tmp_path: Path
 ):
     model, config = paraformer_streaming.load(checkpoint), paraformer_streaming.read_config(checkpoint)
-    small, small_config, record = prune.prune(paraformer_streaming, model, config, chunks, PRUNE)
+    small, small_config, record = prune.prune(paraformer_streaming, model, config, chunks, chunks, PRUNE)
     assert record["removed"] == pytest.approx(PRUNE.ratio, abs=prune.TOLERANCE)
     assert record["pruned"]["widths"] == {
         f"{section}.linear_units": small_config[section]["linear_units"] for section in ("encoder_conf", "decoder_conf")

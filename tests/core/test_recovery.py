@@ -1,0 +1,65 @@
+"""Distillation keeps the weights that validate best and stops when nothing gets better."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stages.core import recovery
+
+
+class Student(torch.nn.Module):
+    """One weight that every step moves by about the learning rate, towards 0 from 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def loss(self, _: torch.Generator) -> torch.Tensor:
+        """Falls without end."""
+        return self.weight
+
+
+def distill(student: Student, best: float, **changes: float) -> recovery.Course:
+    """Distil for up to 100 steps of 0.01 what is best at a weight of `best`."""
+    settings = {"validate_every": 10, "patience": 2, "steps": 100, "learning_rate": 0.01, "seed": 0} | changes
+    return recovery.distill(
+        student, student.loss, validate=lambda: abs(float(student.weight.detach()) - best), **settings
+    )
+
+
+def test_the_best_weights_are_kept_and_it_stops_after_its_patience():
+    student = Student()
+    course = distill(student, best=0.8)
+    assert course.kept == 20
+    assert list(course.validation) == [0, 10, 20, 30, 40]
+    assert len(course.losses) == 40
+    assert float(student.weight) == pytest.approx(0.8, abs=0.02)
+    assert course.validation[20] == abs(float(student.weight) - 0.8)
+
+
+def test_more_patience_goes_further_and_keeps_the_same():
+    patient, other = Student(), Student()
+    course = distill(patient, best=0.8, patience=4)
+    distill(other, best=0.8)
+    assert len(course.losses) == 60
+    assert torch.equal(patient.weight, other.weight)
+
+
+def test_a_student_that_only_gets_worse_stays_as_it_was():
+    student = Student()
+    assert distill(student, best=1.0).kept == 0
+    assert float(student.weight) == 1
+
+
+def test_a_student_that_gets_better_to_the_end_takes_every_step():
+    course = distill(Student(), best=-1, steps=25)
+    assert course.kept == len(course.losses) == 25
+    assert list(course.validation) == [0, 10, 20, 25]
+
+
+def test_a_mean_loss_repeats():
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        return torch.rand((), generator=generator)
+
+    assert recovery.mean_loss(loss) == recovery.mean_loss(loss) == pytest.approx(0.5, abs=0.3)
