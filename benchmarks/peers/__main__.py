@@ -87,14 +87,15 @@ PEERS = (
 
 @dataclass
 class Cost:
-    """Wall seconds and peak resident MiB of processes that ran one after another."""
+    """Wall and CPU seconds and peak resident MiB of processes that ran one after another."""
 
     seconds: float = 0
+    cpu: float = 0
     mib: float = 0
 
     def __add__(self, other: Cost) -> Cost:
         """Of both, in a row."""
-        return Cost(self.seconds + other.seconds, max(self.mib, other.mib))
+        return Cost(self.seconds + other.seconds, self.cpu + other.cpu, max(self.mib, other.mib))
 
 
 @dataclass
@@ -163,7 +164,7 @@ def measured(command: Sequence[str], folder: Path) -> tuple[Cost, str | None]:
         process = subprocess.Popen(command, cwd=folder, env=surroundings(), stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)  # it is waited for: Popen must not try
-    cost = Cost(time.perf_counter() - start, usage.ru_maxrss / 1024)
+    cost = Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
     return cost, reason(log.read_text(errors="replace")) if status else None
 
 
@@ -236,7 +237,7 @@ def cells(row: Row) -> list[str]:
         f"{truth['value']:.4f}",
         " ".join(f"{ratio:.2f}x" for ratio in ratios),
         f"{size(row.place.parent) / 1000:.0f}",
-        f"{row.cost.seconds:.0f}",
+        f"{row.cost.seconds:.0f} ({row.cost.cpu:.0f})",
         f"{row.cost.mib:.0f}",
     ]
 
@@ -279,7 +280,7 @@ def compare(scratch: Path) -> tuple[Table, bool]:
         for row in rows:
             if row.failure is None:
                 measure(row, scratch)
-    heads = ("model", "build", "agreement", "truth", "speedup", "kB", "build s", "peak MiB")
+    heads = ("model", "build", "agreement", "truth", "speedup", "kB", "build s (CPU)", "peak MiB")
     table = Table(*(Column(head, no_wrap=True) for head in heads), box=box.MARKDOWN)
     for row in rows:
         table.add_row(*cells(row))
