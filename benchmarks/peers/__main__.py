@@ -36,7 +36,7 @@ from stages.core.params import Params
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = ROOT / layout.CACHE / "peers"
 ROUNDS = 2
-SECONDS = 0.25  # of each case in each round
+SECONDS = 0.3  # of each case in each round
 REASON = 100  # characters
 AGREEMENT = {"fsmn_vad": "offline_frame_agreement", "paraformer": "offline_token_agreement"}
 TRUTH = {"fsmn_vad": "offline_truth_f1", "paraformer": "offline_cer"}
