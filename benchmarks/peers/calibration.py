@@ -43,29 +43,19 @@ class Reader:
 
 
 def record(model: str, export: Path, folder: Path) -> None:
-    """Score the calibration recordings in every mode and keep what the network is fed, evenly thinned to CALLS."""
+    """Keep what Kiln's own quantizer would calibrate on."""
     import importlib
 
-    from stages import runtimes
-    from stages.core import graphs, layout, params
+    from stages.core import calibration, layout, params
     from stages.corpora import manifest
 
     p = params.load()
     family = importlib.import_module(f"stages.models.{p.models[model].family}")
-    graph_set = graphs.read(export)
-    network = runtimes.load(export, graph_set, "onnxruntime", threads=1)["model"]
     recordings = manifest.read(layout.corpus(p.models[model].dataset), "calibration")
+    feeds = calibration.recorded(family, layout.checkpoint(model), export, recordings, CALLS)["model"]
     folder.mkdir()
-    for mode in family.MODES:
-        heard: list[Feeds] = []
-
-        def run(feeds: Feeds, heard: list[Feeds] = heard) -> Feeds:
-            heard.append({name: np.array(value) for name, value in feeds.items()})
-            return network(feeds)
-
-        family.score(layout.checkpoint(model), (graph_set, {"model": run}), mode, recordings)
-        for i in np.unique(np.linspace(0, len(heard) - 1, CALLS // len(family.MODES)).astype(int)):
-            np.savez(folder / f"{mode}-{i:05}.npz", **heard[i])
+    for i, of_one in enumerate(feeds):
+        np.savez(folder / f"{i:03}.npz", **of_one)
 
 
 if __name__ == "__main__":
