@@ -6,7 +6,7 @@ export PYTHONUNBUFFERED := 1
 # Every stage is a process of its own: without cached bytecode each would compile torch again (5 s).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: repro test lint gate scale lock clean
+.PHONY: repro test lint gate scale peers lock clean
 .DELETE_ON_ERROR:
 
 repro: .venv/runtime  ## build, measure and report everything that changed
@@ -26,6 +26,9 @@ gate: .venv/runtime  ## exit 0 only if every required build passed; reads the la
 
 scale: .venv/runtime  ## Paraformer-large with random weights through the stages: seconds, memory, latency
 	@python -m benchmarks.scale
+
+peers: .venv/runtime  ## the same checkpoints through other tools: accuracy, latency, size, build seconds, memory
+	@python -m benchmarks.peers
 
 lock: .venv/runtime  ## compile the hashed locks again
 	uv pip compile $(LOCK) requirements.in -o requirements.txt

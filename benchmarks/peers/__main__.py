@@ -1,0 +1,307 @@
+"""Kiln's builds and other tools', from the same checkpoints, on the same data: `make peers`, after `make repro`.
+
+Each tool has an environment of its own under .cache/peers/, made from benchmarks/peers/<environment>.txt, and a script
+of that name that runs in it. FunASR starts from the checkpoint, as Kiln does; the others from Kiln's plain export.
+Every step is a process of its own in a scratch folder, timed, with its peak resident memory; this process imports
+little, because a child's peak begins at its parent's. All ONNX artifacts run in Kiln's ONNX Runtime, OpenVINO's in
+OpenVINO; either is timed in one process with the plain export, in turn, on one thread, and the artifacts in ROUNDS
+turns, so that what else the machine does hits all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+from stages.core import layout, params
+from stages.core.graphs import size
+from stages.core.params import Params
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENTS = ROOT / layout.CACHE / "peers"
+ROUNDS = 2
+SECONDS = 0.3  # of each case in each round
+REASON = 100  # characters
+AGREEMENT = {"fsmn_vad": "offline_frame_agreement", "paraformer": "offline_token_agreement"}
+TRUTH = {"fsmn_vad": "offline_truth_f1", "paraformer": "offline_cer"}
+KILN = {  # target: the stages that make it, {} being the model
+    "cpu_fp32": ["export {}-dense"],
+    "cpu_fp32_opt": ["simplify {}-dense", "optimize {}-dense"],
+    "cpu_int8": ["simplify {}-dense", "optimize {}-dense", "quantize {}-dense-int8"],
+    "cpu_pruned_int8": [
+        "prune {}",
+        "export {}-pruned",
+        "simplify {}-pruned",
+        "optimize {}-pruned",
+        "quantize {}-pruned-int8",
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A tool with one of its recipes. `fails`: the models that it is known to fail on, which is no error."""
+
+    name: str
+    environment: str
+    recipe: str
+    fails: Sequence[str] = ()
+
+    @property
+    def file(self) -> str:
+        """What it makes."""
+        return "model.xml" if self.environment == "openvino" else "model.onnx"
+
+
+PEERS = (
+    Peer("FunASR's export()", "funasr", "export", fails=tuple(AGREEMENT)),  # torch's exporter changed
+    Peer("FunASR's export(), TorchScript exporter", "funasr", "torchscript"),
+    Peer("ONNX Runtime, dynamic, its defaults", "onnxruntime", "defaults"),
+    Peer("ONNX Runtime, dynamic, MatMul, per channel", "onnxruntime", "dynamic"),
+    Peer("ONNX Runtime, static QDQ, per channel", "onnxruntime", "static"),
+    Peer("Olive, dynamic, MatMul, per channel", "olive", "dynamic"),
+    Peer("Olive, static QDQ, per channel", "olive", "static"),
+    Peer("OpenVINO fp32", "openvino", "fp32"),
+    Peer("NNCF INT8 in OpenVINO", "openvino", "int8"),
+    # Its smoothing stacks statistics of the calls, which differ in shape where an utterance has other tokens.
+    Peer("NNCF INT8 for transformers in OpenVINO", "openvino", "int8_transformer", fails=("paraformer",)),
+    Peer("ModelOpt INT8 QDQ", "modelopt", "int8"),
+)
+
+
+@dataclass
+class Cost:
+    """Wall and CPU seconds and peak resident MiB of processes that ran one after another."""
+
+    seconds: float = 0
+    cpu: float = 0
+    mib: float = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        """Of both, in a row."""
+        return Cost(self.seconds + other.seconds, self.cpu + other.cpu, max(self.mib, other.mib))
+
+
+@dataclass
+class Row:
+    """One artifact of the table, or why there is none."""
+
+    model: str
+    name: str
+    place: Path
+    cost: Cost
+    failure: str | None = None
+    expected: bool = False
+    accuracy: dict[str, Any] = field(default_factory=dict)  # metric to what `evaluate` says of it
+    times: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # case to ms of `baseline` and `value`
+
+    @property
+    def python(self) -> str | None:
+        """The interpreter that runs the artifact, where it is not Kiln's own."""
+        return str(interpreter("openvino")) if self.place.suffix == ".xml" else None
+
+
+def interpreter(environment: str) -> Path:
+    """The Python of a peer's environment."""
+    return ENVIRONMENTS / environment / "bin" / "python"
+
+
+def surroundings() -> dict[str, str]:
+    """Environment variables of every child: Kiln's modules, and no usage statistics to a tool's maker."""
+    home = ENVIRONMENTS / "home"  # OpenVINO's consent to statistics is a file there; others leave caches
+    (home / "intel").mkdir(parents=True, exist_ok=True)
+    (home / "intel" / "openvino_telemetry").write_text("0")
+    quiet = {"CI": "1", "OLIVE_DISABLE_TELEMETRY": "1", "NNCF_CI": "1"}
+    return os.environ | {"HOME": str(home), "PYTHONPATH": str(ROOT)} | quiet
+
+
+def reason(log: str) -> str:
+    """The line of a program's output that says why it failed: its last exception, else its last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Argument|Fail\w*)\b.*: ", line)]
+    line = (raised or lines or ["no output"])[-1]
+    return line if len(line) <= REASON else line[: REASON - 3] + "..."
+
+
+def install(environment: str) -> str | None:
+    """Make an environment unless it is there with these requirements; why it could not be made, or None."""
+    wanted, folder = Path(__file__).with_name(f"{environment}.txt"), ENVIRONMENTS / environment
+    stamp = folder / "installed.txt"
+    if stamp.is_file() and stamp.read_text() == wanted.read_text():
+        return None
+    uv, python = str(Path(sys.executable).parent / "uv"), str(interpreter(environment))
+    for command in (
+        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)],
+        [uv, "pip", "install", "--quiet", "--python", python, "-r", str(wanted)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"not installed: {reason(done.stderr)}"
+    shutil.copy(wanted, stamp)
+    return None
+
+
+def measured(command: Sequence[str], folder: Path) -> tuple[Cost, str | None]:
+    """What a command cost, over it and what it waited for, and why it failed or None; its output goes to a log."""
+    log, start = folder / "log.txt", time.perf_counter()
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=folder, env=surroundings(), stdout=output, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)  # it is waited for: Popen must not try
+    cost = Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return cost, reason(log.read_text(errors="replace")) if status else None
+
+
+def answer(row: Row, python: str, module: str, *arguments: str) -> Any:
+    """The JSON that a module of this folder prints last, or None, and the row says why, where the artifact fails."""
+    command = [python, "-m", f"benchmarks.peers.{module}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=surroundings(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        row.failure = f"does not run: {reason(done.stderr)}"
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def kiln(model: str, p: Params, scratch: Path) -> list[Row]:
+    """Kiln's builds, by its stages, from the checkpoint. A stage that several targets share runs once.
+
+    Raises:
+        SystemExit: a stage failed.
+    """
+    ours = scratch / layout.ARTIFACTS
+    for path in (layout.checkpoint(model), layout.corpus(p.prune[model].dataset)):
+        (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / path).symlink_to((ROOT / path).resolve())
+    costs: dict[str, Cost] = {}
+    rows = []
+    for target, steps in KILN.items():
+        for step in (step.format(model) for step in steps):
+            if step not in costs:
+                stage, key = step.split()
+                costs[step], failure = measured([sys.executable, "-m", f"stages.{stage}", key], scratch)
+                if failure:
+                    raise SystemExit(f"{step}: {failure}")
+        cost = sum((costs[step.format(model)] for step in steps), Cost())
+        rows.append(Row(model, f"Kiln {target}", ours / p.builds[f"{model}-{target}"].artifact / "model.onnx", cost))
+    return rows
+
+
+def build(peer: Peer, model: str, scratch: Path, broken: Mapping[str, str]) -> Row:
+    """One peer's artifact of a model, made in a folder of its own. broken: environments and why they are not there."""
+    folder = scratch / f"{model}-{peer.environment}-{peer.recipe}"
+    row = Row(model, peer.name, folder / "artifact" / peer.file, Cost(), expected=model in peer.fails)
+    row.place.parent.mkdir(parents=True)
+    if peer.environment in broken:
+        row.failure = broken[peer.environment]
+        return row
+    export = scratch / layout.graphs(model, "dense", "export")
+    source = ROOT / layout.checkpoint(model) if peer.environment == "funasr" else export / "model.onnx"
+    script = [str(interpreter(peer.environment)), "-m", f"benchmarks.peers.{peer.environment}"]
+    recorded = scratch / "calibration" / model
+    row.cost, row.failure = measured([*script, peer.recipe, str(source), str(recorded), str(row.place)], folder)
+    if row.failure is None and not row.place.is_file():
+        row.failure = reason((folder / "log.txt").read_text(errors="replace"))
+    if row.failure is None:
+        for stray in row.place.parent.iterdir():  # what a tool leaves beside its result is not the result's size
+            if stray.stem != row.place.stem:
+                shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+    return row
+
+
+def cells(row: Row) -> list[str]:
+    """A line of the table; see its heads."""
+    if row.failure:
+        return [row.model, row.name, f"failed: {row.failure}", *"-----"]
+    ratios = [np.median(np.array(t["baseline"]) / np.array(t["value"])) for t in row.times.values()]
+    agreement, truth = row.accuracy[AGREEMENT[row.model]], row.accuracy[TRUTH[row.model]]
+    return [
+        row.model,
+        row.name,
+        "{drift:+.4f} [{ci[0]:+.4f}, {ci[1]:+.4f}]".format(**agreement),
+        f"{truth['value']:.4f}",
+        " ".join(f"{ratio:.2f}x" for ratio in ratios),
+        f"{size(row.place.parent) / 1000:.0f}",
+        f"{row.cost.seconds:.0f} ({row.cost.cpu:.0f})",
+        f"{row.cost.mib:.0f}",
+    ]
+
+
+def score(row: Row, scratch: Path) -> None:
+    """Measure the artifact's accuracy."""
+    export = scratch / layout.graphs(row.model, "dense", "export")
+    arguments = (row.model, str(export), str(row.place), *([row.python] if row.python else []))
+    row.accuracy = answer(row, sys.executable, "accuracy", *arguments)
+
+
+def clock(row: Row, scratch: Path) -> None:
+    """Time one turn of the artifact beside the baseline."""
+    export, recorded = scratch / layout.graphs(row.model, "dense", "export"), scratch / "calibration" / row.model
+    arguments = (str(export), str(row.place), str(recorded), str(SECONDS))
+    found = answer(row, row.python or sys.executable, "latency", *arguments) or {}
+    for case, sides in found.items():
+        for side, values in sides.items():
+            row.times.setdefault(case, {}).setdefault(side, []).extend(values)
+
+
+def compare(scratch: Path) -> tuple[Table, bool]:
+    """Build, measure and time everything; the table, and whether all that should work here did."""
+    p = params.load(ROOT / params.PARAMS)
+    (scratch / params.PARAMS).symlink_to(ROOT / params.PARAMS)
+    (scratch / "calibration").mkdir()
+    broken = {name: why for name in sorted({peer.environment for peer in PEERS}) if (why := install(name))}
+    rows: list[Row] = []
+    for model in AGREEMENT:
+        rows += kiln(model, p, scratch)
+        export = scratch / layout.graphs(model, "dense", "export")
+        recorder = [sys.executable, "-m", "benchmarks.peers.calibration", model]
+        subprocess.run(
+            [*recorder, str(export), str(scratch / "calibration" / model)], cwd=ROOT, env=surroundings(), check=True
+        )
+        for peer in PEERS:
+            rows.append(build(peer, model, scratch, broken))
+            print(f"{model}: {peer.name}: {rows[-1].failure or 'built'}", flush=True)
+    for measure in (score, *[clock] * ROUNDS):
+        for row in rows:
+            if row.failure is None:
+                measure(row, scratch)
+    heads = ("model", "build", "agreement", "truth", "speedup", "kB", "build s (CPU)", "peak MiB")
+    table = Table(*(Column(head, no_wrap=True) for head in heads), box=box.MARKDOWN)
+    for row in rows:
+        table.add_row(*cells(row))
+    return table, all(row.expected or row.failure is None for row in rows)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Compare in a scratch folder and print the table; exit 1 if a peer failed that should work here."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="keep the work in this empty folder; a temporary one by default")
+    options = parser.parse_args(argv)
+    missing = [m for m in AGREEMENT if not (ROOT / layout.reference(m)).is_dir()]
+    if missing:
+        raise SystemExit(f"no reference of {', '.join(missing)} in {layout.ARTIFACTS}/; `make repro` makes it")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (options.folder or Path(temporary)).resolve()
+        folder.mkdir(exist_ok=True)
+        table, good = compare(folder)
+    Console(width=400).print(table)
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

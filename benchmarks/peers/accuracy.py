@@ -1,0 +1,77 @@
+"""Accuracy of one artifact as the stage `evaluate` measures it: run in Kiln's environment and the repository's root.
+
+`python -m benchmarks.peers.accuracy MODEL EXPORT ARTIFACT [PYTHON]` prints every metric as JSON. An OpenVINO artifact
+runs in a process of the interpreter PYTHON: nothing here is timed, so what it costs to ask it does not count.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import Pipe
+from pathlib import Path
+
+from stages.core import graphs, layout, params
+from stages.core.graphs import Feeds, Graph
+from stages.core.parity import Network
+from stages.corpora import manifest
+from stages.evaluate import evaluate
+from stages.runtimes import onnxruntime
+
+
+@contextmanager
+def elsewhere(python: str, model: Path) -> Iterator[Network]:
+    """An OpenVINO model as a network, run by another interpreter."""
+    here, there = Pipe()
+    descriptor = there.fileno()
+    command = [python, "-m", "benchmarks.peers.openvino", "serve", str(model), str(descriptor)]
+    with subprocess.Popen(command, pass_fds=[descriptor], env=os.environ) as process:
+        there.close()
+
+        def run(feeds: Feeds) -> Feeds:
+            here.send(feeds)
+            return here.recv()
+
+        try:
+            yield run
+        finally:
+            here.close()
+            process.wait()
+
+
+@contextmanager
+def opened(model: Path, graph: Graph, python: str | None) -> Iterator[Network]:
+    """The artifact as a network."""
+    if python is None:
+        yield onnxruntime.network(model, graph)
+    else:
+        with elsewhere(python, model) as network:
+            yield network
+
+
+def main(model: str, export: Path, artifact: Path, python: str | None = None) -> None:
+    """Score the evaluation split and print."""
+    p = params.load()
+    family = importlib.import_module(f"stages.models.{p.models[model].family}")
+    graph_set = graphs.read(export)
+    recordings = manifest.read(layout.corpus(p.models[model].dataset), p.evaluate.split)
+    with opened(artifact, graph_set.graphs["model"], python) as network:
+        found = evaluate(
+            family,
+            layout.checkpoint(model),
+            recordings,
+            (graph_set, {"model": network}),
+            layout.reference(model),
+            p.evaluate,
+            processes=1,
+        )
+    print(json.dumps(found["metrics"]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])

@@ -1,0 +1,62 @@
+"""The calibration split as the plain export is fed it, for the static quantizers.
+
+`python -m benchmarks.peers.calibration MODEL EXPORT FOLDER`, in Kiln's environment and the repository's root, records
+it; the rest of this file needs only numpy and runs in every environment.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Feeds = dict[str, NDArray[np.generic]]
+CALLS = 300  # of the network; more is what NNCF takes no notice of by default
+
+
+def read(folder: Path) -> list[Feeds]:
+    """What was recorded there, call by call."""
+    return [dict(np.load(path)) for path in sorted(folder.glob("*.npz"))]
+
+
+class Reader:
+    """The feeds in the interface through which ONNX Runtime's static quantizer, and what builds on it, reads them."""
+
+    def __init__(self, feeds: list[Feeds]) -> None:
+        """Start before the first."""
+        self.feeds = feeds
+        self.rewind()
+
+    def get_next(self) -> Feeds | None:
+        """The next feed, or None after the last."""
+        return next(self.left, None)
+
+    def get_first(self) -> Feeds:
+        """The first feed, without taking it."""
+        return self.feeds[0]
+
+    def rewind(self) -> None:
+        """Start again."""
+        self.left = iter(self.feeds)
+
+
+def record(model: str, export: Path, folder: Path) -> None:
+    """Keep what Kiln's own quantizer would calibrate on."""
+    import importlib
+
+    from stages.core import calibration, layout, params
+    from stages.corpora import manifest
+
+    p = params.load()
+    family = importlib.import_module(f"stages.models.{p.models[model].family}")
+    recordings = manifest.read(layout.corpus(p.models[model].dataset), "calibration")
+    feeds = calibration.recorded(family, layout.checkpoint(model), export, recordings, CALLS)["model"]
+    folder.mkdir()
+    for i, of_one in enumerate(feeds):
+        np.savez(folder / f"{i:03}.npz", **of_one)
+
+
+if __name__ == "__main__":
+    record(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,52 @@
+"""One artifact and the plain export in turn, in one process: run in the environment of the artifact's runtime.
+
+`python -m benchmarks.peers.latency EXPORT MODEL CALIBRATION SECONDS` prints, as JSON, the milliseconds of each call of
+both at every latency case. What they hear is recorded speech, joined and cut to the length of the case: a recognizer
+finds few tokens in noise, and its decoder has little to do.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peers import calibration
+from stages import benchmark
+from stages.core import graphs
+from stages.core.graphs import Feeds, Graph, example_feeds
+from stages.core.parity import Network
+from stages.runtimes import onnxruntime
+
+WARMUP = 3
+PAIRS = 1000  # at most, for a short case
+
+
+def load(model: Path, graph: Graph) -> Network:
+    """The artifact on one thread."""
+    if model.suffix == ".xml":
+        from benchmarks.peers import openvino
+
+        return openvino.network(model)
+    return onnxruntime.network(model, graph, threads=1)
+
+
+def main(export: Path, model: Path, recorded: Path, seconds: float) -> None:
+    """Time every case and print."""
+    graph_set = graphs.read(export)
+    graph = graph_set.graphs["model"]
+    speech = np.concatenate([feeds["speech"] for feeds in calibration.read(recorded)], axis=1)
+    networks = [load(export / graph.file, graph), load(model, graph)]
+    times = {}
+    for case, at in graph_set.cases.items():
+        feeds: Feeds = example_feeds(graph, at.sizes, seed=0) | {"speech": speech[:, : at.sizes["feats_length"]]}
+        calls = [lambda network=network, feeds=feeds: network(feeds) for network in networks]
+        baseline, value = benchmark.time_pairs(calls[0], calls[1], PAIRS, WARMUP, seconds)
+        times[case] = {"baseline": baseline.tolist(), "value": value.tolist()}
+    print(json.dumps(times))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]))

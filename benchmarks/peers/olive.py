@@ -1,0 +1,65 @@
+"""Olive's workflow: run in .cache/peers/olive.
+
+`python -m benchmarks.peers.olive RECIPE GRAPH CALIBRATION PLACE`
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from olive.data.registry import Registry
+from olive.workflows import run
+
+from benchmarks.peers import calibration
+
+LACKS_VNNI = "vnni" not in Path("/proc/cpuinfo").read_text()
+
+
+class Feeds:
+    """The feeds as a data set of (inputs, label)."""
+
+    def __init__(self, folder: str) -> None:
+        """Read them."""
+        self.feeds = calibration.read(Path(folder))
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.feeds)
+
+    def __getitem__(self, index: int) -> tuple[calibration.Feeds, int]:
+        """Inputs of one call, and the label that Olive wants beside them."""
+        return self.feeds[index], 0
+
+
+@Registry.register_dataset()
+def recorded_feeds(folder: str, **_: object) -> Feeds:
+    """The data set of a `data_config`."""
+    return Feeds(folder)
+
+
+def main(recipe: str, graph: str, recorded: str, place: str) -> None:
+    """The passes that `olive optimize` chooses for INT8 on a CPU, with the quantizer of the recipe."""
+    shared = {"precision": "int8", "per_channel": True, "reduce_range": LACKS_VNNI}
+    passes = {
+        "dynamic": {"type": "OnnxDynamicQuantization", "op_types_to_quantize": ["MatMul", "Gemm"], **shared},
+        "static": {"type": "OnnxStaticQuantization", "data_config": "feeds", **shared},
+    }
+    run(
+        {
+            "input_model": {"type": "OnnxModel", "model_path": graph},
+            "data_configs": [
+                {
+                    "name": "feeds",
+                    "load_dataset_config": {"type": "recorded_feeds", "params": {"folder": recorded}},
+                    "dataloader_config": {"type": "no_auto_batch_dataloader"},
+                }
+            ],
+            "passes": {"peephole": {"type": "OnnxPeepholeOptimizer"}, "quantize": passes[recipe]},
+            "output_dir": str(Path(place).parent),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,55 @@
+"""`make peers` runs other tools, which fail in their own ways: a failure is a line of the table, and says why."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers import __main__ as peers
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        pytest.param(
+            "Traceback:\n  raise RuntimeError(\nRuntimeError: no dynamic axes\nFor help, see it\n",
+            "RuntimeError: no dynamic axes",
+            id="last exception, not what follows it",
+        ),
+        pytest.param(
+            "KeyError: 'a'\nduring this\nonnxruntime.capi.state.InvalidArgument: [ONNXRuntimeError] : rank 4\n",
+            "onnxruntime.capi.state.InvalidArgument: [ONNXRuntimeError] : rank 4",
+            id="exception of a native module",
+        ),
+        pytest.param("resolving\nno wheel for this platform\n\n", "no wheel for this platform", id="last line"),
+        pytest.param("", "no output", id="silence"),
+        pytest.param(f"ValueError: {'x' * 200}\n", f"ValueError: {'x' * 85}...", id="cut"),
+    ],
+)
+def test_reason_of_a_failure(log, said):
+    assert peers.reason(log) == said
+
+
+def test_a_failed_peer_is_a_line_with_its_reason():
+    row = peers.Row("fsmn_vad", "a tool", Path("model.onnx"), peers.Cost(), failure="no wheel")
+    assert peers.cells(row) == ["fsmn_vad", "a tool", "failed: no wheel", "-", "-", "-", "-", "-"]
+
+
+def test_speedup_is_the_median_of_the_pairs_in_every_turn(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(bytes(2000))
+    row = peers.Row("fsmn_vad", "a tool", tmp_path / "model.onnx", peers.Cost(3.2, 2.4, 100))
+    row.accuracy = {
+        "offline_frame_agreement": {"drift": -0.01, "ci": [-0.02, 0.0]},
+        "offline_truth_f1": {"value": 0.9},
+    }
+    row.times = {"10s": {"baseline": [4.0, 9.0, 4.0], "value": [2.0, 3.0, 4.0]}}
+    assert peers.cells(row)[2:] == ["-0.0100 [-0.0200, +0.0000]", "0.9000", "2.00x", "2", "3 (2)", "100"]
+
+
+@pytest.mark.parametrize("environment", sorted({peer.environment for peer in peers.PEERS}))
+def test_environments_are_pinned_and_name_no_index(environment):
+    folder = Path(peers.__file__).parent
+    lines = (folder / f"{environment}.txt").read_text().splitlines()
+    assert (folder / f"{environment}.py").is_file()
+    assert all(re.fullmatch(r"#.*|[a-z0-9-.]+==[\w.]+", line) for line in lines)
+    assert not any("://" in line for line in lines)
