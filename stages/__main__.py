@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
             search.add_argument("--trials", type=int, default=200, help="the most recipes to try")
             search.add_argument("--smallest", action="store_true", help="the smallest artifact, not the fastest")
             search.add_argument("--dry-run", action="store_true", help="do not write the winner into params.yaml")
-    commands.add_parser("side-by-side", help="a first build, up to all timing, with a model on each core")
+    commands.add_parser("side-by-side", help="a first build, all models at the same time")
     _run(parser.parse_args(argv))
 
 

@@ -80,12 +80,14 @@ def test_outs_are_where_layout_puts_them():
     assert outs("package") == [layout.RELEASE]
 
 
-def test_side_by_side_names_stages_of_dvc_yaml_and_leaves_out_what_is_timed():
-    named = {stage for group in side_by_side.groups(params.load(ROOT / "params.yaml")) for stage in group}
+def test_side_by_side_names_stages_of_dvc_yaml_once_and_leaves_out_what_needs_the_machine():
+    waves = side_by_side.waves(params.load(ROOT / "params.yaml"))
+    named = [stage for wave in waves for group in wave for stage in group]
+    assert len(named) == len(set(named))
     places, blocks = zip(*(stage.partition("@")[0].split(":") for stage in named), strict=True)
     for place, block in set(zip(places, blocks, strict=True)):
         assert block in YAML(typ="safe").load(ROOT / place)["stages"]
-    late = {"environment", "benchmark", "pipeline", "report", "summary", "gate", "package"}
+    late = {"environment", "benchmark", "report", "summary", "gate", "package"}
     assert set(blocks) == set(DVC) - late
 
 

@@ -43,7 +43,12 @@ def main(recipe: str, graph: str, recorded: str, place: str) -> None:
     shared = {"precision": "int8", "per_channel": True, "reduce_range": LACKS_VNNI}
     passes = {
         "dynamic": {"type": "OnnxDynamicQuantization", "op_types_to_quantize": ["MatMul", "Gemm"], **shared},
-        "static": {"type": "OnnxStaticQuantization", "data_config": "feeds", **shared},
+        "static": {
+            "type": "OnnxStaticQuantization",
+            "op_types_to_quantize": ["Conv", "MatMul", "Gemm"],
+            "data_config": "feeds",
+            **shared,
+        },
     }
     run(
         {

@@ -1,14 +1,15 @@
-"""`python -m stages side-by-side`: a first build, with as many models at a time as there are cores.
+"""`python -m stages side-by-side`: a first build, with all models at the same time.
 
-`dvc repro` runs one stage after another, and most keep one core busy. Models on different data sets share nothing up to
-their measured accuracy, so each such group is built by a `dvc repro` of its own. What is timed is left out: it needs
-the machine for itself, and an ordinary `dvc repro` does it afterwards.
+`dvc repro` runs one stage after another, and most keep one core busy. Models share nothing but data sets up to their
+measured accuracy, so each gets a `dvc repro` of its own, and then each composed system, one on a core. What needs the
+machine for itself is left out: an ordinary `dvc repro` does that afterwards.
 """
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,22 +18,30 @@ from stages.core.errors import UserError
 from stages.core.parallel import cores
 from stages.core.params import Params
 
-CHECKPOINTS, GRAPHS, ACCURACY = (f"stages/dag/{part}/dvc.yaml" for part in ("checkpoints", "graphs", "accuracy"))
+CHECKPOINTS, GRAPHS, ACCURACY, CHAIN = (
+    f"stages/dag/{part}/dvc.yaml" for part in ("checkpoints", "graphs", "accuracy", "chain")
+)
+Group = list[str]
+"""DVC's names of stages, each after what it needs."""
 
 
-def groups(p: Params) -> list[list[str]]:
-    """DVC's names of the stages before any timing, each after what it needs, by group; the longest group first."""
-    joined: list[tuple[set[str], list[str]]] = [({dataset}, []) for dataset in p.datasets]
-    for name, model in p.models.items():
-        datasets = {model.dataset, p.prune[name].dataset if name in p.prune else model.dataset}
-        touched = [group for group in joined if group[0] & datasets]
-        joined = [group for group in joined if group not in touched]
-        joined.append((set().union(*(d for d, _ in touched)), [*(m for _, ms in touched for m in ms), name]))
-    found = [[*(f"{CHECKPOINTS}:corpus@{name}" for name in sorted(d)), *_stages(p, models)] for d, models in joined]
-    return sorted(found, key=len, reverse=True)
+def waves(p: Params) -> list[list[Group]]:
+    """Groups that share nothing, wave after wave: data sets of several models, models, composed systems."""
+    of = {name: {model.dataset} for name, model in p.models.items()}
+    for name, settings in p.prune.items():
+        of[name].add(settings.dataset)
+    users = Counter(dataset for datasets in of.values() for dataset in datasets)
+    corpus = {dataset: f"{CHECKPOINTS}:corpus@{dataset}" for dataset in p.datasets}
+    shared = [[stage] for dataset, stage in corpus.items() if users[dataset] > 1]
+    unused = [[stage] for dataset, stage in corpus.items() if users[dataset] == 0]
+    models = [
+        [*(corpus[dataset] for dataset in sorted(datasets) if users[dataset] == 1), *_stages(p, name)]
+        for name, datasets in of.items()
+    ]
+    return [shared, [*models, *unused], [[f"{CHAIN}:pipeline@{key}"] for key in p.pipeline.builds]]
 
 
-def _stages(p: Params, models: Iterable[str]) -> list[str]:
+def _stages(p: Params, model: str) -> Group:
     tables: Mapping[str, Mapping[str, Any]] = {
         f"{CHECKPOINTS}:fetch": p.models,
         f"{CHECKPOINTS}:reference": p.models,
@@ -48,27 +57,28 @@ def _stages(p: Params, models: Iterable[str]) -> list[str]:
         f"{stage}@{key}"
         for stage, table in tables.items()
         for key, line in table.items()
-        if getattr(line, "model", key) in models
+        if getattr(line, "model", key) == model
     ]
 
 
 def side_by_side() -> None:
-    """Build every group, one `dvc repro` for each.
+    """Build every group of a wave, one `dvc repro` for each, before the next wave.
 
     Raises:
-        UserError: a group failed; its own output says why. The others were finished.
+        UserError: a group failed; its own output says why. The others of its wave were finished.
     """
     # What all others depend on; it checks params.yaml and pins/ too.
     if subprocess.run(["dvc", "repro", "--quiet", "stages/dvc.yaml"], check=False).returncode:
         raise UserError("nothing was built, see above")
-    wanted = groups(params.load())
-    with ThreadPoolExecutor(cores()) as pool:
-        statuses = list(pool.map(_build, wanted))
-    failed = [group for group, status in zip(wanted, statuses, strict=True) if status]
-    if failed:
-        raise UserError(f"{len(failed)} of {len(wanted)} groups failed, see above; the others are built")
+    shared, models, systems = waves(params.load())
+    # More models than cores: the last of them would leave cores idle. A system is timed, and gets a core for itself.
+    for wave, workers in ((shared, cores()), (models, 2 * cores() + 1), (systems, cores())):
+        with ThreadPoolExecutor(workers) as pool:
+            failed = sum(map(bool, pool.map(_build, wave)))
+        if failed:
+            raise UserError(f"{failed} of {len(wave)} groups of stages failed, see above; the others are built")
 
 
-def _build(stages: list[str]) -> int:
-    """Status of a `dvc repro` of these stages alone; two that touch other files run at the same time."""
+def _build(stages: Sequence[str]) -> int:
+    """Status of a `dvc repro` of these stages alone; those that touch other files run at the same time."""
     return subprocess.run(["dvc", "--wait-for-lock", "repro", "--single-item", *stages], check=False).returncode
