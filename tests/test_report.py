@@ -148,3 +148,50 @@ def test_wrong_arguments(capsys: pytest.CaptureFixture[str]):
 )
 def test_numbers_keep_what_matters(value: float, text: str):
     assert report.number(value) == text
+
+
+def change(place: Path, **settings: Any) -> None:
+    """Change the INT8 recipe, or with `graph` what it is applied to."""
+    raw = YAML(typ="safe").load(place)
+    raw["quantize"]["graphs"]["fsmn_vad-dense-int8"] |= {k: v for k, v in settings.items() if k == "graph"}
+    raw["quantize"]["recipes"]["int8"] |= {k: v for k, v in settings.items() if k != "graph"}
+    YAML().dump(raw, place)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cpu", "cause"),
+    [
+        pytest.param({"op_types": ["MatMul", "Conv"]}, "avx512_vnni", "Conv is quantized", id="conv"),
+        pytest.param({"weight_type": "QUInt8"}, "avx512_vnni", "QUInt8 has no fast kernel", id="unsigned"),
+        pytest.param({}, "avx2", "this CPU has no VNNI or AMX", id="no-vnni"),
+        pytest.param({"graph": "simplify"}, "avx512_vnni", "were not rewritten for ONNX Runtime", id="unfused"),
+    ],
+)
+def test_a_slower_build_is_flagged_with_its_cause(tmp_path: Path, monkeypatch, settings, cpu, cause):
+    workspace.make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    change(tmp_path / "params.yaml", **settings)
+    Path("artifacts/environment/cpu").write_text(cpu)
+    [flag] = [f for f in entries("bad")["fsmn_vad-bad"]["flags"] if f.startswith("slower")]
+    assert cause in flag
+
+
+def test_what_searches_found_is_on_the_target_s_page(tmp_path: Path, monkeypatch):
+    workspace.make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    unit = {"value": 0.99, "loss": 0.01, "ci": [0.0, 0.02], "error": 0.1, "nodes": ["node_1"]}
+    trial = {"graph": "optimize", "recipe": {"kind": "dynamic"}, "passed": True, "bytes": 900, "loss": 0.001}
+    trials = [trial | {"speedups": {"chunk_1_thread": 2.25, "10s_1_thread": 4.0}}, {"passed": False}]
+    about = {"metric": "offline_frame_agreement"}
+    Path("searches").mkdir()
+    Path("searches/fsmn_vad-bad.json").write_text(
+        json.dumps(
+            {
+                "sensitivity": {"about": about, "units": {"encoder.last": unit}},
+                "tune": {"about": about, "cpu": "Another CPU", "trials": trials},
+            }
+        )
+    )
+    report.main(["bad"])
+    page = Path("reports/bad/index.html").read_text()
+    assert all(shown in page for shown in ("encoder.last", "Another CPU", "2 recipes, of which 1 passed", "3.00x"))

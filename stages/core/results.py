@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from stages.core import graphs, layout
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, sha256
-from stages.core.params import PIPELINE, ROLES, UNQUANTIZED, Build, DynamicRecipe, Params, Target
+from stages.core.params import PIPELINE, ROLES, UNQUANTIZED, Build, DynamicRecipe, Params, StaticRecipe, Target
 from stages.core.statistics import verdict
 
 RECORDS = ("prune.json", "export.json", "simplify.json", "optimize.json", "quantize.json", "engine.json")
@@ -174,7 +174,7 @@ def _flags(p: Params, target: Target, entry: dict[str, Any]) -> list[str]:
     slower = [case for case, value in entry["latency"].items() if value["ci"][1] < 1]
     if slower and target.graph != "export":
         flags.append(
-            f"slower than the plain fp32 export on {', '.join(slower)}: {_why_slower(p, target, entry, slower)}"
+            f"slower than the plain fp32 export on {', '.join(slower)}: {next(_causes(p, target, entry, slower))}"
         )
     if entry["bytes"]["value"] > entry["bytes"]["baseline"]:
         flags.append(
@@ -183,15 +183,23 @@ def _flags(p: Params, target: Target, entry: dict[str, Any]) -> list[str]:
     return flags
 
 
-def _why_slower(p: Params, target: Target, entry: dict[str, Any], cases: list[str]) -> str:
-    recipe = p.quantize.recipes.get(target.graph)
-    if isinstance(recipe, DynamicRecipe):
-        if "vnni" not in environment()["cpu"] and "amx_int8" not in environment()["cpu"]:
-            return "this CPU has no VNNI or AMX, which INT8 needs to be fast"
-        if recipe.weight_type == "QUInt8":
-            return "weight_type QUInt8 has no fast kernel here; QInt8 does"
+def _causes(p: Params, target: Target, entry: dict[str, Any], cases: list[str]) -> Iterator[str]:
+    """Why it may be slower, the surest first."""
+    line = p.quantize.graphs.get(f"{entry['model']}-{target.variant}-{target.graph}")
+    recipe = None if line is None else line.tuned or p.quantize.recipes[line.recipe]
+    if isinstance(recipe, DynamicRecipe | StaticRecipe):
         if "Conv" in recipe.op_types:
-            return "Conv is quantized, which runs slower than fp32 in ONNX Runtime"
+            yield "Conv is quantized, which runs slower than fp32 in ONNX Runtime"
+        if recipe.weight_type == "QUInt8":
+            yield "weight_type QUInt8 has no fast kernel here; QInt8 does"
+        if "vnni" not in environment()["cpu"] and "amx_int8" not in environment()["cpu"]:
+            yield "this CPU has no VNNI or AMX, which INT8 needs to be fast"
+        if line is not None and line.graph == "simplify":
+            yield "its graphs were not rewritten for ONNX Runtime; quantize.graphs has graph: simplify"
+    for rewrites in entry["records"].get("optimize", {}).values():
+        for name, rewrite in rewrites.items():
+            if str(rewrite["left_out"]).startswith("differs"):
+                yield f"the rewrite {name} would have changed its numbers and was left out"
     if max(entry["latency"][case]["baseline_p50_ms"] for case in cases) < TOO_SMALL_MS:
-        return "the work is too small to gain from it"
-    return "no known cause; profile it"
+        yield "the work is too small to gain from it"
+    yield "no known cause; profile it"
