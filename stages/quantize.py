@@ -7,7 +7,7 @@ import importlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,29 +181,28 @@ def _smoothed(source: Path, scratch: Path, recipe: Recipe, feeds: Sequence[Feeds
     if not isinstance(recipe, DynamicRecipe | StaticRecipe) or recipe.smooth is None:
         return source
     model = ir.load(source)
-    names = smooth.readers(model)
-    if names and not feeds:
+    if not (names := smooth.readers(model)):
+        return source
+    if not feeds:
         raise ValueError(f"{source}: smoothing needs what the graph is fed")
-    model, _ = smooth.rewrite(model, _largest(source, names, feeds), recipe.smooth)
-    save(model, scratch / source.name)
+    observed = model.clone()
+    observed.graph.outputs.extend(value for node in observed.graph for value in node.outputs if value.name in names)
+    save(observed, scratch / f"observed.{source.name}")
+    largest = _largest(scratch / f"observed.{source.name}", list(names), feeds)
+    save(smooth.rewrite(model, largest, recipe.smooth)[0], scratch / source.name)
     return scratch / source.name
 
 
-def _largest(source: Path, names: Iterable[str], feeds: Sequence[Feeds]) -> dict[str, NDArray[np.float32]]:
-    """The largest absolute value over all feeds of each channel of inner values (..., channels) of a graph, by name."""
-    import onnx
-
+def _largest(place: Path, names: Sequence[str], feeds: Sequence[Feeds]) -> dict[str, NDArray[np.float32]]:
+    """The largest absolute value over all feeds of each channel of outputs (..., channels) of a graph, by name."""
     from stages.runtimes import onnxruntime
 
-    model, names = onnx.load(source), list(names)
-    for name in names:
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    session, largest = onnxruntime.session(model.SerializeToString()), dict.fromkeys(names, np.float32(0))
+    session, largest = onnxruntime.session(place), dict.fromkeys(names, np.zeros(1, np.float32))
     for fed in feeds:
-        for name, value in zip(names, session.run(names, fed), strict=True) if names else ():
+        for name, value in zip(names, session.run(names, fed), strict=True):
             seen = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0, initial=0)
             largest[name] = np.maximum(largest[name], seen)
-    return largest  # type: ignore[return-value]  # arrays, once anything was fed
+    return largest
 
 
 def _record(before: onnx.ModelProto, after: onnx.ModelProto, recipe: Recipe) -> Record:
