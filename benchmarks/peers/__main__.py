@@ -29,8 +29,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from stages.core import layout, params
-from stages.core.graphs import size
+from stages.core import graphs, layout, params
 from stages.core.params import Params
 
 ROOT = Path(__file__).parents[2]
@@ -74,9 +73,9 @@ PEERS = (
     Peer("FunASR's export(), TorchScript exporter", "funasr", "torchscript"),
     Peer("ONNX Runtime, dynamic, its defaults", "onnxruntime", "defaults"),
     Peer("ONNX Runtime, dynamic, MatMul, per channel", "onnxruntime", "dynamic"),
-    Peer("ONNX Runtime, static QDQ, per channel", "onnxruntime", "static"),
+    Peer("ONNX Runtime, static, Conv and MatMul, per channel", "onnxruntime", "static"),
     Peer("Olive, dynamic, MatMul, per channel", "olive", "dynamic"),
-    Peer("Olive, static QDQ, per channel", "olive", "static"),
+    Peer("Olive, static, Conv and MatMul, per channel", "olive", "static"),
     Peer("OpenVINO fp32", "openvino", "fp32"),
     Peer("NNCF INT8 in OpenVINO", "openvino", "int8"),
     # Its smoothing stacks statistics of the calls, which differ in shape where an utterance has other tokens.
@@ -135,7 +134,7 @@ def reason(log: str) -> str:
     """The line of a program's output that says why it failed: its last exception, else its last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Argument|Fail\w*)\b.*: ", line)]
-    line = (raised or lines or ["no output"])[-1]
+    line = re.sub(r"^([A-Za-z_]\w*\.)+(?=\w+: )", "", (raised or lines or ["no output"])[-1])  # the module's name
     return line if len(line) <= REASON else line[: REASON - 3] + "..."
 
 
@@ -206,11 +205,11 @@ def build(peer: Peer, model: str, scratch: Path, broken: Mapping[str, str]) -> R
     """One peer's artifact of a model, made in a folder of its own. broken: environments and why they are not there."""
     folder = scratch / f"{model}-{peer.environment}-{peer.recipe}"
     row = Row(model, peer.name, folder / "artifact" / peer.file, Cost(), expected=model in peer.fails)
+    export = scratch / layout.graphs(model, "dense", "export")
     row.place.parent.mkdir(parents=True)
     if peer.environment in broken:
         row.failure = broken[peer.environment]
         return row
-    export = scratch / layout.graphs(model, "dense", "export")
     source = ROOT / layout.checkpoint(model) if peer.environment == "funasr" else export / "model.onnx"
     script = [str(interpreter(peer.environment)), "-m", f"benchmarks.peers.{peer.environment}"]
     recorded = scratch / "calibration" / model
@@ -221,6 +220,7 @@ def build(peer: Peer, model: str, scratch: Path, broken: Mapping[str, str]) -> R
         for stray in row.place.parent.iterdir():  # what a tool leaves beside its result is not the result's size
             if stray.stem != row.place.stem:
                 shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+        shutil.copy(export / graphs.FILE, row.place.parent)
     return row
 
 
@@ -236,17 +236,17 @@ def cells(row: Row) -> list[str]:
         "{drift:+.4f} [{ci[0]:+.4f}, {ci[1]:+.4f}]".format(**agreement),
         f"{truth['value']:.4f}",
         " ".join(f"{ratio:.2f}x" for ratio in ratios),
-        f"{size(row.place.parent) / 1000:.0f}",
+        f"{graphs.size(row.place.parent) / 1000:.0f}",
         f"{row.cost.seconds:.0f} ({row.cost.cpu:.0f})",
         f"{row.cost.mib:.0f}",
     ]
 
 
-def score(row: Row, scratch: Path) -> None:
+def score(row: Row, _: Path) -> None:
     """Measure the artifact's accuracy."""
-    export = scratch / layout.graphs(row.model, "dense", "export")
-    arguments = (row.model, str(export), str(row.place), *([row.python] if row.python else []))
-    row.accuracy = answer(row, sys.executable, "accuracy", *arguments)
+    row.accuracy = answer(
+        row, sys.executable, "accuracy", row.model, str(row.place), *([row.python] if row.python else [])
+    )
 
 
 def clock(row: Row, scratch: Path) -> None:
@@ -280,7 +280,7 @@ def compare(scratch: Path) -> tuple[Table, bool]:
         for row in rows:
             if row.failure is None:
                 measure(row, scratch)
-    heads = ("model", "build", "agreement", "truth", "speedup", "kB", "build s (CPU)", "peak MiB")
+    heads = ("model", "build", "drift of agreement", "truth", "speedup", "kB", "build s (CPU)", "peak MiB")
     table = Table(*(Column(head, no_wrap=True) for head in heads), box=box.MARKDOWN)
     for row in rows:
         table.add_row(*cells(row))

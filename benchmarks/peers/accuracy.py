@@ -1,6 +1,6 @@
 """Accuracy of one artifact as the stage `evaluate` measures it: run in Kiln's environment and the repository's root.
 
-`python -m benchmarks.peers.accuracy MODEL EXPORT ARTIFACT [PYTHON]` prints every metric as JSON. An OpenVINO artifact
+`python -m benchmarks.peers.accuracy MODEL ARTIFACT [PYTHON]` prints every metric as JSON. An OpenVINO artifact
 runs in a process of the interpreter PYTHON: nothing here is timed, so what it costs to ask it does not count.
 """
 
@@ -54,11 +54,11 @@ def opened(model: Path, graph: Graph, python: str | None) -> Iterator[Network]:
             yield network
 
 
-def main(model: str, export: Path, artifact: Path, python: str | None = None) -> None:
+def main(model: str, artifact: Path, python: str | None = None) -> None:
     """Score the evaluation split and print."""
     p = params.load()
     family = importlib.import_module(f"stages.models.{p.models[model].family}")
-    graph_set = graphs.read(export)
+    graph_set = graphs.read(artifact.parent)
     recordings = manifest.read(layout.corpus(p.models[model].dataset), p.evaluate.split)
     with opened(artifact, graph_set.graphs["model"], python) as network:
         found = evaluate(
@@ -74,4 +74,4 @@ def main(model: str, export: Path, artifact: Path, python: str | None = None) ->
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,15 @@ def load(model: Path, graph: Graph) -> Network:
 
 def main(export: Path, model: Path, recorded: Path, seconds: float) -> None:
     """Time every case and print."""
-    graph_set = graphs.read(export)
-    graph = graph_set.graphs["model"]
+    sets = [graphs.read(folder) for folder in (export, model.parent)]  # a pruned model has smaller caches
+    sides = [graph_set.graphs["model"] for graph_set in sets]
     speech = np.concatenate([feeds["speech"] for feeds in calibration.read(recorded)], axis=1)
-    networks = [load(export / graph.file, graph), load(model, graph)]
+    networks = [load(export / sides[0].file, sides[0]), load(model, sides[1])]
     times = {}
-    for case, at in graph_set.cases.items():
-        feeds: Feeds = example_feeds(graph, at.sizes, seed=0) | {"speech": speech[:, : at.sizes["feats_length"]]}
-        calls = [lambda network=network, feeds=feeds: network(feeds) for network in networks]
+    for case, at in sets[0].cases.items():
+        heard: Feeds = {"speech": speech[:, : at.sizes["feats_length"]]}
+        fed = [example_feeds(graph, at.sizes, seed=0) | heard for graph in sides]
+        calls = [partial(network, feeds) for network, feeds in zip(networks, fed, strict=True)]
         baseline, value = benchmark.time_pairs(calls[0], calls[1], PAIRS, WARMUP, seconds)
         times[case] = {"baseline": baseline.tolist(), "value": value.tolist()}
     print(json.dumps(times))

@@ -43,7 +43,13 @@ def main(recipe: str, graph: str, recorded: str, place: str) -> None:
     shared = {"precision": "int8", "per_channel": True, "reduce_range": LACKS_VNNI}
     passes = {
         "dynamic": {"type": "OnnxDynamicQuantization", "op_types_to_quantize": ["MatMul", "Gemm"], **shared},
-        "static": {"type": "OnnxStaticQuantization", "data_config": "feeds", **shared},
+        "static": {
+            "type": "OnnxStaticQuantization",
+            "op_types_to_quantize": ["Conv", "MatMul", "Gemm"],
+            "prepare_qdq_config": False,  # its default also quantizes what is between these nodes
+            "data_config": "feeds",
+            **shared,
+        },
     }
     run(
         {
