@@ -164,7 +164,9 @@ def measured(command: Sequence[str], folder: Path) -> tuple[Cost, str | None]:
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)  # it is waited for: Popen must not try
     cost = Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
-    return cost, reason(log.read_text(errors="replace")) if status else None
+    if process.returncode < 0:
+        return cost, f"ended by signal {-process.returncode}"
+    return cost, reason(log.read_text(errors="replace")) if process.returncode else None
 
 
 def answer(row: Row, python: str, module: str, *arguments: str) -> Any:
