@@ -132,7 +132,8 @@ def surroundings() -> dict[str, str]:
 
 def reason(log: str) -> str:
     """The line of a program's output that says why it failed: its last exception, else its last line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    plain = re.sub(r"\x1b\[[\d;]*m", "", log)  # without colours
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Argument|Fail\w*)\b.*: ", line)]
     line = re.sub(r"^([A-Za-z_]\w*\.)+(?=\w+: )", "", (raised or lines or ["no output"])[-1])  # the module's name
     return line if len(line) <= REASON else line[: REASON - 3] + "..."
