@@ -22,6 +22,7 @@ from benchmarks.peers import __main__ as peers
             id="exception of a native module",
         ),
         pytest.param("resolving\nno wheel for this platform\n\n", "no wheel for this platform", id="last line"),
+        pytest.param("\x1b[31mValueError: \x1b[0mred\n", "ValueError: red", id="colours"),
         pytest.param("", "no output", id="silence"),
         pytest.param(f"ValueError: {'x' * 200}\n", f"ValueError: {'x' * 85}...", id="cut"),
     ],

@@ -132,7 +132,8 @@ def surroundings() -> dict[str, str]:
 
 def reason(log: str) -> str:
     """The line of a program's output that says why it failed: its last exception, else its last line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    plain = re.sub(r"\x1b\[[\d;]*m", "", log)  # without colours
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Argument|Fail\w*)\b.*: ", line)]
     line = re.sub(r"^([A-Za-z_]\w*\.)+(?=\w+: )", "", (raised or lines or ["no output"])[-1])  # the module's name
     return line if len(line) <= REASON else line[: REASON - 3] + "..."
@@ -164,7 +165,9 @@ def measured(command: Sequence[str], folder: Path) -> tuple[Cost, str | None]:
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)  # it is waited for: Popen must not try
     cost = Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
-    return cost, reason(log.read_text(errors="replace")) if status else None
+    if process.returncode < 0:
+        return cost, f"ended by signal {-process.returncode}"
+    return cost, reason(log.read_text(errors="replace")) if process.returncode else None
 
 
 def answer(row: Row, python: str, module: str, *arguments: str) -> Any:

@@ -43,10 +43,8 @@ def main(export: Path, model: Path, recorded: Path, seconds: float) -> None:
     times = {}
     for case, at in sets[0].cases.items():
         heard: Feeds = {"speech": speech[:, : at.sizes["feats_length"]]}
-        calls = [
-            partial(network, example_feeds(graph, at.sizes, seed=0) | heard)
-            for network, graph in zip(networks, sides, strict=True)
-        ]
+        fed = [example_feeds(graph, at.sizes, seed=0) | heard for graph in sides]
+        calls = [partial(network, feeds) for network, feeds in zip(networks, fed, strict=True)]
         baseline, value = benchmark.time_pairs(calls[0], calls[1], PAIRS, WARMUP, seconds)
         times[case] = {"baseline": baseline.tolist(), "value": value.tolist()}
     print(json.dumps(times))

@@ -46,6 +46,7 @@ def main(recipe: str, graph: str, recorded: str, place: str) -> None:
         "static": {
             "type": "OnnxStaticQuantization",
             "op_types_to_quantize": ["Conv", "MatMul", "Gemm"],
+            "prepare_qdq_config": False,  # its default also quantizes what is between these nodes
             "data_config": "feeds",
             **shared,
         },
