@@ -12,8 +12,7 @@ from olive.data.registry import Registry
 from olive.workflows import run
 
 from benchmarks.peers import calibration
-
-LACKS_VNNI = "vnni" not in Path("/proc/cpuinfo").read_text()
+from benchmarks.peers.processor import lacks_vnni
 
 
 class Feeds:
@@ -40,7 +39,7 @@ def recorded_feeds(folder: str, **_: object) -> Feeds:
 
 def main(recipe: str, graph: str, recorded: str, place: str) -> None:
     """The passes that `olive optimize` chooses for INT8 on a CPU, with the quantizer of the recipe."""
-    shared = {"precision": "int8", "per_channel": True, "reduce_range": LACKS_VNNI}
+    shared = {"precision": "int8", "per_channel": True, "reduce_range": lacks_vnni()}
     passes = {
         "dynamic": {"type": "OnnxDynamicQuantization", "op_types_to_quantize": ["MatMul", "Gemm"], **shared},
         "static": {

@@ -12,11 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from benchmarks.peers import calibration
-
-
-def lacks_vnni() -> bool:
-    """Whether products of 8-bit numbers saturate here: then weights are best of 7 bits, the documentation says."""
-    return "vnni" not in Path("/proc/cpuinfo").read_text()
+from benchmarks.peers.processor import lacks_vnni
 
 
 class Feeds(calibration.Reader, CalibrationDataReader):

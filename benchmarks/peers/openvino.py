@@ -15,6 +15,7 @@ import openvino
 
 from benchmarks.peers import calibration
 from benchmarks.peers.calibration import Feeds
+from benchmarks.peers.processor import lacks_vnni
 
 
 def network(model: Path) -> Callable[[Feeds], Feeds]:
@@ -55,12 +56,17 @@ def serve(model: Path, descriptor: int) -> None:
 def build(recipe: str, graph: str, recorded: str, place: str) -> None:
     """Convert the graph; `int8` and `int8_transformer` quantize it too."""
     import nncf
+    from nncf.quantization.advanced_parameters import OverflowFix
 
     model = openvino.convert_model(graph)
     if recipe != "fp32":
-        feeds = nncf.Dataset(calibration.read(Path(recorded)))
         model = nncf.quantize(
-            model, feeds, model_type=nncf.ModelType.TRANSFORMER if recipe == "int8_transformer" else None
+            model,
+            nncf.Dataset(calibration.read(Path(recorded))),
+            model_type=nncf.ModelType.TRANSFORMER if recipe == "int8_transformer" else None,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=OverflowFix.ENABLE if lacks_vnni() else OverflowFix.DISABLE
+            ),
         )
     openvino.save_model(model, place, compress_to_fp16=False)
 
