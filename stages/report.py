@@ -6,7 +6,6 @@ The page needs nothing beside it: style and figures are inline, there is no scri
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from stages.core import figures, layout, params, results
 from stages.core.errors import entrypoint, key_from
 from stages.core.figures import Entries, Entry
 from stages.core.files import read_json, write_json, write_text
+from stages.core.statistics import geometric_mean
 
 WORST = 10
 
@@ -163,18 +163,13 @@ def searches(entries: Entries) -> dict[str, dict[str, Any]]:
 def _searched(known: Mapping[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if "sensitivity" in known:
-        units = sorted(known["sensitivity"]["units"].items(), key=lambda u: (-u[1]["loss"], -u[1]["error"]))
         shown["sensitivity"] = {
             "metric": known["sensitivity"]["about"]["metric"],
-            "figure": figures.sensitivity(dict(units)),
+            "figure": figures.sensitivity(known["sensitivity"]["units"]),
         }
     if "tune" in known:
         tried = known["tune"]["trials"]
-        passed = [
-            t | {"speedup": math.exp(sum(map(math.log, t["speedups"].values())) / len(t["speedups"]))}
-            for t in tried
-            if t["passed"]
-        ]
+        passed = [t | {"speedup": geometric_mean(t["speedups"].values())} for t in tried if t["passed"]]
         front = pareto_front(passed)
         shown["tune"] = {
             "cpu": known["tune"]["cpu"],

@@ -18,23 +18,11 @@ from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.params import PruneParams
 from stages.models import checkpoint, fsmn_vad
+from tests import workspace
 from tests.conftest import CONFIG
 from tests.workspace import ROOT
 
-SETTINGS = PruneParams(
-    dataset="tiny",
-    ratio=0.3,
-    round_to=1,
-    allocation="uniform",
-    criterion="least_squares",
-    refit_damping=1e-4,
-    variations=1,
-    distill_steps=2,
-    validate_every=1,
-    patience=3,
-    learning_rate=1e-4,
-    seed=7,
-)
+SETTINGS = workspace.PRUNE
 
 
 @pytest.fixture(scope="module")

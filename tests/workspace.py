@@ -12,6 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.core.files import write_json
+from stages.core.params import PruneParams
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,6 +23,20 @@ GRAPHS = {"good": "export", "bad": "int8", "unsure": "simplify", "absent": "fp16
 INTERVALS = {"good": (-0.004, -0.002), "bad": (-0.04, -0.02), "unsure": (-0.02, -0.005)}
 CASES = {"chunk_1_thread": 0.5, "10s_1_thread": 20.0, "10s_2_threads": 10.0}
 SPEEDUPS = {"good": 1.0, "bad": 0.8, "unsure": 1.5}
+PRUNE = PruneParams(
+    dataset="tiny",
+    ratio=0.3,
+    round_to=1,
+    allocation="uniform",
+    criterion="least_squares",
+    refit_damping=1e-4,
+    variations=1,
+    distill_steps=2,
+    validate_every=1,
+    patience=3,
+    learning_rate=1e-4,
+    seed=7,
+)  # of tiny networks, each width possible
 RECORDINGS = {f"recording-{i:02}": {AGREEMENT: 0.95 + 0.001 * i} for i in range(15)}
 
 

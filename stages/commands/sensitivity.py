@@ -12,7 +12,7 @@ from stages.commands import trials
 from stages.commands.trials import Bench
 from stages.core import layout
 from stages.core.errors import UserError
-from stages.core.figures import loss
+from stages.core.figures import loss, ranked
 
 PART = "sensitivity"
 Found = dict[str, dict[str, Any]]
@@ -72,8 +72,3 @@ def _alone(on: Bench, others: list[str]) -> dict[str, Any]:
     lost, *interval = loss(metric)
     error = trials.output_error(on, folder, on.line.graph)
     return {"value": metric["value"], "loss": lost, "ci": interval, "error": error}
-
-
-def ranked(found: Found) -> list[tuple[str, dict[str, Any]]]:
-    """By what the task loses, the most first; equals by how far the outputs are off."""
-    return sorted(found.items(), key=lambda item: (-item[1]["loss"], -item[1]["error"]))

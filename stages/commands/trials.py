@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,11 +126,6 @@ def speedups(on: Bench, folder: Path, seconds: float) -> dict[str, float]:
     plain = layout.graphs(on.line.model, "dense", "export")
     cases = benchmark.latency((plain, "onnxruntime"), (folder, "onnxruntime"), settings, on.p.evaluate, {"1_thread": 1})
     return {name: case["speedup"] for name, case in cases.items()}
-
-
-def mean(ratios: Iterable[float]) -> float:
-    """Geometric, as ratios want it."""
-    return math.exp(float(np.mean([math.log(ratio) for ratio in ratios])))
 
 
 def output_error(on: Bench, folder: Path, graph: str) -> float:

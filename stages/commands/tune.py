@@ -12,7 +12,7 @@ import difflib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -26,6 +26,7 @@ from stages.core.errors import UserError
 from stages.core.figures import loss
 from stages.core.files import write_text
 from stages.core.params import PARAMS, DynamicRecipe, StaticRecipe
+from stages.core.statistics import geometric_mean
 from stages.environment import cpu
 
 PART = "tune"
@@ -75,7 +76,7 @@ class Tried:
 
     def score(self, *, smallest: bool) -> float:
         """What is maximised, among recipes that pass."""
-        return -float(self.bytes) if smallest else (trials.mean(self.speedups.values()) if self.speedups else 0.0)
+        return -float(self.bytes) if smallest else (geometric_mean(self.speedups.values()) if self.speedups else 0.0)
 
 
 def tune(model: str, target: str, limits: Limits, *, smallest: bool, dry_run: bool) -> None:
@@ -93,7 +94,7 @@ def tune(model: str, target: str, limits: Limits, *, smallest: bool, dry_run: bo
                 f"{on.build}: none of {len(tried)} recipes passed the gate on the tuning split; the nearest, "
                 f"{nearest.choice}, misses it by {nearest.violation:.4f}"
             )
-        present = _retimed(on, _try(on, _choice_of(on), on.recipe, seconds=FINAL_SECONDS))
+        present = _retimed(on, _try(on, _choice_of(on), on.recipe))
         finalists = [_retimed(on, t) for t in passed[:FINALISTS]]
         best = max(finalists, key=lambda t: t.score(smallest=smallest))
         record = {"cpu": cpu(), "about": trials.subject(on), "smallest": smallest, "present": _row(present)}
@@ -124,7 +125,7 @@ def search(on: Bench, limits: Limits, *, smallest: bool) -> list[Tried]:
         choice = _choose(trial, order)
         key = json.dumps(choice, sort_keys=True)
         if key not in known:
-            known[key] = _try(on, choice, _recipe(on, choice, order), seconds=SECONDS)
+            known[key] = _try(on, choice, _recipe(on, choice, order))
             progress.update()
         trial.set_constraint("gate", known[key].violation)
         study.tell(trial, known[key].score(smallest=smallest))
@@ -205,14 +206,14 @@ def _choice_of(on: Bench) -> Choice:
     return {"graph": on.line.graph, **on.recipe.model_dump(exclude={"calibration_feeds"})}
 
 
-def _try(on: Bench, choice: Choice, recipe: Int8, seconds: float) -> Tried:
+def _try(on: Bench, choice: Choice, recipe: Int8) -> Tried:
     try:
         folder = trials.make(on, recipe, choice["graph"])
         metrics = trials.accuracy(on, folder)
     except UserError as e:  # such as a recipe that leaves nothing to quantize
         return Tried(choice, None, float("inf"), float("inf"), {}, 0, str(e))
     violation = _violation(on, metrics)
-    speedups = trials.speedups(on, folder, seconds) if violation == 0 else {}
+    speedups = trials.speedups(on, folder, SECONDS) if violation == 0 else {}
     return Tried(choice, recipe, violation, loss(metrics[on.headline])[0], speedups, graphs.size(folder))
 
 
@@ -220,8 +221,7 @@ def _retimed(on: Bench, tried: Tried) -> Tried:
     """The same with its speed measured for longer, so that luck decides nothing."""
     assert tried.recipe is not None  # noqa: S101  it was made before
     folder = trials.make(on, tried.recipe, tried.choice["graph"])
-    speedups = trials.speedups(on, folder, FINAL_SECONDS)
-    return Tried(tried.choice, tried.recipe, tried.violation, tried.loss, speedups, tried.bytes)
+    return replace(tried, speedups=trials.speedups(on, folder, FINAL_SECONDS))
 
 
 def _violation(on: Bench, metrics: Mapping[str, Any]) -> float:

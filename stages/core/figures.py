@@ -282,9 +282,14 @@ def sizes(entries: Entries) -> str:
     return out[0]
 
 
+def ranked(units: Entries) -> list[tuple[str, Entry]]:
+    """Components and layers by what the task loses, the most first; equals by how far the outputs are off."""
+    return sorted(units.items(), key=lambda item: (-item[1]["loss"], -item[1]["error"]))
+
+
 def sensitivity(units: Entries) -> str:
     """What the task loses with one component or layer at INT8, and beside it how far the outputs are off."""
-    rows = list(units.items())
+    rows = ranked(units)
     with _figure("sensitivity", 7.4, 0.9 + 0.24 * len(rows)) as (figure, out):
         axes, errors = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
         for row, (_, unit) in enumerate(rows):

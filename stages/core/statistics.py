@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,6 +78,11 @@ def verdict(measured: Mapping[str, Any], limit: float) -> str:
     if losses[1] <= limit:
         return "pass"
     return "fail" if losses[0] > limit else "inconclusive"
+
+
+def geometric_mean(ratios: Iterable[float]) -> float:
+    """Of ratios, such as speedups."""
+    return float(np.exp(np.mean(np.log(list(ratios)))))
 
 
 def speedup(baseline: Floats, value: Floats, **settings: Any) -> tuple[float, tuple[float, float]]:

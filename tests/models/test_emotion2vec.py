@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from stages.core import graphs
 from stages.core.errors import UserError
-from stages.core.params import ExportParams, PruneParams
+from stages.core.params import ExportParams
 from stages.corpora import emotional_prosody, manifest
 from stages.corpora.manifest import SAMPLE_RATE, Line, Recording
 from stages.export import export_variant
@@ -23,22 +23,10 @@ from stages.models import emotion2vec
 from stages.models.checkpoint import save, torch_networks
 from stages.models.emotion2vec import Outcome
 from stages.runtimes import onnxruntime
+from tests import workspace
 
 MINIATURE = Path(__file__).parents[2] / "zoo/emotion2vec"
-PRUNE = PruneParams(
-    dataset="tiny",
-    ratio=0.2,
-    round_to=1,
-    allocation="uniform",
-    criterion="least_squares",
-    refit_damping=1e-4,
-    variations=1,
-    distill_steps=2,
-    validate_every=1,
-    patience=3,
-    learning_rate=1e-4,
-    seed=7,
-)
+PRUNE = workspace.PRUNE.model_copy(update={"ratio": 0.2})
 
 
 def tiny_config() -> dict[str, Any]:

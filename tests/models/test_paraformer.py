@@ -17,13 +17,14 @@ import yaml
 from stages import prune
 from stages.core import graphs, recovery
 from stages.core.errors import UserError
-from stages.core.params import ExportParams, PruneParams
+from stages.core.params import ExportParams
 from stages.corpora import manifest
 from stages.corpora.manifest import SAMPLE_RATE, Line, Recording
 from stages.export import export_variant
 from stages.models import asr, paraformer, seaco
 from stages.models.checkpoint import torch_networks
 from stages.runtimes import onnxruntime
+from tests import workspace
 
 TOLERANCE = 5e-5
 TOKENS = ["<blank>", "<s>", "</s>", *"零一二三四五六七八九", "<unk>"]
@@ -52,20 +53,7 @@ SEACO: dict[str, Any] = CONFIG | {
     "seaco_decoder_conf": {"attention_heads": 2, "linear_units": 24, "num_blocks": 4, "kernel_size": 21}
     | {"use_output_layer": False, "wo_input_layer": True},
 }
-PRUNE = PruneParams(
-    dataset="tiny",
-    ratio=0.1,
-    round_to=1,
-    allocation="uniform",
-    criterion="least_squares",
-    refit_damping=1e-4,
-    variations=1,
-    distill_steps=2,
-    validate_every=1,
-    patience=3,
-    learning_rate=1e-4,
-    seed=7,
-)
+PRUNE = workspace.PRUNE.model_copy(update={"ratio": 0.1})
 
 
 @pytest.fixture(autouse=True)

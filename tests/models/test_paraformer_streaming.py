@@ -18,7 +18,7 @@ from stages import prune
 from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.graphs import Feeds
-from stages.core.params import ExportParams, PruneParams
+from stages.core.params import ExportParams
 from stages.core.parity import Artifact, Network
 from stages.corpora import manifest
 from stages.corpora.manifest import SAMPLE_RATE, Line, Recording
@@ -27,6 +27,7 @@ from stages.models import asr, paraformer_streaming
 from stages.models.checkpoint import save, torch_networks
 from stages.models.paraformer_streaming import Chunks
 from stages.runtimes import onnxruntime
+from tests import workspace
 
 TOLERANCE = 5e-5
 CHUNK = 9600  # samples: 600 ms
@@ -47,20 +48,7 @@ CONFIG: dict[str, Any] = {
     "frontend_conf": {"fs": 16000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
     | {"lfr_m": 7, "lfr_n": 6, "dither": 0.0},
 }
-PRUNE = PruneParams(
-    dataset="tiny",
-    ratio=0.05,
-    round_to=1,
-    allocation="uniform",
-    criterion="least_squares",
-    refit_damping=1e-4,
-    variations=0,
-    distill_steps=2,
-    validate_every=1,
-    patience=3,
-    learning_rate=1e-4,
-    seed=7,
-)
+PRUNE = workspace.PRUNE.model_copy(update={"ratio": 0.05, "variations": 0})
 LENGTHS = {
     "one sample": 1,
     "less than a frame": 300,
