@@ -7,6 +7,7 @@ machine for itself is left out: an ordinary `dvc repro` does that afterwards.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -81,4 +82,6 @@ def side_by_side() -> None:
 
 def _build(stages: Sequence[str]) -> int:
     """Status of a `dvc repro` of these stages alone; those that touch other files run at the same time."""
-    return subprocess.run(["dvc", "--wait-for-lock", "repro", "--single-item", *stages], check=False).returncode
+    command = ["dvc", "--wait-for-lock", "repro", "--single-item", *stages]
+    # More threads than cores: those of torch that wait for each other sleep, or they take half of all cores' time.
+    return subprocess.run(command, check=False, env=os.environ | {"OMP_WAIT_POLICY": "passive"}).returncode
