@@ -7,7 +7,6 @@ torch 2.9 and later default to, while the TorchScript exporter is deprecated and
 
 from __future__ import annotations
 
-import gc
 import importlib
 import logging
 import warnings
@@ -152,7 +151,6 @@ def export_variant(
     """Write every graph of a checkpoint into `folder` and return how far each is from torch."""
     import torch
 
-    gc.set_threshold(100_000)  # the exporter makes millions of objects that live: looking for garbage took a fifth
     torch.set_num_threads(1)  # one thread: the sums, and so the differences on record, repeat
     model = family.load(checkpoint)
     graph_set, modules = family.graph_set(model), family.export_modules(model)

@@ -96,6 +96,33 @@ def test_bf16_between_fp32_inputs_and_outputs(source: Path, tmp_path: Path):
     assert kinds == {onnx.TensorProto.BFLOAT16}
 
 
+def test_reduced_weights_overflow_no_sum_of_two_products_and_keep_more_than_seven_bits(source: Path, tmp_path: Path):
+    record = quantize(source, tmp_path / "q.onnx", INT8.model_copy(update={"reduce_range": True}))
+    tensors = [onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "q.onnx").graph.initializer]
+    weights = [t.astype(int) for t in tensors if t.dtype == np.int8 and t.ndim == 2]
+    assert len(weights) == len(record["quantized"])
+    for weight in weights:
+        pairs = weight[: len(weight) // 2 * 2].reshape(-1, 2, weight.shape[1]).sum(axis=1)
+        assert np.abs(255 * pairs).max() < 2**15
+        assert np.abs(weight).max(axis=0).mean() > 80
+
+
+def test_the_weights_of_gemm_are_reduced_along_their_inputs(tmp_path: Path):
+    weight = np.random.default_rng(0).normal(size=(8, 31)).astype(np.float32)  # (outputs, inputs)
+    node = onnx.helper.make_node("Gemm", ["x", "w"], ["y"], name="gemm", transB=1)
+    shapes = {"x": ["n", 31], "y": ["n", 8]}
+    x, y = (onnx.helper.make_tensor_value_info(k, onnx.TensorProto.FLOAT, v) for k, v in shapes.items())
+    graph = onnx.helper.make_graph([node], "g", [x], [y], [onnx.numpy_helper.from_array(weight, "w")])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "source.onnx")
+    quantize(tmp_path / "source.onnx", tmp_path / "q.onnx", INT8.model_copy(update={"reduce_range": True}))
+    tensors = [onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "q.onnx").graph.initializer]
+    (quantized,) = (t.astype(int) for t in tensors if t.dtype == np.int8 and t.shape == (31, 8))
+    assert np.abs(quantized[:30].reshape(15, 2, 8).sum(axis=1)).max() <= 128
+    (scale,) = (t for t in tensors if t.dtype == np.float32 and t.shape == (8,))
+    assert np.abs(quantized * scale - weight.T).max() <= scale.max() / 2 * 1.001
+
+
 def test_layers_with_few_outputs_stay_and_say_so(source: Path, tmp_path: Path):
     model = onnx.load(source)
     shapes = {i.name: i.dims for i in model.graph.initializer}

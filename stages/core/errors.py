@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 import threading
@@ -46,6 +47,7 @@ def entrypoint(main: Callable[[Sequence[str]], None]) -> NoReturn:
     0 success, 1 a user's mistake or a failed gate, 2 usage, 130 interrupted; a bug keeps its traceback.
     """
     _die_with_parent()
+    gc.set_threshold(100_000)  # torch's imports and exporter make objects that live: looking for garbage took a tenth
     try:
         main(sys.argv[1:])
     except UserError as e:
