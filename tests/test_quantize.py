@@ -104,7 +104,7 @@ def test_reduced_weights_overflow_no_sum_of_two_products_and_keep_more_than_seve
     for weight in weights:
         pairs = weight[: len(weight) // 2 * 2].reshape(-1, 2, weight.shape[1]).sum(axis=1)
         assert np.abs(255 * pairs).max() < 2**15
-        assert np.abs(weight).max(axis=0).mean() > 80
+        assert np.abs(weight).max(axis=0).mean() > 64  # of 7 bits the largest
 
 
 def test_the_weights_of_gemm_are_reduced_along_their_inputs(tmp_path: Path):
