@@ -137,7 +137,8 @@ def funasr_export(checkpoint: Path, place: Path) -> None:
     model = paraformer.load(checkpoint)
     with files.importing_funasr():
         from funasr.models.paraformer.export_meta import export_rebuild_model
-    rebuilt = export_rebuild_model(model, max_seq_len=512, onnx=True, device="cpu")
+    kinds = {part: CONFIG[part] for part in ("encoder", "predictor", "decoder")}
+    rebuilt = export_rebuild_model(model, **kinds, max_seq_len=512, onnx=True, device="cpu")
     torch.onnx.export(
         rebuilt,
         rebuilt.export_dummy_inputs(),
