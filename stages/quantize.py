@@ -46,7 +46,7 @@ def quantize(source: Path, place: Path, recipe: Recipe, feeds: Sequence[Feeds] =
         the nodes that carry weights.
 
     Raises:
-        UserError: the recipe quantizes nothing, or the result is not valid ONNX.
+        UserError: the result is not valid ONNX.
     """
     import onnx
 
@@ -62,13 +62,22 @@ def quantize(source: Path, place: Path, recipe: Recipe, feeds: Sequence[Feeds] =
         else:
             _bfloat16(before, place, recipe)
     record = _record(before, onnx.load(place), recipe)
-    if not record["quantized"]:
-        raise UserError(f"{source}: the recipe quantized no node of {len(before.graph.node)}; kept: {record['kept']}")
     try:
         onnx.checker.check_model(place, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
         raise UserError(f"{source}: the quantized graph is not valid ONNX: {e}") from e
     return record
+
+
+def check_effect(folder: Path, records: Mapping[str, Record]) -> None:
+    """A recipe quantized something in one of a folder's graphs, whose records these are.
+
+    Raises:
+        UserError: it did not.
+    """
+    if not any(record["quantized"] for record in records.values()):
+        kept = {node: why for record in records.values() for node, why in record["kept"].items()}
+        raise UserError(f"{folder}: the recipe quantized no node; kept: {kept or 'none has weights'}")
 
 
 def needs_feeds(recipe: Recipe, folder: Path, graph_set: GraphSet) -> bool:
@@ -111,7 +120,11 @@ def _dynamic(source: Path, before: onnx.ModelProto, place: Path, recipe: Dynamic
             per_channel=recipe.per_channel,
             reduce_range=recipe.reduce_range,
             weight_type=QuantType[recipe.weight_type],
-            nodes_to_exclude=[*recipe.exclude_nodes, *_narrow(before, recipe)],
+            # Of a Gemm the library makes a MatMul with a name of its own before it looks for what is excluded.
+            nodes_to_exclude=[
+                *(name + made for name in recipe.exclude_nodes for made in ("", "_MatMul")),
+                *_narrow(before, recipe),
+            ],
             extra_options={"MatMulConstBOnly": True, "TensorQuantOverrides": _scales(before, recipe)},
         )
 
@@ -248,7 +261,10 @@ def _record(before: onnx.ModelProto, after: onnx.ModelProto, recipe: Recipe) -> 
     inputs, narrow = {node.name: list(node.input) for node in after.graph.node}, _narrow(before, recipe)
     for node in before.graph.node:
         carries = [name for name in node.input if name in weights]
-        if node.name not in inputs or (carries and inputs[node.name] != list(node.input)):
+        as_matmul = f"{node.name}_MatMul"  # what the library makes of a Gemm
+        if as_matmul in inputs and node.input[1] in weights and inputs[as_matmul][1].startswith(node.input[1]):
+            record["kept"][node.name] = f"{node.op_type}: in exclude_nodes"
+        elif node.name not in inputs or (carries and inputs[node.name] != list(node.input)):
             record["quantized"][node.name] = f"{node.op_type} -> {recipe.weight_type}"
         elif node.name in recipe.exclude_nodes:
             record["kept"][node.name] = f"{node.op_type}: in exclude_nodes"
@@ -314,6 +330,7 @@ def main(argv: Sequence[str]) -> None:
             name: quantize(origin / graph.file, folder / graph.file, recipe, feeds.get(name, ()))
             for name, graph in graph_set.graphs.items()
         }
+        check_effect(origin, record)
         graphs.write(folder, graph_set)
         write_json(folder / "quantize.json", record)
         before, after = graphs.size(origin), graphs.size(folder)

@@ -14,7 +14,7 @@ from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.graphs import example_feeds
 from stages.core.params import BFloat16Recipe, DynamicRecipe, Float16Recipe, StaticRecipe
-from stages.quantize import check_excluded, quantize
+from stages.quantize import check_effect, check_excluded, quantize
 from stages.runtimes import onnxruntime
 
 INT8 = DynamicRecipe(
@@ -107,7 +107,7 @@ def test_reduced_weights_overflow_no_sum_of_two_products_and_keep_more_than_seve
         assert np.abs(weight).max(axis=0).mean() > 64  # of 7 bits the largest
 
 
-def test_the_weights_of_gemm_are_reduced_along_their_inputs(tmp_path: Path):
+def test_gemm_can_be_excluded_and_its_weights_are_reduced_along_their_inputs(tmp_path: Path):
     weight = np.random.default_rng(0).normal(size=(8, 31)).astype(np.float32)  # (outputs, inputs)
     node = onnx.helper.make_node("Gemm", ["x", "w"], ["y"], name="gemm", transB=1)
     shapes = {"x": ["n", 31], "y": ["n", 8]}
@@ -115,6 +115,10 @@ def test_the_weights_of_gemm_are_reduced_along_their_inputs(tmp_path: Path):
     graph = onnx.helper.make_graph([node], "g", [x], [y], [onnx.numpy_helper.from_array(weight, "w")])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, tmp_path / "source.onnx")
+    excluded = INT8.model_copy(update={"exclude_nodes": ["gemm"]})
+    record = quantize(tmp_path / "source.onnx", tmp_path / "q.onnx", excluded)
+    assert record == {"quantized": {}, "kept": {"gemm": "Gemm: in exclude_nodes"}}
+    assert not ops(tmp_path / "q.onnx")["MatMulInteger"]
     quantize(tmp_path / "source.onnx", tmp_path / "q.onnx", INT8.model_copy(update={"reduce_range": True}))
     tensors = [onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "q.onnx").graph.initializer]
     (quantized,) = (t.astype(int) for t in tensors if t.dtype == np.int8 and t.shape == (31, 8))
@@ -157,8 +161,10 @@ def test_weight_type_and_per_channel_reach_the_graph(source: Path, tmp_path: Pat
 def test_an_unknown_node_and_a_recipe_without_effect_are_refused(source: Path, tiny_export: Path, tmp_path: Path):
     with pytest.raises(UserError, match=r"exclude_nodes: .* has no node 'output'"):
         check_excluded(INT8.model_copy(update={"exclude_nodes": ["output"]}), tiny_export, graphs.read(tiny_export))
-    with pytest.raises(UserError, match="the recipe quantized no node of"):
-        quantize(source, tmp_path / "q.onnx", INT8.model_copy(update={"op_types": ["Attention"]}))
+    nothing = quantize(source, tmp_path / "q.onnx", INT8.model_copy(update={"op_types": ["Attention"]}))
+    with pytest.raises(UserError, match="the recipe quantized no node"):
+        check_effect(tiny_export, {"model": nothing})
+    check_effect(tiny_export, {"model": nothing, "another": quantize(source, tmp_path / "q.onnx", INT8)})
 
 
 def test_fp16_keeps_what_it_is_told_and_is_in_order(source: Path, tmp_path: Path):

@@ -21,7 +21,7 @@ from stages.core.params import DynamicRecipe, Params, QuantizedGraph, StaticReci
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.evaluate import evaluate
-from stages.quantize import quantize
+from stages.quantize import check_effect, quantize
 from stages.reference import hear
 from stages.runtimes import onnxruntime
 
@@ -105,8 +105,12 @@ def make(on: Bench, recipe: Int8, graph: str) -> Path:
     graph_set = graphs.read(origin)
     names = {node for of_one in layers(origin, recipe).values() for node in of_one}
     here = {"exclude_nodes": [node for node in recipe.exclude_nodes if node in names]}
-    for name, one in graph_set.graphs.items():
-        quantize(origin / one.file, folder / one.file, recipe.model_copy(update=here), on.feeds[name])
+    own = recipe.model_copy(update=here)
+    records = {
+        name: quantize(origin / one.file, folder / one.file, own, on.feeds[name])
+        for name, one in graph_set.graphs.items()
+    }
+    check_effect(origin, records)
     graphs.write(folder, graph_set)
     return folder
 
