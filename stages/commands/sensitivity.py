@@ -28,9 +28,9 @@ def sensitivity(model: str, target: str) -> None:
         found = measure(on)
     table = Table("component or layer", on.headline, "loss", "interval", "output error", box=None)
     for name, row in ranked(found):
-        low, high = row["ci"]
+        low, high = (end + 0.0 for end in row["ci"])  # a zero without a sign
         interval = f"[{low:+.4f}, {high:+.4f}]"
-        table.add_row(name, f"{row['value']:.4f}", f"{row['loss']:+.4f}", interval, f"{row['error']:.2e}")
+        table.add_row(name, f"{row['value']:.4f}", f"{row['loss'] + 0.0:+.4f}", interval, f"{row['error']:.2e}")
     Console(width=120).print(table)
     print(f"{layout.search(on.build)}; the report of {target} shows it after the next `dvc repro`")
 
