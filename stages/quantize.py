@@ -261,10 +261,8 @@ def _record(before: onnx.ModelProto, after: onnx.ModelProto, recipe: Recipe) -> 
     inputs, narrow = {node.name: list(node.input) for node in after.graph.node}, _narrow(before, recipe)
     for node in before.graph.node:
         carries = [name for name in node.input if name in weights]
-        as_matmul = f"{node.name}_MatMul"  # what the library makes of a Gemm
-        if as_matmul in inputs and node.input[1] in weights and inputs[as_matmul][1].startswith(node.input[1]):
-            record["kept"][node.name] = f"{node.op_type}: in exclude_nodes"
-        elif node.name not in inputs or (carries and inputs[node.name] != list(node.input)):
+        as_matmul = f"{node.name}_MatMul" in inputs  # a Gemm that was not quantized
+        if not as_matmul and (node.name not in inputs or (carries and inputs[node.name] != list(node.input))):
             record["quantized"][node.name] = f"{node.op_type} -> {recipe.weight_type}"
         elif node.name in recipe.exclude_nodes:
             record["kept"][node.name] = f"{node.op_type}: in exclude_nodes"

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from stages import runtimes
 from stages.core import graphs, layout, params
@@ -30,9 +30,12 @@ from stages.core.params import SimplifyParams
 from stages.core.parity import largest_differences
 from stages.runtimes import onnxruntime
 
+if TYPE_CHECKING:
+    import onnx
+
+T = TypeVar("T")
 CHILD = "--in-child"
 LOADS, LOAD_SECONDS = 15, 2.0  # of both, or what fits into the seconds, once at least
-T = TypeVar("T")
 SLOWER = 1.25  # loads differ by a tenth from run to run here; a graph that really loads slower is past this
 
 
@@ -119,10 +122,29 @@ def _in_child(source: Path, place: Path) -> None:
     import_bare("onnxsim")
     from onnxsim.onnx_simplifier import simplify as onnxsim_simplify
 
-    # From file to file: weights of over a gibibyte into one beside it, half the memory of passing models.
-    _, equal = onnxsim_simplify(str(source), output_path=str(place), external_data_threshold="1GB")
+    # From file to file, in half the memory of passing models; what comes back has no weights where they are in a file.
+    model, equal = onnxsim_simplify(str(source), output_path=str(place), external_data_threshold="1GB")
     if not equal:
         sys.exit("onnxsim's own check found a difference")
+    name_weights(model, place)
+
+
+def name_weights(model: onnx.ModelProto, place: Path) -> None:
+    """Give the file of weights beside a graph, for which onnxsim draws a name past two gigabytes, that of the graph.
+
+    model: the graph of `place`, without what is in that file.
+    """
+    import onnx
+
+    where = [entry for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"]
+    if not (drawn := {entry.value for entry in where}):
+        return
+    if len(drawn) > 1:
+        sys.exit(f"onnxsim wrote weights to {len(drawn)} files, wanted one")
+    (place.parent / drawn.pop()).replace(place.parent / f"{place.name}.data")
+    for entry in where:
+        entry.value = f"{place.name}.data"
+    onnx.save(model, place)
 
 
 def main(argv: Sequence[str]) -> None:

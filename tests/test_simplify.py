@@ -90,3 +90,15 @@ def test_weights_in_a_file_of_their_own_come_along(graph: Graph, source: Path, t
     simplify.simplify(apart, graph, place, SETTINGS)
     assert {path.name for path in place.parent.iterdir()} == {source.name, f"{source.name}.data"}
     onnxruntime.network(place, graph)
+
+
+def test_weights_that_onnxsim_put_under_a_drawn_name_are_named_after_the_graph(
+    source: Path, graph: Graph, tmp_path: Path
+):
+    place = tmp_path / "out.onnx"
+    onnx.save(onnx.load(source), place, save_as_external_data=True, location="e0f8384d-4f81")
+    simplify.name_weights(onnx.load(place, load_external_data=False), place)
+    assert {path.name for path in tmp_path.iterdir()} == {"out.onnx", "out.onnx.data"}
+    feeds = graphs.example_feeds(graph, {"feats_length": 20}, seed=0)
+    found, wanted = (onnxruntime.network(path, graph)(feeds) for path in (place, source))
+    assert (found["logits"] == wanted["logits"]).all()
