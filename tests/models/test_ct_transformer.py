@@ -16,13 +16,13 @@ import yaml
 from sklearn.metrics import f1_score
 
 from stages.core.errors import UserError
-from stages.core.params import PruneParams
 from stages.core.parity import Artifact
 from stages.corpora import punctuated_text
 from stages.corpora.manifest import Recording
 from stages.models import ct_transformer
 from stages.models.checkpoint import torch_networks
 from stages.models.ct_transformer import Outcome, measure, read_marks
+from tests import workspace
 
 TOKENS = [
     "<blank>",
@@ -221,19 +221,8 @@ def test_outcomes_are_kept(tmp_path: Path):
     assert ct_transformer.read_outcomes(tmp_path, "text") == outcomes
 
 
-SETTINGS = PruneParams(
-    dataset="text",
-    ratio=0.3,
-    round_to=8,
-    allocation="uniform",
-    criterion="least_squares",
-    refit_damping=1e-5,
-    variations=1,
-    distill_steps=0,
-    validate_every=1,
-    patience=3,
-    learning_rate=1e-3,
-    seed=0,
+SETTINGS = workspace.PRUNE.model_copy(
+    update={"round_to": 8, "refit_damping": 1e-5, "distill_steps": 0, "learning_rate": 1e-3, "seed": 0}
 )
 
 
