@@ -29,13 +29,11 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-EXTERNAL_BYTES = 2**30
-
 
 def export(module: torch.nn.Module, graph: Graph, place: Path, opset: int) -> None:
     """Write one module to `place` as ONNX with the graph's names and dynamic axes, the same bytes each time.
 
-    Weights of over a gibibyte go into a file beside it, as protobuf holds no more than two.
+    Of over 128 MiB of weights, the large ones go into a file beside it.
 
     Raises:
         UserError: the exporter refuses the module.
@@ -70,7 +68,7 @@ def export(module: torch.nn.Module, graph: Graph, place: Path, opset: int) -> No
     model: ir.Model = program.model  # type: ignore[union-attr]  # None only without dynamo
     _forget_where(model)
     _name_output_axes(model, graph)
-    save(model, place)
+    graphs.save(model, place)
 
 
 @contextmanager
@@ -85,14 +83,6 @@ def _without_quadratic_rules() -> Iterator[None]:
     rules = rewriter._DEFAULT_REWRITE_RULES  # noqa: SLF001  # it takes no others
     with patch.object(rewriter, "_DEFAULT_REWRITE_RULES", [rule for rule in rules if rule.name != "SlicesSplit"]):
         yield
-
-
-def save(model: ir.Model, place: Path) -> None:
-    """Write a model, weights of over a gibibyte into a file beside it."""
-    import onnx_ir as ir
-
-    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    ir.save(model, place, external_data=f"{place.name}.data" if weights > EXTERNAL_BYTES else None)
 
 
 def _forget_where(model: ir.Model) -> None:

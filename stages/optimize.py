@@ -17,7 +17,6 @@ from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Feeds, Graph
 from stages.core.parity import Network, largest_differences
-from stages.export import save
 from stages.rewrites import attention, folded, linear_chain, memory_block, sanm_memory
 from stages.runtimes import onnxruntime
 
@@ -51,7 +50,7 @@ def optimize(
             candidate, count = rewrite(model)
             record[name] = {"count": count, "difference": None, "left_out": "nothing in the graph to apply it to"}
             if count > 0:
-                save(candidate, trial)
+                graphs.save(candidate, trial)
                 differences = largest_differences(graph, again(), onnxruntime.network(trial, graph))
                 record[name] |= _judged(differences, tolerance)
             if record[name]["left_out"] is None:
@@ -59,7 +58,7 @@ def optimize(
                 for file in Path(scratch).iterdir():
                     file.replace(place.parent / file.name)
     if not place.is_file():
-        save(model, place)
+        graphs.save(model, place)
     return record
 
 

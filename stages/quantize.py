@@ -216,7 +216,6 @@ def _smoothed(source: Path, scratch: Path, recipe: Recipe, feeds: Sequence[Feeds
     """The graph with the outliers of its activations moved into weights, if the recipe says so."""
     import onnx_ir as ir
 
-    from stages.export import save
     from stages.rewrites import smooth
 
     if not isinstance(recipe, DynamicRecipe | StaticRecipe) or recipe.smooth is None:
@@ -228,9 +227,9 @@ def _smoothed(source: Path, scratch: Path, recipe: Recipe, feeds: Sequence[Feeds
         raise ValueError(f"{source}: smoothing needs what the graph is fed")
     observed = model.clone()
     observed.graph.outputs.extend(value for node in observed.graph for value in node.outputs if value.name in names)
-    save(observed, scratch / f"observed.{source.name}")
+    graphs.save(observed, scratch / f"observed.{source.name}")
     largest = _largest(scratch / f"observed.{source.name}", list(names), feeds)
-    save(smooth.rewrite(model, largest, recipe.smooth)[0], scratch / source.name)
+    graphs.save(smooth.rewrite(model, largest, recipe.smooth)[0], scratch / source.name)
     return scratch / source.name
 
 

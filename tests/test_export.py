@@ -72,7 +72,8 @@ def test_a_graph_with_other_inputs_is_refused(tiny_checkpoint: Path, tiny_export
 def test_weights_that_a_protobuf_cannot_hold_go_into_a_file_beside_it(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(export, "EXTERNAL_BYTES", 1000)
+    monkeypatch.setattr(graphs, "EXTERNAL_BYTES", 1000)
+    monkeypatch.setattr(graphs, "LARGE_TENSOR", 1000)
     export.export_variant(fsmn_vad, tiny_checkpoint, tmp_path, SETTINGS)
     assert set(graphs.digests(tmp_path)) == {"model.onnx", "model.onnx.data"}
     assert (tmp_path / "model.onnx.data").stat().st_size > (tmp_path / "model.onnx").stat().st_size

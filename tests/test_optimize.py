@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from stages import export, optimize
+from stages import optimize
 from stages.core import graphs
 from stages.core.files import sha256
 from stages.core.graphs import Graph
@@ -67,7 +67,8 @@ def test_without_any_rewrite_the_graph_is_still_there(source: Path, graph: Graph
 def test_weights_too_many_for_one_file_stay_beside_the_graph(
     source: Path, graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(export, "EXTERNAL_BYTES", 1000)
+    monkeypatch.setattr(graphs, "EXTERNAL_BYTES", 1000)
+    monkeypatch.setattr(graphs, "LARGE_TENSOR", 1000)
     record = optimize.optimize(source, graph, tmp_path / "out.onnx", TOLERANCE)
     assert record["memory_block"]["left_out"] is None
     assert (tmp_path / "out.onnx.data").stat().st_size > (tmp_path / "out.onnx").stat().st_size

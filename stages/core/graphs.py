@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stages.core.errors import UserError
 from stages.core.files import read_json, sha256, write_json
 
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
 FILE = "graphs.json"
+EXTERNAL_BYTES = 2**27  # from here on, weights are mapped from a file, not read and copied
+LARGE_TENSOR = 2**16
 Feeds = dict[str, NDArray[np.generic]]
 
 
@@ -88,6 +94,18 @@ def read(folder: Path) -> GraphSet:
 def write(folder: Path, graph_set: GraphSet) -> None:
     """Write the graph set beside its ONNX files."""
     write_json(folder / FILE, graph_set.model_dump())
+
+
+def save(model: ir.Model, place: Path) -> None:
+    """Write a model; of over 128 MiB of weights, the large ones into a file beside it.
+
+    A file is mapped by ONNX Runtime and by `onnx_ir.load`, which hold and copy the weights of a single one.
+    """
+    import onnx_ir as ir
+
+    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    apart = f"{place.name}.data" if weights > EXTERNAL_BYTES else None
+    ir.save(model, place, external_data=apart, size_threshold_bytes=LARGE_TENSOR)
 
 
 def digests(folder: Path) -> dict[str, str]:
