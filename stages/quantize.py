@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,16 +53,16 @@ def quantize(source: Path, place: Path, recipe: Recipe, feeds: Sequence[Feeds] =
 
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         smoothed = _smoothed(source, Path(scratch), recipe, feeds)
-        before = onnx.load(smoothed)
+        before = onnx.load(smoothed, load_external_data=False)
         if isinstance(recipe, DynamicRecipe):
             _dynamic(smoothed, before, place, recipe)
         elif isinstance(recipe, StaticRecipe):
             _static(smoothed, before, place, recipe, feeds)
         elif isinstance(recipe, Float16Recipe):
-            _float16(before, place, recipe)
+            _float16(onnx.load(smoothed), place, recipe)
         else:
-            _bfloat16(before, place, recipe)
-    record = _record(before, onnx.load(place), recipe)
+            _bfloat16(onnx.load(smoothed), place, recipe)
+    record = _record(before, onnx.load(place, load_external_data=False), recipe)
     try:
         onnx.checker.check_model(place, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
@@ -112,7 +113,7 @@ def _dynamic(source: Path, before: onnx.ModelProto, place: Path, recipe: Dynamic
     """ONNX Runtime's dynamic quantization: INT8 weights, uint8 activations scaled at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quiet():
+    with _library():
         quantize_dynamic(
             source,
             place,
@@ -125,7 +126,7 @@ def _dynamic(source: Path, before: onnx.ModelProto, place: Path, recipe: Dynamic
                 *(name + made for name in recipe.exclude_nodes for made in ("", "_MatMul")),
                 *_narrow(before, recipe),
             ],
-            extra_options={"MatMulConstBOnly": True, "TensorQuantOverrides": _scales(before, recipe)},
+            extra_options={"MatMulConstBOnly": True, "TensorQuantOverrides": _scales(before, source.parent, recipe)},
         )
 
 
@@ -144,7 +145,7 @@ def _static(source: Path, before: onnx.ModelProto, place: Path, recipe: StaticRe
             return len(feeds)
 
     methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
-    with _quiet():
+    with _library():
         quantize_static(
             source,
             place,
@@ -158,7 +159,7 @@ def _static(source: Path, before: onnx.ModelProto, place: Path, recipe: StaticRe
             calibrate_method=CalibrationMethod[methods[recipe.calibration]],
             extra_options={
                 "MatMulConstBOnly": True,
-                "TensorQuantOverrides": _scales(before, recipe),
+                "TensorQuantOverrides": _scales(before, source.parent, recipe),
                 "ActivationSymmetric": recipe.symmetric,
                 "QuantizeBias": not recipe.symmetric,  # as INT32, of which TensorRT knows nothing
                 "CalibPercentile": recipe.percentile,
@@ -174,7 +175,9 @@ def _narrow(model: onnx.ModelProto, recipe: DynamicRecipe | StaticRecipe) -> lis
     return [n.name for n in model.graph.node if n.op_type == "MatMul" and outputs.get(n.input[1], least) < least]
 
 
-def _scales(model: onnx.ModelProto, recipe: DynamicRecipe | StaticRecipe) -> dict[str, list[dict[str, Any]]]:
+def _scales(
+    model: onnx.ModelProto, folder: Path, recipe: DynamicRecipe | StaticRecipe
+) -> dict[str, list[dict[str, Any]]]:
     """With `reduce_range`, for each channel of the weights the finest scale at which no CPU's sums overflow.
 
     Without VNNI, ONNX Runtime adds the products of two uint8 activations with two neighbouring int8 weights in 16 bits:
@@ -191,7 +194,7 @@ def _scales(model: onnx.ModelProto, recipe: DynamicRecipe | StaticRecipe) -> dic
         if node.op_type not in {"MatMul", "Gemm"} or node.input[1] not in weights:
             continue
         channels = 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
-        weight = onnx.numpy_helper.to_array(weights[node.input[1]])
+        weight = onnx.numpy_helper.to_array(weights[node.input[1]], str(folder))
         inputs_first = weight if channels else weight.T
         pairs = np.abs(inputs_first[: len(inputs_first) // 2 * 2 : 2] + inputs_first[1::2])
         largest = np.maximum(np.abs(inputs_first).max(axis=0), pairs.max(axis=0, initial=0))
@@ -202,14 +205,40 @@ def _scales(model: onnx.ModelProto, recipe: DynamicRecipe | StaticRecipe) -> dic
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's advice to pre-process, which `simplify` has done, nor its prints about percentiles."""
+def _library() -> Iterator[None]:
+    """The quantizers of ONNX Runtime without their advice to pre-process, which `simplify` has done, and their prints.
+
+    And without two copies of the model, which they make and keep to learn the shapes of its values.
+    """
+    from onnxruntime.quantization import onnx_quantizer
+
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        patch.object(onnx_quantizer, "save_and_reload_model_with_shape_infer", _with_shapes),
+    ):
         yield
     logger.setLevel(level)
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model itself, with its values' shapes inferred from a copy whose large weights are nothing but shapes."""
+    import onnx
+
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    for name in ("node", "input", "output", "value_info"):
+        getattr(light.graph, name).extend(getattr(model.graph, name))
+    for tensor in model.graph.initializer:
+        small = tensor.ByteSize() < graphs.LARGE_TENSOR
+        light.graph.initializer.append(
+            tensor if small else onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        )
+    inferred = onnx.shape_inference.infer_shapes(light)
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(inferred.graph.value_info)
+    return model
 
 
 def _smoothed(source: Path, scratch: Path, recipe: Recipe, feeds: Sequence[Feeds]) -> Path:

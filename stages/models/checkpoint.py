@@ -8,6 +8,7 @@ import logging
 import pickle
 import shutil
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, not read: a tensor costs memory once it is used. Files from before torch 1.6 cannot be.
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as e:
         raise UserError(f"{path} holds more than tensors and was not loaded: a checkpoint must not run code") from e
     except (OSError, RuntimeError, EOFError, ValueError) as e:
@@ -78,8 +80,9 @@ def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
     Raises:
         UserError: the weights are not a whole state dict, or do not fit the model that config.yaml describes.
     """
+    weights, dtypes = read_weights(checkpoint / WEIGHTS), {name: t.dtype for name, t in model.state_dict().items()}
     try:
-        model.load_state_dict(read_weights(checkpoint / WEIGHTS))
+        model.load_state_dict({name: t.to(dtypes.get(name)) for name, t in weights.items()}, assign=True)
     except RuntimeError as e:
         raise UserError(f"{checkpoint}: the weights do not fit config.yaml: {e}") from e
 

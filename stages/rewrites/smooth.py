@@ -50,21 +50,29 @@ def rewrite(model: ir.Model, largest: Mapping[str, NDArray[np.float32]], alpha: 
         weights = [np.asarray(constant(node.inputs[1])) for node in nodes]
         rows = np.max([np.abs(weight).max(axis=1) for weight in weights], axis=0)
         scale = np.maximum(largest[name], TINY) ** alpha / np.maximum(rows, TINY) ** (1 - alpha)
-        for node, weight in zip(nodes, weights, strict=True):
-            _replace(new, node, 1, weight * scale[:, None])
+        for node in nodes:
+            _replace(new, node, 1, scale[:, None])
         norm = nodes[0].inputs[0].producer()  # type: ignore[union-attr]  # of a LayerNormalization, so there is one
         for index in range(1, len(norm.inputs)):  # type: ignore[union-attr]
-            _replace(new, norm, index, np.asarray(constant(norm.inputs[index])) / scale)  # type: ignore[union-attr, arg-type]
+            _replace(new, norm, index, 1 / scale)  # type: ignore[arg-type]
     RemoveUnusedNodesPass()(new)  # and the weights that were replaced
     return new, len(readers(new))
 
 
-def _replace(model: ir.Model, node: ir.Node, index: int, numbers: NDArray[np.float32]) -> None:
-    """Give a node an initializer of its own in the place of one of its inputs."""
+def _replace(model: ir.Model, node: ir.Node, index: int, factor: NDArray[np.float32]) -> None:
+    """Give a node an initializer of its own in the place of one of its inputs: that times a factor, computed when read.
+
+    All smoothed weights at once would be the model's size again.
+    """
     import onnx_ir as ir
 
-    name = f"{node.inputs[index].name}.smooth.{node.name}"  # type: ignore[union-attr]
-    tensor = ir.tensor(numbers.astype(np.float32), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(numbers.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    old: ir.Value = node.inputs[index]  # type: ignore[assignment]  # a constant, so there is one
+    numbers, name = old.const_value, f"{old.name}.smooth.{node.name}"
+
+    def computed() -> ir.TensorProtocol:
+        return ir.tensor((numbers.numpy() * factor).astype(np.float32), name=name)  # type: ignore[union-attr]
+
+    tensor = ir.LazyTensor(computed, dtype=ir.DataType.FLOAT, shape=numbers.shape, name=name)  # type: ignore[union-attr, arg-type]
+    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     model.graph.register_initializer(value)
     node.replace_input_with(index, value)
