@@ -76,14 +76,23 @@ def latency(
     counts: Mapping[str, int],
 ) -> dict[str, dict[str, Any]]:
     """Every latency case at every one of the thread `counts`; a case is one call of each graph of the model."""
+    return {
+        f"{case}_{name}": found
+        for name, threads in counts.items()
+        for case, found in _at_threads(baseline, candidate, settings, bootstrap, threads).items()
+    }
+
+
+def _at_threads(
+    baseline: Artifact, candidate: Artifact, settings: BenchmarkParams, bootstrap: EvaluateParams, threads: int
+) -> dict[str, dict[str, Any]]:
     sets = [graphs.read(folder) for folder, _ in (baseline, candidate)]
+    networks = [runtimes.load(f, s, r, threads) for (f, r), s in zip((baseline, candidate), sets, strict=True)]
     results = {}
-    for name, threads in counts.items():
-        networks = [runtimes.load(f, s, r, threads) for (f, r), s in zip((baseline, candidate), sets, strict=True)]
-        for case, at in sets[0].cases.items():
-            calls = [_call(n, s, case, settings.seed) for n, s in zip(networks, sets, strict=True)]
-            times = time_pairs(calls[0], calls[1], settings.pairs, settings.warmup, settings.seconds)
-            results[f"{case}_{name}"] = _summary(*times, bootstrap) | _rtf(times[1], at.seconds)
+    for case, at in sets[0].cases.items():
+        calls = [_call(n, s, case, settings.seed) for n, s in zip(networks, sets, strict=True)]
+        times = time_pairs(calls[0], calls[1], settings.pairs, settings.warmup, settings.seconds)
+        results[case] = _summary(*times, bootstrap) | _rtf(times[1], at.seconds)
     return results
 
 
