@@ -168,10 +168,10 @@ def _hooked(layers: Mapping[str, Pair], hook: Hook) -> Iterator[None]:
 
 def _copy(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, list[int]]) -> None:
     """The dense weights; what the small model has narrower keeps the channels of its pair."""
-    weights, wanted = dense.state_dict(), small.state_dict()
-    for name, weight in weights.items():
-        for dimension, width in enumerate(wanted[name].shape):
+    weights = dense.state_dict()
+    for name, place in small.state_dict().items():
+        weight = weights[name]
+        for dimension, width in enumerate(place.shape):
             if width != weight.shape[dimension]:
-                channels = torch.tensor(kept[name.rsplit(".", 2)[0]])
-                weights[name] = weight.index_select(dimension, channels)
-    small.load_state_dict(weights)
+                weight = weight.index_select(dimension, torch.tensor(kept[name.rsplit(".", 2)[0]]))
+        place.copy_(weight)

@@ -226,10 +226,12 @@ def distill(
     It stops early once `patience` validations in a row, one each `validate_every` steps and one after the last, were
     no better than the best: Prechelt, "Early stopping - but when?", 1998. The budget is in steps, for bytes to repeat.
     """
+    if steps == 0:
+        return Course([], {0: validate()}, 0)
     generator = torch.Generator().manual_seed(seed)
     student.requires_grad_(True)
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses, validation = [], {0: validate()}
     kept, weights = 0, copy.deepcopy(student.state_dict())
     for step in tqdm(range(1, steps + 1), desc="distill", unit="step", disable=None):
