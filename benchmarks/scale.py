@@ -186,10 +186,11 @@ def main(argv: Sequence[str]) -> None:
         size = (folder / "random" / "model.pt").stat().st_size / MIB
         measured([sys.executable, "-m", "stages", "pin", MODEL], folder)
         table = Table("step", "seconds", "peak MiB", "peak / checkpoint")
-        for name, seconds, peak in [*_stages(folder), *peers(folder)]:
+        steps = _stages(folder)
+        _print_latency(folder)
+        for name, seconds, peak in [*steps, *peers(folder)]:
             table.add_row(name, f"{seconds:.1f}", f"{peak:.0f}", f"{peak / size:.1f}x")
         Console().print(f"{size:.0f} MiB of weights", table)
-        _print_latency(folder)
     return None
 
 
