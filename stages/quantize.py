@@ -311,6 +311,7 @@ def _float16(model: onnx.ModelProto, place: Path, recipe: Float16Recipe) -> None
 
     half = OnnxModel(convert_float_to_float16(model, keep_io_types=True, op_block_list=recipe.keep_fp32_ops))
     half.topological_sort()  # the converter puts its casts behind the nodes that read them
+    del half.model.graph.value_info[:]  # it says fp16 of constants that stay fp32
     onnx.save(half.model, place)
 
 
@@ -320,7 +321,6 @@ def _bfloat16(model: onnx.ModelProto, place: Path, recipe: BFloat16Recipe) -> No
 
     _float16(model, place, Float16Recipe(kind="float16", keep_fp32_ops=recipe.keep_fp32_ops))
     half, kinds = onnx.version_converter.convert_version(onnx.load(place), BF16_OPSET), onnx.TensorProto
-    del half.graph.value_info[:]  # they say fp16
     for tensor in half.graph.initializer:
         _retype(tensor)
     for node in half.graph.node:
