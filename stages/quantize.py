@@ -321,6 +321,7 @@ def _bfloat16(model: onnx.ModelProto, place: Path, recipe: BFloat16Recipe) -> No
 
     _float16(model, place, Float16Recipe(kind="float16", keep_fp32_ops=recipe.keep_fp32_ops))
     half, kinds = onnx.version_converter.convert_version(onnx.load(place), BF16_OPSET), onnx.TensorProto
+    del half.graph.value_info[:]  # inferred as fp16
     for tensor in half.graph.initializer:
         _retype(tensor)
     for node in half.graph.node:
