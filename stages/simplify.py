@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages import runtimes
 from stages.core import graphs, layout, params
@@ -26,6 +27,9 @@ from stages.core.parallel import cores
 from stages.core.params import SimplifyParams
 from stages.core.parity import largest_differences
 from stages.runtimes import onnxruntime
+
+if TYPE_CHECKING:
+    import onnx
 
 CHILD = "--in-child"
 # A linear layer of three axes as one of two: two Reshapes, a Gemm and the arithmetic of their shapes in the place of a
@@ -86,6 +90,8 @@ def run_child(source: Path, place: Path, settings: SimplifyParams) -> str | None
 
 def _why_not(source: Path, simplified: Path, graph: Graph, settings: SimplifyParams) -> str | None:
     """Why the simplified graph is not to be used, or None."""
+    if _nodes(source) == _nodes(simplified):
+        return "nothing to simplify"
     runtimes.warm("onnxruntime")
     differences = largest_differences(
         graph, *(onnxruntime.network(path, graph, cores()) for path in (source, simplified))
@@ -104,6 +110,12 @@ def _why_not(source: Path, simplified: Path, graph: Graph, settings: SimplifyPar
             seconds.append(time.perf_counter() - start)
     ratios = [b / a for a, b in zip(loads[source], loads[simplified], strict=True)]
     return "slower to load" if statistics.median(ratios) > SLOWER else None
+
+
+def _nodes(graph: Path) -> list[onnx.NodeProto]:
+    import onnx
+
+    return list(onnx.load(graph, load_external_data=False).graph.node)
 
 
 def _in_child(source: Path, place: Path) -> None:
@@ -155,11 +167,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _sizes(origin: Path, folder: Path, graph: Graph) -> dict[str, int]:
-    import onnx
-
     sizes = {}
     for when, where in (("before", origin), ("after", folder)):
-        sizes[f"nodes_{when}"] = len(onnx.load(where / graph.file, load_external_data=False).graph.node)
+        sizes[f"nodes_{when}"] = len(_nodes(where / graph.file))
         sizes[f"bytes_{when}"] = _bytes(where / graph.file)
     return sizes
 

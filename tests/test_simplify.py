@@ -29,12 +29,29 @@ def source(tiny_export: Path) -> Path:
     return tiny_export / "model.onnx"
 
 
-def test_the_real_simplifier_gives_an_equal_graph_no_larger(source: Path, graph: Graph, tmp_path: Path):
-    why = simplify.simplify(source, graph, tmp_path / "out.onnx", SETTINGS)
-    assert why in {None, "slower to load"}  # which is measured
+@pytest.fixture
+def redundant(source: Path, tmp_path: Path) -> Path:
+    """The graph with its output passed through an Identity; the exporter leaves nothing else to simplify."""
+    model = onnx.load(source)
+    last = next(node for node in model.graph.node if "logits" in node.output)
+    last.output[:] = ["before"]
+    model.graph.node.append(onnx.helper.make_node("Identity", ["before"], ["logits"], name="copy"))
+    place = tmp_path / "redundant" / source.name
+    place.parent.mkdir()
+    onnx.save(model, place)
+    return place
+
+
+def test_the_real_simplifier_gives_an_equal_graph_with_fewer_nodes(redundant: Path, graph: Graph, tmp_path: Path):
+    assert simplify.simplify(redundant, graph, tmp_path / "out.onnx", SETTINGS) in {None, "slower to load"}  # measured
     onnx.checker.check_model(tmp_path / "out.onnx", full_check=True)
-    assert (tmp_path / "out.onnx").stat().st_size <= source.stat().st_size
-    assert [p.name for p in tmp_path.iterdir()] == ["out.onnx"]
+    assert (tmp_path / "out.onnx").stat().st_size <= redundant.stat().st_size
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["out.onnx"]
+
+
+def test_a_graph_with_nothing_to_simplify_stays_as_it_is(source: Path, graph: Graph, tmp_path: Path):
+    assert simplify.simplify(source, graph, tmp_path / "out.onnx", SETTINGS) == "nothing to simplify"
+    assert (tmp_path / "out.onnx").read_bytes() == source.read_bytes()
 
 
 def child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
@@ -57,6 +74,7 @@ LARGER = """
 import onnx, sys
 model = onnx.load(sys.argv[1])
 model.doc_string = "x" * 1000
+model.graph.node[0].name += "_1"
 onnx.save(model, sys.argv[2])
 """
 WITH_WEIGHTS_APART = """
@@ -90,12 +108,13 @@ def test_a_simplifier_that_goes_wrong_leaves_the_original(
 
 
 def test_weights_in_a_file_of_their_own_stay_in_one(
-    source: Path, graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redundant: Path, graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    source, model = redundant, onnx.load(redundant)
     apart, place = tmp_path / "apart" / source.name, tmp_path / "simplified" / source.name
     apart.parent.mkdir()
     place.parent.mkdir()
-    onnx.save(onnx.load(source), apart, save_as_external_data=True, location=f"{source.name}.data", size_threshold=1000)
+    onnx.save(model, apart, save_as_external_data=True, location=f"{source.name}.data", size_threshold=1000)
     child(monkeypatch, WITH_WEIGHTS_APART)
     assert simplify.simplify(apart, graph, place, SETTINGS) is None
     assert {path.name for path in place.parent.iterdir()} == {source.name, f"{source.name}.data"}
