@@ -133,7 +133,7 @@ def check(place: Path, graph: Graph, reference: Network, tolerance: float) -> di
         if found != wanted:
             raise UserError(f"{graph.file} {kind}: found {found}, wanted {wanted}")
     del model
-    differences = largest_differences(graph, reference, onnxruntime.network(place, graph))
+    differences = largest_differences(graph, reference, onnxruntime.network(place, graph, prepacked=False))
     worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= tolerance:
         raise UserError(

@@ -43,7 +43,7 @@ def optimize(
     """
     import onnx_ir as ir
 
-    model, again, record = ir.load(source), remembered(onnxruntime.network(source, graph)), {}
+    model, again, record = ir.load(source), remembered(onnxruntime.network(source, graph, prepacked=False)), {}
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         trial = Path(scratch) / place.name
         for name, rewrite in rewrites.items():
@@ -51,7 +51,7 @@ def optimize(
             record[name] = {"count": count, "difference": None, "left_out": "nothing in the graph to apply it to"}
             if count > 0:
                 graphs.save(candidate, trial)
-                differences = largest_differences(graph, again(), onnxruntime.network(trial, graph))
+                differences = largest_differences(graph, again(), onnxruntime.network(trial, graph, prepacked=False))
                 record[name] |= _judged(differences, tolerance)
             if record[name]["left_out"] is None:
                 model = candidate

@@ -94,7 +94,7 @@ def _why_not(source: Path, simplified: Path, graph: Graph, settings: SimplifyPar
         return "nothing to simplify"
     runtimes.warm("onnxruntime")
     differences = largest_differences(
-        graph, *(onnxruntime.network(path, graph, cores()) for path in (source, simplified))
+        graph, *(onnxruntime.network(path, graph, cores(), prepacked=False) for path in (source, simplified))
     )
     worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= settings.tolerance:
