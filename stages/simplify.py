@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CHILD = "--in-child"
 # A linear layer of three axes as one of two: two Reshapes, a Gemm and the arithmetic of their shapes in the place of a
-# MatMul and an Add. A tenth slower in ONNX Runtime at 220 M parameters, and no rewrite nor quantizer looks for it.
+# MatMul and an Add. A tenth slower in ONNX Runtime at 220 M parameters; neither a rewrite nor SmoothQuant looks for it.
 SKIPPED = ["fuse_matmul_add_bias_into_gemm_batched"]
 LOADS, LOAD_SECONDS = 15, 2.0  # of both, or what fits into the seconds, once at least
 SLOWER = 1.25  # loads differ by a tenth from run to run here; a graph that really loads slower is past this

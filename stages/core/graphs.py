@@ -99,7 +99,7 @@ def write(folder: Path, graph_set: GraphSet) -> None:
 def save(model: ir.Model, place: Path) -> None:
     """Write a model; of over 128 MiB of weights, the large ones into a file beside it.
 
-    A file is mapped by ONNX Runtime and by `onnx_ir.load`, which hold and copy the weights of a single one.
+    ONNX Runtime and `onnx_ir.load` map that one; what lies in the graph's own they read and copy.
     """
     import onnx_ir as ir
 
