@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import yaml
@@ -183,9 +184,8 @@ def main(argv: Sequence[str]) -> None:
         folder.mkdir(exist_ok=True)
         if not (folder / "random").exists():
             # In a process of its own: what this one holds would count as the peak of those it starts.
-            maker = multiprocessing.get_context("spawn").Process(target=make_checkpoint, args=(folder / "random",))
-            maker.start()
-            maker.join()
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                pool.submit(make_checkpoint, folder / "random").result()
         make_params(folder)
         size = (folder / "random" / "model.pt").stat().st_size / MIB
         measured([sys.executable, "-m", "stages", "pin", MODEL], folder)

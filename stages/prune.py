@@ -37,9 +37,7 @@ def prune(
         UserError: no widths remove `settings.ratio` of the parameters, or there is too little to train on.
     """
     small_config, sensitivity = _allocated(family, model, config, calibration, tuning, settings)
-    with torch.device("meta"):  # no weights: they would only be counted
-        planned = family.build(small_config)
-    _check_removed(model, planned, settings)
+    _check_removed(model, checkpoint.weightless(family.build, small_config), settings)
     with recovery.fixed_threads(recovery.REFIT_THREADS):
         small, refit = family.cut(model, small_config, calibration, settings.criterion, settings.refit_damping)
         far = functools.partial(recovery.mean_loss, family.distillation(small, model, tuning))

@@ -224,20 +224,14 @@ def _library() -> Iterator[None]:
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model itself, with its values' shapes inferred from a copy whose large weights are nothing but shapes."""
-    import onnx
+    """The model itself, its values' shapes inferred; the pass does that without copying the large weights."""
+    import onnx_ir as ir
+    from onnx_ir.passes.common import ShapeInferencePass
 
-    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    for name in ("node", "input", "output", "value_info"):
-        getattr(light.graph, name).extend(getattr(model.graph, name))
-    for tensor in model.graph.initializer:
-        small = tensor.ByteSize() < graphs.LARGE_TENSOR
-        light.graph.initializer.append(
-            tensor if small else onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        )
-    inferred = onnx.shape_inference.infer_shapes(light)
+    inferred = ShapeInferencePass()(ir.from_proto(model)).model
+    values = [value for node in inferred.graph for value in node.outputs if not value.is_graph_output()]
     del model.graph.value_info[:]
-    model.graph.value_info.extend(inferred.graph.value_info)
+    model.graph.value_info.extend(ir.serde.serialize_value(value) for value in values if value.type is not None)
     return model
 
 

@@ -69,7 +69,7 @@ def test_a_graph_with_other_inputs_is_refused(tiny_checkpoint: Path, tiny_export
         export.check(tmp_path / "model.onnx", graph_of(tiny_export), reference, SETTINGS.tolerance)
 
 
-def test_weights_that_a_protobuf_cannot_hold_go_into_a_file_beside_it(
+def test_many_weights_go_into_a_file_beside_the_graph(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(graphs, "EXTERNAL_BYTES", 1000)

@@ -42,8 +42,11 @@ def redundant(source: Path, tmp_path: Path) -> Path:
     return place
 
 
-def test_the_real_simplifier_gives_an_equal_graph_with_fewer_nodes(redundant: Path, graph: Graph, tmp_path: Path):
-    assert simplify.simplify(redundant, graph, tmp_path / "out.onnx", SETTINGS) in {None, "slower to load"}  # measured
+def test_the_real_simplifier_gives_an_equal_graph_with_fewer_nodes(
+    redundant: Path, graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(simplify, "SLOWER", float("inf"))
+    assert simplify.simplify(redundant, graph, tmp_path / "out.onnx", SETTINGS) is None
     onnx.checker.check_model(tmp_path / "out.onnx", full_check=True)
     assert (tmp_path / "out.onnx").stat().st_size <= redundant.stat().st_size
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["out.onnx"]
@@ -116,6 +119,7 @@ def test_weights_in_a_file_of_their_own_stay_in_one(
     place.parent.mkdir()
     onnx.save(model, apart, save_as_external_data=True, location=f"{source.name}.data", size_threshold=1000)
     child(monkeypatch, WITH_WEIGHTS_APART)
+    monkeypatch.setattr(simplify, "SLOWER", float("inf"))
     assert simplify.simplify(apart, graph, place, SETTINGS) is None
     assert {path.name for path in place.parent.iterdir()} == {source.name, f"{source.name}.data"}
     assert (place.parent / f"{source.name}.data").stat().st_size > place.stat().st_size

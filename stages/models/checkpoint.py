@@ -9,7 +9,7 @@ import pickle
 import shutil
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +80,28 @@ def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
     Raises:
         UserError: the weights are not a whole state dict, or do not fit the model that config.yaml describes.
     """
-    weights, dtypes = read_weights(checkpoint / WEIGHTS), {name: t.dtype for name, t in model.state_dict().items()}
+    fill(model, read_weights(checkpoint / WEIGHTS), checkpoint)
+
+
+def fill(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], checkpoint: Path) -> None:
+    """Make weights of a checkpoint the model's own, not copied where they have its dtypes.
+
+    Raises:
+        UserError: they are not all of the model's, or others.
+    """
+    dtypes = {name: t.dtype for name, t in model.state_dict().items()}
     try:
         model.load_state_dict({name: t.to(dtypes.get(name)) for name, t in weights.items()}, assign=True)
     except RuntimeError as e:
         raise UserError(f"{checkpoint}: the weights do not fit config.yaml: {e}") from e
+
+
+def weightless(build: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
+    """What a family's `build` gives, to count parameters without allocating them: one embedding can have 280 MB."""
+    import torch
+
+    with torch.device("meta"):
+        return build(config)
 
 
 @contextlib.contextmanager

@@ -384,7 +384,7 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
     Raises:
         UserError: the feed-forward layers do not hold that many; where the vocabulary is large, the embedding does.
     """
-    return with_widths(config, feedforward.narrowed(_weightless(config), WIDTHS, removed, round_to))
+    return with_widths(config, feedforward.narrowed(checkpoints.weightless(build, config), WIDTHS, removed, round_to))
 
 
 def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
@@ -394,13 +394,7 @@ def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any
 
 def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
     """How many parameters the model has with another width, by the key of `widths`."""
-    return feedforward.counter(_weightless(config), WIDTHS)
-
-
-def _weightless(config: dict[str, Any]) -> CTTransformer:
-    """To count parameters without allocating them: the hub's embedding alone has 280 MB."""
-    with torch.device("meta"):
-        return build(config)
+    return feedforward.counter(checkpoints.weightless(build, config), WIDTHS)
 
 
 def cut(

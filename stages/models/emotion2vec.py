@@ -114,10 +114,8 @@ def load(folder: Path) -> Emotion2vec:
         weights = {
             ours + name.removeprefix(theirs) if name.startswith(theirs) else name: w for name, w in weights.items()
         }
-    try:
-        model.load_state_dict({name: w for name, w in weights.items() if name in model.state_dict()})
-    except RuntimeError as e:
-        raise UserError(f"{folder}: the weights do not fit config.yaml: {e}") from e
+    used = model.state_dict().keys()
+    checkpoint.fill(model, {name: w for name, w in weights.items() if name in used}, folder)
     return model
 
 
@@ -379,7 +377,7 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
 
     Widths of the feed-forward layers are multiples of `round_to`.
     """
-    return with_widths(config, feedforward.narrowed(_weightless(config), WIDTHS, removed, round_to))
+    return with_widths(config, feedforward.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, round_to))
 
 
 def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
@@ -391,12 +389,7 @@ def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any
 
 def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
     """How many parameters the model has with another width, by the key of `widths`."""
-    return feedforward.counter(_weightless(config), WIDTHS)
-
-
-def _weightless(config: dict[str, Any]) -> Emotion2vec:
-    with torch.device("meta"):
-        return build(config)
+    return feedforward.counter(checkpoint.weightless(build, config), WIDTHS)
 
 
 def cut(

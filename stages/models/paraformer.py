@@ -284,7 +284,7 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
     Raises:
         UserError: the feed-forward layers have less than that.
     """
-    return with_widths(config, feedforward.narrowed(_weightless(config), WIDTHS, removed, round_to))
+    return with_widths(config, feedforward.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, round_to))
 
 
 def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
@@ -295,12 +295,7 @@ def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any
 
 def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
     """How many parameters the model has with other widths, by the keys of `widths`."""
-    return feedforward.counter(_weightless(config), WIDTHS)
-
-
-def _weightless(config: dict[str, Any]) -> Any:
-    with torch.device("meta"):
-        return build(config)
+    return feedforward.counter(checkpoint.weightless(build, config), WIDTHS)
 
 
 def cut(

@@ -513,18 +513,13 @@ def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str,
     Raises:
         UserError: the feed-forward layers have less than that.
     """
-    model = _weightless(config)
+    model = checkpoint.weightless(build, config)
     return with_widths(config, feedforward.narrowed(model, paraformer.WIDTHS, removed, round_to))
 
 
 def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
     """How many parameters the model has with other widths, by the keys of `widths`."""
-    return feedforward.counter(_weightless(config), paraformer.WIDTHS)
-
-
-def _weightless(config: dict[str, Any]) -> ParaformerStreaming:
-    with torch.device("meta"):
-        return build(config)
+    return feedforward.counter(checkpoint.weightless(build, config), paraformer.WIDTHS)
 
 
 def cut(
