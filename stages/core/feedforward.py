@@ -102,7 +102,9 @@ def narrowed(model: torch.nn.Module, widths: Mapping[str, str], removed: float, 
 def cut(
     dense: torch.nn.Module, small: torch.nn.Module, run: Run, inside: Inside, criterion: str, damping: float
 ) -> recovery.Refit:
-    """Fill `small`, the same model with narrower pairs, from `dense`; returns what refits it.
+    """Fill `small`, the same model with narrower pairs and no weights, from `dense`; returns what refits it.
+
+    It gets copies of what it has narrower, and shares the rest with `dense`.
 
     Channels are kept by a criterion of `stages.core.criteria`. The refit: in the order of the network, each `second`
     becomes the least-squares map from what the small network before it gives to what the dense layer said: He et al.,
@@ -167,11 +169,12 @@ def _hooked(layers: Mapping[str, Pair], hook: Hook) -> Iterator[None]:
 
 
 def _copy(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, list[int]]) -> None:
-    """The dense weights; what the small model has narrower keeps the channels of its pair."""
+    """The dense weights: of a pair that is narrower copies of the channels it keeps, elsewhere the same tensors."""
     weights = dense.state_dict()
     for name, place in small.state_dict().items():
-        weight = weights[name]
-        for dimension, width in enumerate(place.shape):
-            if width != weight.shape[dimension]:
-                weight = weight.index_select(dimension, torch.tensor(kept[name.rsplit(".", 2)[0]]))
-        place.copy_(weight)
+        if (pair := name.rsplit(".", 2)[0]) in kept:
+            weights[name] = weights[name].clone()
+            for dimension, width in enumerate(place.shape):
+                if width != weights[name].shape[dimension]:
+                    weights[name] = weights[name].index_select(dimension, torch.tensor(kept[pair]))
+    small.load_state_dict(weights, assign=True)

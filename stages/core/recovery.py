@@ -107,8 +107,10 @@ def gram(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def damped(moments: torch.Tensor, damping: float) -> torch.Tensor:
-    """`moments` plus `damping` times their mean diagonal: ridge regression that is blind to scale."""
-    return moments + damping * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
+    """`moments` plus `damping` times the mean of their diagonal on it: ridge regression that is blind to scale."""
+    ridge = moments.clone()
+    ridge.diagonal().add_(damping * moments.diagonal().mean())
+    return ridge
 
 
 def least_squares(inputs: torch.Tensor, wanted: torch.Tensor, damping: float, *, intercept: bool = True) -> Fit:
@@ -229,6 +231,7 @@ def distill(
     if steps == 0:
         return Course([], {0: validate()}, 0)
     generator = torch.Generator().manual_seed(seed)
+    student.load_state_dict(copy.deepcopy(student.state_dict()), assign=True)  # some may be the teacher's own
     student.requires_grad_(True)
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

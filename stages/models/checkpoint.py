@@ -97,7 +97,10 @@ def fill(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], checkpoint
 
 
 def weightless(build: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
-    """What a family's `build` gives, to count parameters without allocating them: one embedding can have 280 MB."""
+    """What a family's `build` gives, on the meta device: to count its parameters, or for `fill` to give it others.
+
+    Random weights would be drawn first, and then thrown away.
+    """
     import torch
 
     with torch.device("meta"):

@@ -96,7 +96,7 @@ def load(checkpoint: Path) -> CTTransformer:
     Raises:
         UserError: config.yaml, tokens.json or model.pt is not what the family needs.
     """
-    model = build(read_config(checkpoint))
+    model = checkpoints.weightless(build, read_config(checkpoint))
     checkpoints.load_weights(model, checkpoint)
     return model
 
@@ -404,7 +404,8 @@ def cut(
 
     stream: calibration tokens int64 (tokens,). criterion: one of `stages.core.criteria`.
     """
-    small, windows = build(config), stream[: len(stream) // WINDOW * WINDOW].reshape(-1, WINDOW)
+    small = checkpoints.weightless(build, config)
+    windows = stream[: len(stream) // WINDOW * WINDOW].reshape(-1, WINDOW)
     pauses = torch.zeros(len(windows), dtype=torch.int64)
 
     def inside(_: str, hidden: torch.Tensor) -> torch.Tensor:

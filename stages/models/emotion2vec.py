@@ -107,7 +107,7 @@ def load(folder: Path) -> Emotion2vec:
         UserError: config.yaml, the label list or model.pt is not what the family needs.
     """
     config = read_config(folder)
-    model = build(config)
+    model = checkpoint.weightless(build, config)
     weights = checkpoint.read_weights(folder / checkpoint.WEIGHTS)
     scopes = ["" if scope.lower() == "none" else scope for scope in config.get("scope_map", [])]
     for theirs, ours in zip(scopes[::2], scopes[1::2], strict=False):
@@ -404,7 +404,7 @@ def cut(
         scores: torch.Tensor = network.proj(network.extract_features(crops[:REFIT_CROPS])["x"].mean(dim=1))
         return scores
 
-    small = build(config)
+    small = checkpoint.weightless(build, config)
     return small, feedforward.cut(model, small, run, _no_padding, criterion, damping)
 
 

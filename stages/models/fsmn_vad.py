@@ -64,7 +64,7 @@ def load(folder: Path) -> FsmnVADStreaming:
     Raises:
         UserError: config.yaml or model.pt is not what the family needs.
     """
-    model = build(read_config(folder))
+    model = checkpoint.weightless(build, read_config(folder))
     checkpoint.load_weights(model, folder)
     return model
 

@@ -103,7 +103,7 @@ def load(folder: Path) -> Any:
     Raises:
         UserError: config.yaml, tokens.json or model.pt is not what the family needs.
     """
-    model = build(read_config(folder))
+    model = checkpoint.weightless(build, read_config(folder))
     checkpoint.load_weights(model, folder)
     return model
 
@@ -307,7 +307,7 @@ def cut(
     """
     ends = np.cumsum([len(f) for f in features])
     batch = _batch(features[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])
-    small = build(config)
+    small = checkpoint.weightless(build, config)
     with torch.no_grad():
         positions = _positions(model, batch)
 

@@ -123,7 +123,7 @@ def load(folder: Path) -> ParaformerStreaming:
     Raises:
         UserError: config.yaml or model.pt is not what the family needs.
     """
-    model = build(read_config(folder))
+    model = checkpoint.weightless(build, read_config(folder))
     checkpoint.load_weights(model, folder)
     return model
 
@@ -531,7 +531,7 @@ def cut(
     """
     ends = np.cumsum([int(one.lengths.sum()) for one in given])
     batch = _batch(given[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])
-    small = build(config)
+    small = checkpoint.weightless(build, config)
     with torch.no_grad():
         at = fire(batch, hear(model, batch)[1])
     frames = sanm.mask(batch.lengths.flatten(), torch.arange(batch.speech.shape[2]))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.core import feedforward
+from stages.core import feedforward, recovery
 from stages.core.errors import UserError
 
 
@@ -127,6 +127,17 @@ def test_a_refit_beats_the_bare_cut(audio: torch.Tensor, criterion: str):
     feedforward._copy(dense, bare, {name: list(range(pair.width)) for name, pair in narrow.items()})
     refitted, unfitted = ((model(audio) - dense(audio)).square().mean() for model in (small, bare))
     assert refitted < 0.5 * unfitted
+
+
+def test_neither_a_refit_nor_distillation_touches_the_dense_model(audio: torch.Tensor):
+    dense, small = network(32, 48), network(20, 48, seed=1)
+    before = {name: weight.clone() for name, weight in dense.state_dict().items()}
+    cut(small, dense, audio)
+    better = iter((3.0, 2.0, 1.0, 0.0))
+    settings = {"validate_every": 1, "patience": 3, "steps": 3, "learning_rate": 0.1, "seed": 0}
+    recovery.distill(small, lambda _: small(audio).square().mean(), validate=lambda: next(better), **settings)
+    assert all(torch.equal(weight, before[name]) for name, weight in dense.state_dict().items())
+    assert not torch.equal(small.decoder.w_1.weight, dense.decoder.w_1.weight)
 
 
 def test_padding_has_no_say(audio: torch.Tensor):
