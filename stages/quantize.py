@@ -303,7 +303,9 @@ def _float16(model: onnx.ModelProto, place: Path, recipe: Float16Recipe) -> None
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    half = OnnxModel(convert_float_to_float16(model, keep_io_types=True, op_block_list=recipe.keep_fp32_ops))
+    # Its own way to infer shapes ends at 2 GB of weights.
+    settings = {"keep_io_types": True, "op_block_list": recipe.keep_fp32_ops, "disable_shape_infer": True}
+    half = OnnxModel(convert_float_to_float16(_with_shapes(model), **settings))
     half.topological_sort()  # the converter puts its casts behind the nodes that read them
     del half.model.graph.value_info[:]  # it says fp16 of constants that stay fp32
     onnx.save(half.model, place)

@@ -167,6 +167,16 @@ def test_an_unknown_node_and_a_recipe_without_effect_are_refused(source: Path, t
     check_effect(tiny_export, {"model": nothing, "another": quantize(source, tmp_path / "q.onnx", INT8)})
 
 
+def test_fp16_of_more_than_the_two_gigabytes_that_can_be_serialized(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def too_large(_: onnx.ModelProto) -> None:
+        raise ValueError("Failed to serialize proto")
+
+    monkeypatch.setattr("onnxruntime.transformers.float16.infer_shapes", too_large)
+    assert quantize(source, tmp_path / "b.onnx", FP16)["quantized"]
+
+
 def test_fp16_keeps_what_it_is_told_and_is_in_order(source: Path, tmp_path: Path):
     record = quantize(source, tmp_path / "h.onnx", FP16)
     assert list(record["kept"].values()) == ["Softmax: in keep_fp32_ops"]
