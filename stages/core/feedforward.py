@@ -173,8 +173,9 @@ def _copy(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, lis
     weights = dense.state_dict()
     for name, place in small.state_dict().items():
         if (pair := name.rsplit(".", 2)[0]) in kept:
-            weights[name] = weights[name].clone()
+            weight = weights[name].clone()
             for dimension, width in enumerate(place.shape):
-                if width != weights[name].shape[dimension]:
-                    weights[name] = weights[name].index_select(dimension, torch.tensor(kept[pair]))
+                if width != weight.shape[dimension]:
+                    weight = weight.index_select(dimension, torch.tensor(kept[pair]))
+            weights[name] = weight
     small.load_state_dict(weights, assign=True)

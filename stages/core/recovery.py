@@ -107,7 +107,7 @@ def gram(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def damped(moments: torch.Tensor, damping: float) -> torch.Tensor:
-    """`moments` plus `damping` times the mean of their diagonal on it: ridge regression that is blind to scale."""
+    """`moments`, their diagonal raised by `damping` times its mean: ridge regression that is blind to scale."""
     ridge = moments.clone()
     ridge.diagonal().add_(damping * moments.diagonal().mean())
     return ridge
@@ -231,12 +231,12 @@ def distill(
     if steps == 0:
         return Course([], {0: validate()}, 0)
     generator = torch.Generator().manual_seed(seed)
-    student.load_state_dict(copy.deepcopy(student.state_dict()), assign=True)  # some may be the teacher's own
+    kept, weights = 0, student.state_dict()
+    student.load_state_dict(copy.deepcopy(weights), assign=True)  # steps change a copy: some may be the teacher's own
     student.requires_grad_(True)
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses, validation = [], {0: validate()}
-    kept, weights = 0, copy.deepcopy(student.state_dict())
     for step in tqdm(range(1, steps + 1), desc="distill", unit="step", disable=None):
         found = loss(generator)
         optimizer.zero_grad()

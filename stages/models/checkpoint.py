@@ -74,13 +74,15 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
-    """Fill a model with the checkpoint's weights; every one of them must have its place.
+def load(build: Callable[[dict[str, Any]], Any], config: dict[str, Any], checkpoint: Path) -> Any:
+    """What a family's `build` gives, with the checkpoint's weights; every one of them must have its place.
 
     Raises:
         UserError: the weights are not a whole state dict, or do not fit the model that config.yaml describes.
     """
+    model = weightless(build, config)
     fill(model, read_weights(checkpoint / WEIGHTS), checkpoint)
+    return model
 
 
 def fill(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], checkpoint: Path) -> None:
@@ -97,7 +99,7 @@ def fill(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], checkpoint
 
 
 def weightless(build: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
-    """What a family's `build` gives, on the meta device: to count its parameters, or for `fill` to give it others.
+    """What a family's `build` gives, on the meta device: to count its parameters, or to be given others.
 
     Random weights would be drawn first, and then thrown away.
     """

@@ -96,9 +96,7 @@ def load(checkpoint: Path) -> CTTransformer:
     Raises:
         UserError: config.yaml, tokens.json or model.pt is not what the family needs.
     """
-    model = checkpoints.weightless(build, read_config(checkpoint))
-    checkpoints.load_weights(model, checkpoint)
-    return model
+    return checkpoints.load(build, read_config(checkpoint), checkpoint)
 
 
 def load_tokenizer(checkpoint: Path) -> CharTokenizer:

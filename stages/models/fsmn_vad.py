@@ -64,9 +64,7 @@ def load(folder: Path) -> FsmnVADStreaming:
     Raises:
         UserError: config.yaml or model.pt is not what the family needs.
     """
-    model = checkpoint.weightless(build, read_config(folder))
-    checkpoint.load_weights(model, folder)
-    return model
+    return checkpoint.load(build, read_config(folder), folder)
 
 
 def build(config: dict[str, Any]) -> FsmnVADStreaming:

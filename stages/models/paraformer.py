@@ -103,9 +103,7 @@ def load(folder: Path) -> Any:
     Raises:
         UserError: config.yaml, tokens.json or model.pt is not what the family needs.
     """
-    model = checkpoint.weightless(build, read_config(folder))
-    checkpoint.load_weights(model, folder)
-    return model
+    return checkpoint.load(build, read_config(folder), folder)
 
 
 def load_frontend(folder: Path, config: dict[str, Any]) -> WavFrontend:
