@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from stages.core import allocation, layout, params, recovery
+from stages.core import allocation, layout, narrowing, params, recovery
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.params import PruneParams
@@ -87,19 +87,21 @@ def _allocated(
     A width costs what the refitted model loses on the tuning split. On the split of the refit it would look too small:
     a layer narrowed below the rank of what passes fits what it was fitted to, and little else.
     """
+    steps = _steps(family, model, settings)
     if settings.allocation == "uniform":
-        return family.narrowed(config, settings.ratio, settings.round_to), None
-    dense, count = family.widths(model), family.counter(config)
+        return family.narrowed(config, settings.ratio, steps), None
+    count = family.counter(config)
+    dense = {key: width for key, width in family.widths(model).items() if key in steps}
     recorded = calibration[: len(calibration) // (1 + settings.variations)]  # as much as there is before variations
     curves: dict[str, dict[int, float]] = {key: {} for key in dense}
     with recovery.fixed_threads(recovery.REFIT_THREADS):
         for key, width in dense.items():
-            for probe in allocation.probes(width, settings.round_to):
+            for probe in allocation.probes(width, steps[key]):
                 alone = family.with_widths(config, {key: probe})
                 small, refit = family.cut(model, alone, recorded, settings.criterion, settings.refit_damping)
                 refit()
                 curves[key][probe] = recovery.mean_loss(family.distillation(small, model, tuning))
-    widths = allocation.cheapest(dense, curves, count, settings.ratio, TOLERANCE, settings.round_to)
+    widths = allocation.cheapest(dense, curves, count, settings.ratio, TOLERANCE, steps)
     measured = {
         key: [
             {"width": probe, "removed": 1 - count({key: probe}) / count(dense), "tuning_loss": loss}
@@ -107,7 +109,17 @@ def _allocated(
         ]
         for key, curve in curves.items()
     }
-    return family.with_widths(config, widths), measured
+    return family.with_widths(config, {key: width for key, width in widths.items() if width < dense[key]}), measured
+
+
+def _steps(family: ModuleType, model: torch.nn.Module, settings: PruneParams) -> dict[str, int]:
+    """Which widths may change, and what each stays a multiple of."""
+    keys = list(family.widths(model))
+    heads = [key for key in keys if key.endswith(f".{narrowing.HEADS}")]
+    if settings.heads and not heads:
+        raise UserError(f"prune: found heads: true, and this family has none to cut; wanted false, with {keys} alone")
+    steps = {key: 1 if key in heads else settings.round_to for key in keys}
+    return steps if settings.heads else {key: step for key, step in steps.items() if key not in heads}
 
 
 def _removed(model: torch.nn.Module, small: torch.nn.Module) -> float:

@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_bytes(model: Any, stream: torch.Tensor, ti
 
 @pytest.mark.parametrize("criterion", ["magnitude", "activation", "taylor", "least_squares"])
 def test_the_refit_lowers_the_output_error(model: Any, stream: torch.Tensor, criterion: str):
-    config = fsmn_vad.narrowed(CONFIG, 0.3, 1)
+    config = fsmn_vad.narrowed(CONFIG, 0.3, dict.fromkeys(fsmn_vad.WIDTHS, 1))
     with recovery.fixed_threads(recovery.REFIT_THREADS), torch.no_grad():
         inputs, _ = recovery.record(model.encoder, stream)
         raw, _ = fsmn_vad.cut_channels(model, config, stream, inputs, criterion, 1e-4)
@@ -156,7 +156,7 @@ def test_too_little_tuning_audio_is_refused(model: Any, stream: torch.Tensor):
 
 @pytest.mark.parametrize("round_to", [1, 4])
 def test_counts_parameters_without_building_the_model(round_to: int):
-    config = fsmn_vad.narrowed(CONFIG, 0.4, round_to)
+    config = fsmn_vad.narrowed(CONFIG, 0.4, dict.fromkeys(fsmn_vad.WIDTHS, round_to))
     built = sum(p.numel() for p in fsmn_vad.build(config).parameters())
     assert fsmn_vad._parameters(config["encoder_conf"]) == built
     assert all(config["encoder_conf"][key] % round_to == 0 for key in fsmn_vad.WIDTHS)

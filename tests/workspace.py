@@ -27,6 +27,7 @@ PRUNE = PruneParams(
     dataset="tiny",
     ratio=0.3,
     round_to=1,
+    heads=False,
     allocation="uniform",
     criterion="least_squares",
     refit_damping=1e-4,

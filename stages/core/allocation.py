@@ -16,7 +16,7 @@ import numpy as np
 from stages.core.errors import UserError
 
 SHARES = (0.2, 0.4, 0.65)  # of a group's width that is removed to see what that costs
-COMBINATIONS = 50_000  # of widths that are looked at; with more, widths are tried at twice the distance
+COMBINATIONS = 50_000  # of widths that are looked at; with more, the finest is tried at twice the distance
 
 Widths = Mapping[str, int]
 Curve = Mapping[int, float]
@@ -32,23 +32,24 @@ def probes(width: int, round_to: int) -> list[int]:
 
 
 def cheapest(
-    dense: Widths, curves: Mapping[str, Curve], count: Count, ratio: float, tolerance: float, round_to: int
+    dense: Widths, curves: Mapping[str, Curve], count: Count, ratio: float, tolerance: float, steps: Mapping[str, int]
 ) -> dict[str, int]:
-    """The widths, multiples of `round_to`, of least predicted cost that remove `ratio` to `ratio + tolerance`.
+    """The widths, multiples of `steps`, of least predicted cost that remove `ratio` to `ratio + tolerance`.
 
-    dense: the widths of the model. curves: by group, at the widths of `probes`; between them the root of a cost is
-    interpolated, as costs start at zero with no slope, and below them nothing is known and nothing tried.
+    dense: the widths of the model that may change. curves: by group, at the widths of `probes`; between them the root
+    of a cost is interpolated, as costs start at zero with no slope, and below them nothing is known and nothing tried.
 
     Raises:
         UserError: no such widths remove that much.
     """
-    step = round_to
-    while math.prod(len(_options(dense[key], curves[key], step)) for key in dense) > COMBINATIONS:
-        step *= 2
-    options = [_options(dense[key], curves[key], step) for key in dense]
+    finest, options = dict(steps), {key: _options(dense[key], curves[key], steps[key]) for key in dense}
+    while math.prod(map(len, options.values())) > COMBINATIONS:
+        most_tried = max(options, key=lambda key: len(options[key]))
+        finest[most_tried] *= 2
+        options[most_tried] = _options(dense[most_tried], curves[most_tried], finest[most_tried])
     total, costs = count(dense), {key: _costs(dense[key], curves[key]) for key in dense}
     best, lowest, most = None, math.inf, 0.0
-    for widths in itertools.product(*options):
+    for widths in itertools.product(*options.values()):
         combination = dict(zip(dense, widths, strict=True))
         gone = 1 - count(combination) / total
         cost = sum(costs[key](width) for key, width in combination.items())
@@ -57,7 +58,7 @@ def cheapest(
             best, lowest = combination, cost
     if best is None:
         raise UserError(
-            f"prune: widths that are multiples of {round_to} and measured remove up to {most:.1%} of the parameters, "
+            f"prune: the widths that were measured remove up to {most:.1%} of the parameters, "
             f"none {ratio:.1%} to {ratio + tolerance:.1%}; lower prune.MODEL.round_to, change its ratio, or set "
             "allocation: uniform"
         )

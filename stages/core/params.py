@@ -126,11 +126,12 @@ Dataset = Annotated[MixturesDataset | SyntheticDataset | ManifestDataset, Field(
 
 
 class PruneParams(_Section):
-    """How a model loses `ratio` of its parameters and what recovers it."""
+    """How a model loses `ratio` of its parameters and what recovers it. heads: attention heads may go too."""
 
     dataset: Key
     ratio: float = Field(gt=0, lt=0.9)
     round_to: int = Field(ge=1)
+    heads: bool
     allocation: Literal["uniform", "sensitivity"]
     criterion: Literal["magnitude", "activation", "taylor", "least_squares"]
     refit_damping: float = Field(gt=0)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stages.core import feedforward, recovery
+from stages.core import narrowing, recovery
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
@@ -31,6 +31,7 @@ from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import Recording
 from stages.models import checkpoint as checkpoints
 from stages.models import sanm
+from stages.models.sanm import with_widths
 
 if TYPE_CHECKING:
     from funasr.models.ct_transformer.model import CTTransformer
@@ -82,12 +83,14 @@ def build(config: dict[str, Any]) -> CTTransformer:
         from funasr.models.ct_transformer_streaming.model import CTTransformerStreaming
 
     kind = {"CTTransformer": CTTransformer, "CTTransformerStreaming": CTTransformerStreaming}[config["model"]]
-    return kind(
+    model: CTTransformer = kind(
         encoder=config["encoder"],
-        encoder_conf=dict(config["encoder_conf"]),
+        encoder_conf=sanm.funasr_conf(config["encoder_conf"]),
         vocab_size=config["vocab_size"],
         **config["model_conf"],
     ).eval()
+    sanm.keep_heads(model, config)
+    return model
 
 
 def load(checkpoint: Path) -> CTTransformer:
@@ -184,20 +187,25 @@ def punctuator(checkpoint: Path, artifact: Artifact) -> Callable[[Sequence[str]]
 
 def _forward(network: Network) -> Forward:
     """FunASR's `punc_forward` around a network; where there was a pause, with FunASR's masks around it."""
-    with checkpoints.importing_funasr():
-        from funasr.models.transformer.utils.mask import subsequent_mask, vad_mask
 
     def punc_forward(
         text: torch.Tensor, text_lengths: torch.Tensor, vad_indexes: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, None]:
         feeds: Feeds = {"inputs": text.int().numpy(), "text_lengths": text_lengths.int().numpy()}
         if vad_indexes is not None:
-            size = text.shape[1]
-            masks = {"vad_masks": vad_mask(size, int(vad_indexes[0])), "sub_masks": subsequent_mask(size)}
-            feeds |= {name: mask[None, None].float().numpy() for name, mask in masks.items()}
+            feeds |= {name: mask.numpy() for name, mask in _masks(text.shape[1], vad_indexes[:1]).items()}
         return torch.from_numpy(network(feeds)["logits"]), None
 
     return punc_forward
+
+
+def _masks(size: int, pauses: torch.Tensor) -> dict[str, torch.Tensor]:
+    """FunASR's masks of the realtime kind, float32 (batch or 1, 1, size, size), of texts with a pause each (batch,)."""
+    with checkpoints.importing_funasr():
+        from funasr.models.transformer.utils.mask import subsequent_mask, vad_mask
+
+    seen = {"vad_masks": [vad_mask(size, pause) for pause in pauses.tolist()], "sub_masks": [subsequent_mask(size)]}
+    return {name: torch.stack(masks)[:, None].float() for name, masks in seen.items()}
 
 
 def _tokens_of(recording: Recording) -> tuple[list[str], list[str]]:
@@ -336,7 +344,10 @@ def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
 
 # Pruning
 
-WIDTHS = {"encoder.": "linear_units"}  # the key, in encoder_conf, of the width of the layers with that prefix
+WIDTHS = {  # where config.yaml has it, and the layers that have it
+    "encoder_conf.linear_units": "encoder.*.feed_forward",
+    f"encoder_conf.{narrowing.HEADS}": "encoder.*.self_attn",
+}
 WINDOW = 48  # tokens: what FunASR sends at a time, 20 new ones and the sentence so far
 BATCH = 16
 
@@ -359,14 +370,15 @@ def calibration(folder: Path, recordings: Sequence[Recording], settings: PrunePa
 
 def logits(model: CTTransformer, windows: torch.Tensor, pauses: torch.Tensor) -> torch.Tensor:
     """Logits (batch, tokens, marks) of token ids int64 (batch, tokens); the realtime kind has a pause in each."""
-    lengths = torch.full((len(windows),), windows.shape[1])
-    found: torch.Tensor = model.punc_forward(windows, lengths, vad_indexes=pauses)[0]
+    size, network = windows.shape[1], export_modules(model)["model"]
+    masks = _masks(size, pauses) if model.with_vad() else {}
+    found: torch.Tensor = network(windows, torch.full((len(windows),), size), **masks)[0]
     return found
 
 
 def widths(model: CTTransformer) -> dict[str, int]:
     """The layer widths that pruning changes."""
-    return {"linear_units": next(iter(feedforward.pairs(model).values())).width}
+    return narrowing.widths(model, WIDTHS)
 
 
 def multiplications(model: CTTransformer) -> int:
@@ -376,29 +388,24 @@ def multiplications(model: CTTransformer) -> int:
     return 20 * weights
 
 
-def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str, Any]:
-    """The configuration whose feed-forward width removes closest to `removed` of the parameters.
+def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
+    """The configuration whose widths, by the keys of `steps` multiples of it, remove closest to `removed` of the model.
 
     Raises:
-        UserError: the feed-forward layers do not hold that many; where the vocabulary is large, the embedding does.
+        UserError: these layers do not hold that many; where the vocabulary is large, the embedding does.
     """
-    return with_widths(config, feedforward.narrowed(checkpoints.weightless(build, config), WIDTHS, removed, round_to))
-
-
-def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
-    """The configuration with the width, by the key of `widths`, changed."""
-    return config | {"encoder_conf": config["encoder_conf"] | new}
+    return with_widths(config, narrowing.narrowed(checkpoints.weightless(build, config), WIDTHS, removed, steps))
 
 
 def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
-    """How many parameters the model has with another width, by the key of `widths`."""
-    return feedforward.counter(checkpoints.weightless(build, config), WIDTHS)
+    """How many parameters the model has with other widths, by the keys of `widths`."""
+    return narrowing.counter(checkpoints.weightless(build, config), WIDTHS)
 
 
 def cut(
     model: CTTransformer, config: dict[str, Any], stream: torch.Tensor, criterion: str, damping: float
 ) -> tuple[CTTransformer, recovery.Refit]:
-    """A copy of the model with the feed-forward width of `config`, and what refits it.
+    """A copy of the model with the widths of `config`, and what refits it.
 
     stream: calibration tokens int64 (tokens,). criterion: one of `stages.core.criteria`.
     """
@@ -409,7 +416,7 @@ def cut(
     def inside(_: str, hidden: torch.Tensor) -> torch.Tensor:
         return torch.ones(hidden.shape[:-1], dtype=torch.bool)
 
-    return small, feedforward.cut(model, small, lambda m: logits(m, windows, pauses), inside, criterion, damping)
+    return small, narrowing.cut(model, small, lambda m: logits(m, windows, pauses), inside, criterion, damping)
 
 
 def distillation(small: CTTransformer, model: CTTransformer, stream: torch.Tensor) -> recovery.Loss:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.core import feedforward, recovery
+from stages.core import narrowing, recovery
 from stages.core.errors import UserError
 from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
 from stages.core.params import PruneParams
@@ -331,7 +331,7 @@ def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
 
 # Pruning: all feed-forward layers have one width, `mlp_ratio` times `embed_dim`
 
-WIDTHS = {"": "mlp"}
+WIDTHS = {"mlp": "*.mlp"}
 CROP, HOP = SAMPLE_RATE, SAMPLE_RATE // 2  # samples: of one length, so that many run together without padding
 REFIT_CROPS = 128  # more cost memory in the extractor, and gain nothing
 BATCH = 16  # crops in a step of distillation
@@ -356,7 +356,7 @@ def calibration(folder: Path, recordings: Sequence[Recording], settings: PrunePa
 
 def widths(model: Emotion2vec) -> dict[str, int]:
     """The layer widths that pruning changes."""
-    return {"mlp": model.blocks[0].mlp.fc1.out_features}
+    return narrowing.widths(model, WIDTHS)
 
 
 def multiplications(model: Emotion2vec) -> int:
@@ -372,24 +372,26 @@ def multiplications(model: Emotion2vec) -> int:
     return int(total + length * weights + model.proj.weight.numel())
 
 
-def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str, Any]:
+def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
     """The configuration with the `mlp_ratio` that removes closest to `removed` of the parameters.
 
-    Widths of the feed-forward layers are multiples of `round_to`.
+    steps: what the width of the feed-forward layers is to be a multiple of, by the key of `widths`.
     """
-    return with_widths(config, feedforward.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, round_to))
+    return with_widths(config, narrowing.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, steps))
 
 
 def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
     """The configuration with the width, by the key of `widths`, changed."""
     conf = config["model_conf"]
+    if "mlp" not in new:
+        return config
     # FunASR cuts off what the product with embed_dim has after the point, so the ratio must not be a hair too small.
     return config | {"model_conf": conf | {"mlp_ratio": math.ceil(new["mlp"] / conf["embed_dim"] * 1e6) / 1e6}}
 
 
 def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
     """How many parameters the model has with another width, by the key of `widths`."""
-    return feedforward.counter(checkpoint.weightless(build, config), WIDTHS)
+    return narrowing.counter(checkpoint.weightless(build, config), WIDTHS)
 
 
 def cut(
@@ -405,7 +407,7 @@ def cut(
         return scores
 
     small = checkpoint.weightless(build, config)
-    return small, feedforward.cut(model, small, run, _no_padding, criterion, damping)
+    return small, narrowing.cut(model, small, run, _no_padding, criterion, damping)
 
 
 def _no_padding(_: str, hidden: torch.Tensor) -> torch.Tensor:

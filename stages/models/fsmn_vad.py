@@ -391,13 +391,13 @@ def multiplications(model: FsmnVADStreaming) -> int:
     return 10_000 // FRAME_MS * weights
 
 
-def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str, Any]:
-    """The configuration whose widths remove closest to `removed` of the parameters, as multiples of `round_to`."""
+def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
+    """The configuration whose widths, by the keys of `widths` multiples of `steps`, remove closest to `removed`."""
 
     def at(scale: float) -> dict[str, int]:
         powers = {"input_affine_dim": PAIR_POWER, "output_affine_dim": PAIR_POWER}
-        exact = {key: conf[key] * scale ** powers.get(key, 1) for key in WIDTHS}
-        return {key: min(conf[key], max(1, round(width / round_to)) * round_to) for key, width in exact.items()}
+        exact = {key: conf[key] * scale ** powers.get(key, 1) / step for key, step in steps.items()}
+        return {key: min(conf[key], max(1, round(x)) * steps[key]) for key, x in exact.items()}
 
     conf, count = config["encoder_conf"], counter(config)
     dense = count({})

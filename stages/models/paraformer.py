@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.core import feedforward, recovery
+from stages.core import narrowing, recovery
 from stages.core.errors import UserError
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
 from stages.core.params import PruneParams
@@ -24,11 +24,12 @@ from stages.core.parity import Artifact
 from stages.corpora.manifest import Recording
 from stages.models import asr, checkpoint, cif, sanm, seaco
 from stages.models.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
+from stages.models.sanm import with_widths
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontend
 
-__all__ = ["HEADLINE", "METRICS", "measure", "read_outcomes", "write_outcomes"]
+__all__ = ["HEADLINE", "METRICS", "measure", "read_outcomes", "with_widths", "write_outcomes"]
 
 MODES = ("offline",)
 FAMILY = "paraformer"
@@ -90,11 +91,15 @@ def build(config: dict[str, Any]) -> Any:
         from funasr.models.paraformer.model import Paraformer
 
     front = config["frontend_conf"]
-    parts = {key: config[key] for section in SECTIONS for key in (section, f"{section}_conf")}
+    parts = {section: config[section] for section in SECTIONS}
+    parts |= {f"{section}_conf": sanm.funasr_conf(config[f"{section}_conf"]) for section in SECTIONS}
     sizes = {"input_size": front["n_mels"] * front["lfr_m"], "vocab_size": config["vocab_size"]}
     if config["model"] == seaco.MODEL:
-        return seaco.build(config, **parts, **sizes)
-    return Paraformer(**config["model_conf"], **parts, **sizes).eval()
+        model = seaco.build(config, **parts, **sizes)
+    else:
+        model = Paraformer(**config["model_conf"], **parts, **sizes).eval()
+    sanm.keep_heads(model, config)
+    return model
 
 
 def load(folder: Path) -> Any:
@@ -243,8 +248,12 @@ def recognize(model: Any, samples: NDArray[np.float32], **tools: Any) -> str:
 
 # Pruning
 
-# Where config.yaml has the width of the feed-forward layers with that prefix.
-WIDTHS = {"encoder.": "encoder_conf.linear_units", "decoder.": "decoder_conf.linear_units"}
+WIDTHS = {  # where config.yaml has it, and the layers that have it
+    "encoder_conf.linear_units": "encoder.*.feed_forward",
+    "decoder_conf.linear_units": "decoder.*.feed_forward",
+    f"encoder_conf.{narrowing.HEADS}": "encoder.*.self_attn",
+    f"decoder_conf.{narrowing.HEADS}": "decoder.*.src_attn",
+}
 REFIT_FRAMES = 6000  # three for each channel of the widest layer that is left; all dense outputs of them are held
 BATCH = 4  # recordings in a step of distillation
 TOKENS_10S = 45  # Mandarin is spoken at about that many characters
@@ -276,30 +285,24 @@ def calibration(folder: Path, recordings: Sequence[Recording], settings: PrunePa
     return [frontend(torch.from_numpy(samples)[None], [len(samples)])[0][0] for samples in audio]
 
 
-def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str, Any]:
-    """The configuration whose feed-forward widths remove closest to `removed` of all parameters.
+def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
+    """The configuration whose widths, by the keys of `steps` multiples of it, remove closest to `removed` of the model.
 
     Raises:
-        UserError: the feed-forward layers have less than that.
+        UserError: these layers have less than that.
     """
-    return with_widths(config, feedforward.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, round_to))
-
-
-def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
-    """The configuration with some widths, by the keys of `widths`, changed."""
-    sections = {key.split(".")[0]: width for key, width in new.items()}
-    return config | {name: config[name] | {"linear_units": width} for name, width in sections.items()}
+    return with_widths(config, narrowing.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, steps))
 
 
 def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
     """How many parameters the model has with other widths, by the keys of `widths`."""
-    return feedforward.counter(checkpoint.weightless(build, config), WIDTHS)
+    return narrowing.counter(checkpoint.weightless(build, config), WIDTHS)
 
 
 def cut(
     model: Any, config: dict[str, Any], features: Sequence[torch.Tensor], criterion: str, damping: float
 ) -> tuple[Any, recovery.Refit]:
-    """A copy of the model with the feed-forward widths of `config`, and what refits it.
+    """A copy of the model with the widths of `config`, and what refits it.
 
     features: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: one of `stages.core.criteria`.
     """
@@ -312,7 +315,7 @@ def cut(
     def inside(name: str, _: torch.Tensor) -> torch.Tensor:
         return (positions.frames if name.startswith("encoder.") else positions.tokens).rows[:, :, 0] > 0
 
-    return small, feedforward.cut(model, small, lambda m: _logits(m, batch, positions)[0], inside, criterion, damping)
+    return small, narrowing.cut(model, small, lambda m: _logits(m, batch, positions)[0], inside, criterion, damping)
 
 
 def _batch(features: Sequence[torch.Tensor]) -> Batch:
@@ -360,17 +363,14 @@ def distillation(small: Any, model: Any, features: Sequence[torch.Tensor]) -> re
 
 def widths(model: Any) -> dict[str, int]:
     """The layer widths that pruning changes."""
-    found = feedforward.pairs(model)
-    return {
-        key: next(pair.width for name, pair in found.items() if name.startswith(prefix))
-        for prefix, key in WIDTHS.items()
-    }
+    return narrowing.widths(model, WIDTHS)
 
 
 def multiplications(model: Any) -> int:
     """Multiply-accumulates of the weights for 10 s: one for each frame, or for each token in the decoder."""
     frames = round(10 / FRAME_SECONDS)
-    used = {n: p for n, p in model.named_parameters() if p.dim() > 1 and n.startswith((*WIDTHS, "predictor."))}
+    parts = tuple(f"{section}." for section in SECTIONS)
+    used = {n: p for n, p in model.named_parameters() if p.dim() > 1 and n.startswith(parts)}
     per_token = {n for n in used if n.startswith("decoder.") and "linear_k_v" not in n}
     read = {n: p.numel() for n, p in used.items() if not n.startswith("decoder.embed")}
     return sum(size * (TOKENS_10S if n in per_token else frames) for n, size in read.items())

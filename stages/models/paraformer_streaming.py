@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.core import feedforward, recovery
+from stages.core import narrowing, recovery
 from stages.core.errors import UserError
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
 from stages.core.params import PruneParams
@@ -35,7 +35,8 @@ from stages.core.parity import Artifact, Network
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models import asr, checkpoint, cif, paraformer, sanm
 from stages.models.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
-from stages.models.paraformer import widths, with_widths
+from stages.models.paraformer import widths
+from stages.models.sanm import with_widths
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontendOnline
@@ -112,9 +113,12 @@ def build(config: dict[str, Any]) -> ParaformerStreaming:
         from funasr.models.paraformer_streaming.model import ParaformerStreaming
 
     front = config["frontend_conf"]
-    parts = {key: config[key] for section in SECTIONS for key in (section, f"{section}_conf")}
-    size = front["n_mels"] * front["lfr_m"]
-    return ParaformerStreaming(**config["model_conf"], **parts, input_size=size, vocab_size=config["vocab_size"]).eval()
+    parts = {section: config[section] for section in SECTIONS}
+    parts |= {f"{section}_conf": sanm.funasr_conf(config[f"{section}_conf"]) for section in SECTIONS}
+    sizes = {"input_size": front["n_mels"] * front["lfr_m"], "vocab_size": config["vocab_size"]}
+    model = ParaformerStreaming(**config["model_conf"], **parts, **sizes).eval()
+    sanm.keep_heads(model, config)
+    return model
 
 
 def load(folder: Path) -> ParaformerStreaming:
@@ -505,25 +509,25 @@ def say(model: ParaformerStreaming, encoded: torch.Tensor, at: Positions) -> tor
     return logits
 
 
-def narrowed(config: dict[str, Any], removed: float, round_to: int) -> dict[str, Any]:
-    """The configuration whose feed-forward widths remove closest to `removed` of all parameters.
+def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
+    """The configuration whose widths, by the keys of `steps` multiples of it, remove closest to `removed` of the model.
 
     Raises:
-        UserError: the feed-forward layers have less than that.
+        UserError: these layers have less than that.
     """
     model = checkpoint.weightless(build, config)
-    return with_widths(config, feedforward.narrowed(model, paraformer.WIDTHS, removed, round_to))
+    return with_widths(config, narrowing.narrowed(model, paraformer.WIDTHS, removed, steps))
 
 
 def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
     """How many parameters the model has with other widths, by the keys of `widths`."""
-    return feedforward.counter(checkpoint.weightless(build, config), paraformer.WIDTHS)
+    return narrowing.counter(checkpoint.weightless(build, config), paraformer.WIDTHS)
 
 
 def cut(
     model: ParaformerStreaming, config: dict[str, Any], given: Sequence[Chunks], criterion: str, damping: float
 ) -> tuple[ParaformerStreaming, recovery.Refit]:
-    """A copy of the model with the feed-forward widths of `config`, and what refits it.
+    """A copy of the model with the widths of `config`, and what refits it.
 
     given: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: one of `stages.core.criteria`.
     """
@@ -537,7 +541,7 @@ def cut(
     def inside(name: str, _: torch.Tensor) -> torch.Tensor:
         return (frames if name.startswith("encoder.") else at.tokens).rows[:, :, 0] > 0
 
-    return small, feedforward.cut(model, small, lambda m: say(m, hear(m, batch)[0], at), inside, criterion, damping)
+    return small, narrowing.cut(model, small, lambda m: say(m, hear(m, batch)[0], at), inside, criterion, damping)
 
 
 def _batch(given: Sequence[Chunks]) -> Chunks:
@@ -570,7 +574,7 @@ def distillation(small: ParaformerStreaming, model: ParaformerStreaming, given: 
 
 def multiplications(model: ParaformerStreaming) -> int:
     """Multiply-accumulates of the weights for one chunk: one for each frame, or for each token in the decoder."""
-    parts = (*paraformer.WIDTHS, "predictor.")
+    parts = tuple(f"{section}." for section in SECTIONS)
     used = {n: p.numel() for n, p in model.named_parameters() if p.dim() > 1 and n.startswith(parts)}
     per_token = {n for n in used if n.startswith("decoder.") and "linear_k_v" not in n}
     unread = {n for n in used if n.startswith("decoder.embed")}

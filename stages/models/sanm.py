@@ -9,10 +9,14 @@ may look at it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from stages.core.errors import UserError
+from stages.core.narrowing import HEADS
 
 BLOCKED = -10_000.0  # added to a score: its exponential is 0 in fp32, and fp16 can hold it
 
@@ -81,9 +85,11 @@ def decode_block(
 
 
 def self_attention(attention: Any, inputs: torch.Tensor, inside: Mask | None) -> torch.Tensor:
-    """FunASR's MultiHeadedAttentionSANM: (batch, time, size)."""
-    query, key, value = attention.linear_q_k_v(inputs).chunk(3, dim=-1)
-    context, _ = _attend(attention, query, key, value, None if inside is None else inside.keys)
+    """FunASR's MultiHeadedAttentionSANM: (batch, time, size). The memory is of all values, whatever heads are kept."""
+    width, size = attention.h * attention.d_k, attention.linear_out.out_features
+    query, key, value = attention.linear_q_k_v(inputs).split([width, width, size], dim=-1)
+    attended = value if width == size else value.index_select(-1, attention.value_channels)
+    context, _ = _attend(attention, query, key, attended, None if inside is None else inside.keys)
     return context + fsmn(attention, value, inside)
 
 
@@ -111,3 +117,51 @@ def fsmn(block: Any, inputs: torch.Tensor, inside: Mask | None) -> torch.Tensor:
     inputs = inputs if inside is None else inputs * inside.rows
     remembered: torch.Tensor = block.fsmn_block(block.pad_fn(inputs.transpose(1, 2))).transpose(1, 2) + inputs
     return remembered if inside is None else remembered * inside.rows
+
+
+# Fewer heads. FunASR's classes have as many as divide the width, so the number of those kept is a key of our own, at
+# which FunASR stops: a checkpoint that it would otherwise load without the attention's weights, and not say so.
+
+
+def funasr_conf(conf: Mapping[str, Any]) -> dict[str, Any]:
+    """A section of config.yaml as FunASR's class takes it."""
+    return {key: value for key, value in conf.items() if key != HEADS}
+
+
+def keep_heads(model: Any, config: Mapping[str, Any]) -> None:
+    """Make room in FunASR's module for the weights of as many heads as its configuration keeps.
+
+    A self-attention gets a buffer `value_channels`, int64 (heads * d_k,): which values the kept heads attend with.
+
+    Raises:
+        UserError: the configuration keeps more heads than there are, or none.
+    """
+    for section in ("encoder", "decoder"):
+        kept = config.get(f"{section}_conf", {}).get(HEADS)
+        if kept is None:
+            continue
+        for attention in getattr(model, section).modules():
+            if hasattr(attention, "linear_q_k_v") or hasattr(attention, "linear_k_v"):
+                if not isinstance(kept, int) or not 0 < kept <= attention.h:
+                    raise UserError(f"config.yaml: found {section}_conf.{HEADS} {kept!r}, wanted 1 to {attention.h}")
+                _narrow(attention, kept)
+
+
+def _narrow(attention: Any, heads: int) -> None:
+    width, size = heads * attention.d_k, attention.linear_out.out_features
+    if hasattr(attention, "linear_q_k_v"):
+        attention.linear_q_k_v = torch.nn.Linear(attention.linear_q_k_v.in_features, 2 * width + size)
+        attention.register_buffer("value_channels", torch.zeros(width, dtype=torch.int64))
+    else:
+        attention.linear_q = torch.nn.Linear(attention.linear_q.in_features, width)
+        attention.linear_k_v = torch.nn.Linear(attention.linear_k_v.in_features, 2 * width)
+    attention.linear_out = torch.nn.Linear(width, size)
+    attention.h = heads
+
+
+def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
+    """The configuration with some widths, named as {"encoder_conf.linear_units": 1024}, changed."""
+    for key, width in new.items():
+        section, name = key.split(".")
+        config = config | {section: config[section] | {name: width}}
+    return config

@@ -19,7 +19,7 @@ def count(widths: Mapping[str, int]) -> int:
 
 
 def cheapest(ratio: float, round_to: int = 8, **curves: Mapping[int, float]) -> dict[str, int]:
-    return allocation.cheapest(DENSE, curves, count, ratio, tolerance=0.01, round_to=round_to)
+    return allocation.cheapest(DENSE, curves, count, ratio, tolerance=0.01, steps=dict.fromkeys(DENSE, round_to))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_no_less_is_removed_than_was_asked_for(round_to: int, ratio: float):
 def test_many_combinations_are_looked_at_more_coarsely():
     dense = dict.fromkeys("abcd", 256)
     curves = {key: {128: cost} for key, cost in zip(dense, (1.0, 2.0, 3.0, 4.0), strict=True)}
-    widths = allocation.cheapest(dense, curves, lambda new: sum(new.values()), 0.125, 0.01, 1)
+    widths = allocation.cheapest(dense, curves, lambda new: sum(new.values()), 0.125, 0.01, dict.fromkeys(dense, 1))
     assert 0.125 <= 1 - sum(widths.values()) / 1024 <= 0.135
     assert widths["a"] < widths["b"] < widths["c"] <= widths["d"] < 256
 

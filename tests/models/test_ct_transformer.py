@@ -221,6 +221,7 @@ def test_outcomes_are_kept(tmp_path: Path):
     assert ct_transformer.read_outcomes(tmp_path, "text") == outcomes
 
 
+UNITS, HEADS = "encoder_conf.linear_units", "encoder_conf.kept_heads"
 SETTINGS = workspace.PRUNE.model_copy(
     update={"round_to": 8, "refit_damping": 1e-5, "distill_steps": 0, "learning_rate": 1e-3, "seed": 0}
 )
@@ -232,11 +233,11 @@ def parameters(model: torch.nn.Module) -> int:
 
 def test_the_width_gives_the_ratio_asked_for(checkpoint: Path):
     config = ct_transformer.read_config(checkpoint)
-    small = ct_transformer.build(ct_transformer.narrowed(config, 0.3, round_to=1))
+    small = ct_transformer.build(ct_transformer.narrowed(config, 0.3, {UNITS: 1}))
     dense = ct_transformer.load(checkpoint)
     assert parameters(small) / parameters(dense) == pytest.approx(0.7, abs=0.01)
-    assert ct_transformer.widths(dense) == {"linear_units": 64}
-    units = ct_transformer.widths(small)["linear_units"]
+    assert ct_transformer.widths(dense) == {UNITS: 64, HEADS: 2}
+    units = ct_transformer.widths(small)[UNITS]
     saved = 20 * 2 * 2 * 16 * (64 - units)  # tokens, blocks, layers, channels
     assert ct_transformer.multiplications(dense) - ct_transformer.multiplications(small) == saved
 
@@ -246,8 +247,8 @@ def test_a_ratio_beyond_the_feed_forward_layers_is_refused():
     config = CONFIGS["offline"] | {"encoder_conf": hub, "vocab_size": 272_727}
     config |= {"model_conf": MODEL_CONF | {"embed_unit": 256, "att_unit": 256}}
     with pytest.raises(UserError, match=r"can give 2\.9% of its parameters"):
-        ct_transformer.narrowed(config, 0.3, round_to=8)
-    assert ct_transformer.narrowed(config, 0.01, round_to=8)["encoder_conf"]["linear_units"] < 1024
+        ct_transformer.narrowed(config, 0.3, {UNITS: 8})
+    assert ct_transformer.narrowed(config, 0.01, {UNITS: 8})["encoder_conf"]["linear_units"] < 1024
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "activation", "taylor", "least_squares"])
@@ -270,7 +271,7 @@ def test_channels_that_are_never_active_go_first(checkpoint: Path, recordings: l
 def test_distillation_is_of_the_teachers_marks(checkpoint: Path, recordings: list[Recording]):
     model, config = ct_transformer.load(checkpoint), ct_transformer.read_config(checkpoint)
     stream = ct_transformer.calibration(checkpoint, recordings, SETTINGS)
-    small, _ = ct_transformer.cut(model, ct_transformer.narrowed(config, 0.3, 8), stream, "magnitude", 1e-5)
+    small, _ = ct_transformer.cut(model, ct_transformer.narrowed(config, 0.3, {UNITS: 8}), stream, "magnitude", 1e-5)
 
     def loss(student: torch.nn.Module) -> float:
         step = ct_transformer.distillation(student, model, stream)

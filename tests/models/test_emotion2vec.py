@@ -223,7 +223,7 @@ def test_a_pruned_model_is_smaller_and_loads_from_its_checkpoint(
 ):
     model, config = emotion2vec.load(checkpoint), emotion2vec.read_config(checkpoint)
     crops = emotion2vec.calibration(checkpoint, recordings, PRUNE)
-    small_config = emotion2vec.narrowed(config, PRUNE.ratio, PRUNE.round_to)
+    small_config = emotion2vec.narrowed(config, PRUNE.ratio, {"mlp": PRUNE.round_to})
     small, refit = emotion2vec.cut(model, small_config, crops, PRUNE.criterion, PRUNE.refit_damping)
     assert 1 - parameters(small) / parameters(model) == pytest.approx(PRUNE.ratio, abs=0.01)
     assert emotion2vec.multiplications(small) < emotion2vec.multiplications(model)
@@ -241,7 +241,7 @@ def test_funasr_builds_the_width_that_was_asked_for(checkpoint: Path, width: int
     config["model_conf"] |= {"embed_dim": 48, "num_heads": 2, "mlp_ratio": 49 / 48 + 1e-6}
     model = emotion2vec.build(config)
     cost = 2 * (2 * 48 + 1)  # two blocks; with a channel go its row, its bias and its column
-    config = emotion2vec.narrowed(config, (49 - width) * cost / parameters(model), 1)
+    config = emotion2vec.narrowed(config, (49 - width) * cost / parameters(model), {"mlp": 1})
     assert emotion2vec.widths(emotion2vec.build(config)) == {"mlp": width}
 
 

@@ -262,6 +262,9 @@ def test_hotword_graphs_are_exported_and_scored(hotwords: Path, tmp_path: Path, 
 # Pruning
 
 
+HEADS = {"encoder_conf.kept_heads": 2, "decoder_conf.kept_heads": 2}
+
+
 def test_a_pruned_model_is_smaller_and_repeats(plain: Path, recordings: list[Recording]):
     model, config = paraformer.load(plain), paraformer.read_config(plain)
     calibration = paraformer.calibration(plain, recordings[1:], PRUNE)
@@ -269,9 +272,8 @@ def test_a_pruned_model_is_smaller_and_repeats(plain: Path, recordings: list[Rec
     second, _, _ = prune.prune(paraformer, model, config, calibration, calibration, PRUNE)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert record["removed"] == pytest.approx(0.1, abs=0.01)
-    assert record["pruned"]["widths"] == {
-        f"{section}.linear_units": small_config[section]["linear_units"] for section in ("encoder_conf", "decoder_conf")
-    }
+    units = {f"{part}.linear_units": small_config[part]["linear_units"] for part in ("encoder_conf", "decoder_conf")}
+    assert record["pruned"]["widths"] == units | HEADS
     assert record["pruned"]["macs"] < record["dense"]["macs"]
     assert {name.rsplit(".", 1)[0] for name in record["layer_error"]} == {
         *("encoder.encoders0.0", "encoder.encoders.0"),
@@ -291,5 +293,5 @@ def test_either_side_may_give_more(plain: Path, recordings: list[Recording]):
 
 
 def test_more_than_the_feed_forward_layers_hold_cannot_go(plain: Path):
-    with pytest.raises(UserError, match=r"the feed-forward layers of this model can give .* wanted 80\.0%"):
-        paraformer.narrowed(paraformer.read_config(plain), removed=0.8, round_to=1)
+    with pytest.raises(UserError, match=r"encoder_conf\.linear_units of this model can give .*, wanted 80\.0%"):
+        paraformer.narrowed(paraformer.read_config(plain), 0.8, {"encoder_conf.linear_units": 1})

@@ -274,9 +274,8 @@ def test_a_pruned_model_is_as_small_as_asked_and_streams(
     model, config = paraformer_streaming.load(checkpoint), paraformer_streaming.read_config(checkpoint)
     small, small_config, record = prune.prune(paraformer_streaming, model, config, chunks, chunks, PRUNE)
     assert record["removed"] == pytest.approx(PRUNE.ratio, abs=prune.TOLERANCE)
-    assert record["pruned"]["widths"] == {
-        f"{section}.linear_units": small_config[section]["linear_units"] for section in ("encoder_conf", "decoder_conf")
-    }
+    units = {f"{part}.linear_units": small_config[part]["linear_units"] for part in ("encoder_conf", "decoder_conf")}
+    assert record["pruned"]["widths"] == units | {"encoder_conf.kept_heads": 2, "decoder_conf.kept_heads": 2}
     assert record["pruned"]["macs"] < record["dense"]["macs"]
     assert len(record["layer_error"]) == 5  # every feed-forward layer: two of the encoder, three of the decoder
     assert max(record["layer_error"].values()) < 0.5

@@ -1,0 +1,230 @@
+"""Narrower layers: choose hidden channels or attention heads, cut the others, refit what reads the rest.
+
+A layer is what makes hidden channels and the dense layer that reads them, found by FunASR's names: a feed-forward layer
+is `first` -> activation [-> LayerNorm over the hidden width] -> `second`; an attention makes queries, keys and values
+of several heads, and what its heads gather is read by `linear_out`. Only hidden widths change, so residuals and
+everything outside keep their shapes. Nothing here knows a model family: one says how its widths are named in the
+config, how it runs over its calibration data, and which positions are not padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.core import criteria, recovery
+from stages.core.errors import UserError
+
+FEED_FORWARD = (("w_1", "w_2"), ("fc1", "fc2"))  # Transformer and SAN-M layers; wav2vec-like ones
+# What makes the channels of an attention, and how many of its outputs go with each: a query, a key and a value. The
+# values of SAN-M's self-attention are not among them: its memory reads all of them, so they stay.
+ATTENTION: tuple[dict[str, int], ...] = ({"linear_q_k_v": 2}, {"linear_q": 1, "linear_k_v": 2})
+HEADS = "kept_heads"  # how a config names the number of heads that an attention still has: stages.models.sanm
+
+Run = Callable[[torch.nn.Module], torch.Tensor]
+"""Runs a model, dense or small, over the same calibration data, positions aligned, in one pass; gives its logits."""
+Inside = Callable[[str, torch.Tensor], torch.Tensor]
+"""Of a layer's name and its hidden activations (..., channels): which positions (...) are not padding, bool."""
+Hook = Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What makes hidden channels, the LayerNorm over them where there is one, and the dense layer that reads them.
+
+    makers: dense layers, and how many outputs of each go with a channel; these come first, in blocks of all channels.
+    unit: channels that stay or go together: one, or all of a head.
+    """
+
+    makers: tuple[tuple[torch.nn.Linear, int], ...]
+    norm: torch.nn.LayerNorm | None
+    reader: torch.nn.Linear
+    unit: int
+
+    @property
+    def width(self) -> int:
+        """Hidden channels, or heads."""
+        return self.reader.in_features // self.unit
+
+    @property
+    def cost(self) -> int:
+        """Parameters that go with one hidden channel, or head."""
+        made = sum(count * (maker.in_features + (maker.bias is not None)) for maker, count in self.makers)
+        return self.unit * (made + 2 * (self.norm is not None) + self.reader.out_features)
+
+    def weights(self) -> list[torch.Tensor]:
+        """What goes with a channel, each (channels, ...)."""
+        channels = self.reader.in_features
+        made = [block for maker, count in self.makers for block in maker.weight[: count * channels].chunk(count)]
+        return [*made, self.reader.weight.T]
+
+
+def layers(model: Any) -> dict[str, Layer]:
+    """Every feed-forward layer and attention of a model by its module's name, in the order of definition."""
+    found = {}
+    for name, module in model.named_modules():
+        for first, second in FEED_FORWARD:
+            if _are_dense(module, first, second):
+                norm = getattr(module, "norm", None)
+                norm = norm if isinstance(norm, torch.nn.LayerNorm) else None
+                found[name] = Layer(((getattr(module, first), 1),), norm, getattr(module, second), unit=1)
+        for counts in ATTENTION:
+            if _are_dense(module, *counts, "linear_out"):
+                makers = tuple((getattr(module, maker), count) for maker, count in counts.items())
+                found[name] = Layer(makers, None, module.linear_out, unit=module.d_k)
+    return found
+
+
+def _are_dense(module: torch.nn.Module, *names: str) -> bool:
+    return all(isinstance(getattr(module, name, None), torch.nn.Linear) for name in names)
+
+
+def _grouped(model: torch.nn.Module, names: Mapping[str, str]) -> dict[str, list[Layer]]:
+    """The layers of each width. names: as in `widths`."""
+    found = layers(model)
+    return {key: [one for name, one in found.items() if fnmatchcase(name, names[key])] for key in names}
+
+
+def widths(model: torch.nn.Module, names: Mapping[str, str]) -> dict[str, int]:
+    """The widths that pruning changes.
+
+    names: by the config's key of a width, a pattern of the names of the layers that have it, as
+    {"encoder_conf.kept_heads": "encoder.*.self_attn"}.
+    """
+    return {key: group[0].width for key, group in _grouped(model, names).items()}
+
+
+def counter(model: torch.nn.Module, names: Mapping[str, str]) -> Callable[[Mapping[str, int]], int]:
+    """How many parameters the model has with other widths. It may be on the meta device; names: as in `widths`."""
+    groups, total = _grouped(model, names), sum(p.numel() for p in model.parameters())
+    costs = {key: sum(layer.cost for layer in group) for key, group in groups.items()}
+    return lambda new: total - sum(costs[key] * (groups[key][0].width - width) for key, width in new.items())
+
+
+def narrowed(
+    model: torch.nn.Module, names: Mapping[str, str], removed: float, steps: Mapping[str, int]
+) -> dict[str, int]:
+    """The widths that change, of equal share, to remove closest to `removed` of all parameters.
+
+    model: may be on the meta device. names: as in `widths`. steps: which of them may change, and what each is to be a
+    multiple of.
+
+    Raises:
+        UserError: these widths cannot remove that much.
+    """
+    dense, count = widths(model, names), counter(model, names)
+    total = count({})
+
+    def at(share: float) -> dict[str, int]:
+        exact = {key: share * dense[key] / step for key, step in steps.items()}
+        return {key: min(dense[key], max(1, round(x)) * steps[key]) for key, x in exact.items()}
+
+    most = 1 - count(at(0)) / total
+    if most < removed:
+        raise UserError(
+            f"prune: {' and '.join(steps)} of this model can give {most:.1%} of its parameters, wanted {removed:.1%}; "
+            f"lower prune.MODEL.ratio or round_to{', or set heads: true' if steps.keys() < names.keys() else ''}"
+        )
+    best = min((at(share) for share in np.linspace(0, 1, 4097)), key=lambda new: abs(1 - count(new) / total - removed))
+    return {key: width for key, width in best.items() if width < dense[key]}
+
+
+def cut(
+    dense: torch.nn.Module, small: torch.nn.Module, run: Run, inside: Inside, criterion: str, damping: float
+) -> recovery.Refit:
+    """Fill `small`, the same model with narrower layers and no weights, from `dense`; returns what refits it.
+
+    It gets copies of what it has narrower, and shares the rest with `dense`.
+
+    Channels and heads are kept by a criterion of `stages.core.criteria`. The refit: in the order of the network, each
+    `reader` becomes the least-squares map from what the small network before it gives to what the dense layer said: He
+    et al., "Channel pruning for accelerating very deep neural networks", 2017. Either is one pass over the data;
+    `taylor` is one more, forward and back, that holds all activations. Held until the refit are the dense outputs of
+    all layers, (positions, width of the residual) each.
+    """
+    before, after = layers(dense), layers(small)
+    narrow = [name for name in after if after[name].width < before[name].width]
+    kept: dict[str, torch.Tensor] = {}
+    wanted: dict[str, torch.Tensor] = {}
+    errors: dict[str, float] = {}
+    readers = {name: before[name].reader for name in narrow}
+    units = {name: before[name].unit for name in narrow}
+    scores = criteria.taylor(lambda: run(dense), readers, units) if criterion == "taylor" else {}
+
+    def observe(name: str, hidden: torch.Tensor, output: torch.Tensor) -> None:
+        rows = inside(name, hidden)
+        chosen = criteria.choose(
+            criterion,
+            after[name].width,
+            weights=before[name].weights(),
+            hidden=hidden[rows],
+            reader=readers[name].weight,
+            taylor_scores=scores.get(name),
+            damping=damping,
+            unit=units[name],
+        )
+        kept[name] = torch.tensor(chosen)
+        wanted[name] = output[rows]
+
+    def rebuild(name: str, hidden: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        rows, reader = inside(name, hidden), after[name].reader
+        recovery.refit([reader], hidden[rows], wanted[name], damping)
+        output = torch.nn.functional.linear(hidden, reader.weight, reader.bias)
+        errors[name] = recovery.relative_error(output[rows], wanted.pop(name))
+        return output
+
+    def refit() -> dict[str, float]:
+        with torch.no_grad(), _hooked({name: after[name].reader for name in narrow}, rebuild):
+            run(small)
+        return errors
+
+    with torch.no_grad():
+        with _hooked(readers, observe):
+            run(dense)
+        _copy(dense, small, kept)
+    return refit
+
+
+@contextmanager
+def _hooked(readers: Mapping[str, torch.nn.Linear], hook: Hook) -> Iterator[None]:
+    """`hook` gets the name, hidden activations and output of each layer that runs; its result replaces the output."""
+
+    def on(name: str) -> Callable[..., torch.Tensor | None]:
+        return lambda _, given, output: hook(name, given[0], output)
+
+    handles = [reader.register_forward_hook(on(name)) for name, reader in readers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _copy(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, torch.Tensor]) -> None:
+    """The dense weights: of a layer that is narrower copies of the channels it keeps, elsewhere the same tensors."""
+    weights, before = dense.state_dict(), layers(dense)
+    owners = {f"{name}.{part}": name for name in kept for part in small.get_submodule(name).state_dict()}
+    for part, place in small.state_dict().items():
+        if part in owners:
+            channels = before[owners[part]].reader.in_features
+            weight = weights.get(
+                part, torch.arange(channels)
+            ).clone()  # all channels: where none was gone, none is said
+            for dimension, (wide, size) in enumerate(zip(weight.shape, place.shape, strict=True)):
+                if size < wide:
+                    chosen = _blocks(kept[owners[part]], channels, wide, size)
+                    weight = weight.index_select(dimension, chosen)
+            weights[part] = weight
+    small.load_state_dict(weights, assign=True)
+
+
+def _blocks(kept: torch.Tensor, channels: int, wide: int, size: int) -> torch.Tensor:
+    """Which `size` of `wide` weights stay: of as many blocks of all channels as lose some, `kept`, and all others."""
+    count = (wide - size) // (channels - len(kept))
+    return torch.cat([*(kept + block * channels for block in range(count)), torch.arange(count * channels, wide)])
