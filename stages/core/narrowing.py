@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-import numpy as np
 import torch
 
 from stages.core import criteria, recovery
@@ -110,7 +109,9 @@ def counter(model: torch.nn.Module, names: Mapping[str, str]) -> Callable[[Mappi
 def narrowed(
     model: torch.nn.Module, names: Mapping[str, str], removed: float, steps: Mapping[str, int]
 ) -> dict[str, int]:
-    """The widths that change, of equal share, to remove closest to `removed` of all parameters.
+    """The widths that change, to remove closest to `removed` of all parameters: all to about the same share.
+
+    Coarsest first, each is rounded, and the others make up for it: an attention may have only four heads.
 
     model: may be on the meta device. names: as in `widths`. steps: which of them may change, and what each is to be a
     multiple of.
@@ -119,20 +120,21 @@ def narrowed(
         UserError: these widths cannot remove that much.
     """
     dense, count = widths(model, names), counter(model, names)
-    total = count({})
-
-    def at(share: float) -> dict[str, int]:
-        exact = {key: share * dense[key] / step for key, step in steps.items()}
-        return {key: min(dense[key], max(1, round(x)) * steps[key]) for key, x in exact.items()}
-
-    most = 1 - count(at(0)) / total
+    total, lowest = count({}), {key: min(step, dense[key]) for key, step in steps.items()}
+    most = 1 - count(lowest) / total
     if most < removed:
         raise UserError(
             f"prune: {' and '.join(steps)} of this model can give {most:.1%} of its parameters, wanted {removed:.1%}; "
             f"lower prune.MODEL.ratio or round_to{', or set heads: true' if steps.keys() < names.keys() else ''}"
         )
-    best = min((at(share) for share in np.linspace(0, 1, 4097)), key=lambda new: abs(1 - count(new) / total - removed))
-    return {key: width for key, width in best.items() if width < dense[key]}
+    new: dict[str, int] = {}
+    coarsest_first = sorted(steps, key=lambda key: steps[key] / dense[key], reverse=True)
+    for index, key in enumerate(coarsest_first):
+        rest = dict.fromkeys(coarsest_first[index:], 0)
+        share = 1 - (count(new) - (1 - removed) * total) / (count(new) - count(new | rest))
+        width = round(share * dense[key] / steps[key]) * steps[key]
+        new[key] = max(lowest[key], min(width, dense[key]))
+    return {key: width for key, width in new.items() if width < dense[key]}
 
 
 def cut(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir
 import pytest
 import torch
 import yaml
@@ -21,8 +22,9 @@ from stages.core.params import ExportParams
 from stages.corpora import manifest
 from stages.corpora.manifest import SAMPLE_RATE, Line, Recording
 from stages.export import export_variant
-from stages.models import asr, paraformer, seaco
+from stages.models import asr, checkpoint, paraformer, seaco
 from stages.models.checkpoint import torch_networks
+from stages.rewrites import attention
 from stages.runtimes import onnxruntime
 from tests import workspace
 
@@ -284,12 +286,47 @@ def test_a_pruned_model_is_smaller_and_repeats(plain: Path, recordings: list[Rec
 def test_either_side_may_give_more(plain: Path, recordings: list[Recording]):
     model, config = paraformer.load(plain), paraformer.read_config(plain)
     calibration = paraformer.calibration(plain, recordings[1:], PRUNE)
-    chosen = PRUNE.model_copy(update={"allocation": "sensitivity", "ratio": 0.05, "distill_steps": 0})
+    changes = {"allocation": "sensitivity", "heads": True, "ratio": 0.05, "distill_steps": 0}
+    chosen = PRUNE.model_copy(update=changes)
     _, small_config, record = prune.prune(paraformer, model, config, calibration, calibration, chosen)
     assert 0.05 <= record["removed"] <= 0.05 + prune.TOLERANCE
     assert record["pruned"]["parameters"] == paraformer.counter(config)(record["pruned"]["widths"])
-    assert record["sensitivity"].keys() == {"encoder_conf.linear_units", "decoder_conf.linear_units"}
+    assert record["sensitivity"].keys() == {"encoder_conf.linear_units", "decoder_conf.linear_units", *HEADS}
     assert paraformer.widths(paraformer.build(small_config)) == record["pruned"]["widths"]
+
+
+@pytest.fixture(scope="module")
+def headless(plain: Path, recordings: list[Recording], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plain checkpoint with one head of two left in every attention."""
+    folder, model, config = tmp_path_factory.mktemp("headless"), paraformer.load(plain), paraformer.read_config(plain)
+    config = paraformer.with_widths(config, dict.fromkeys(HEADS, 1))
+    features = paraformer.calibration(plain, recordings[1:], PRUNE)
+    small, refit = paraformer.cut(model, config, features, "least_squares", 1e-4)
+    refit()
+    checkpoint.save(small, config, plain, folder)
+    return folder
+
+
+def test_fewer_heads_are_exported_and_fused_like_all(headless: Path, exported: Path, tmp_path: Path):
+    export_variant(paraformer, headless, tmp_path, ExportParams(opset=18, tolerance=TOLERANCE))
+    sizes = [(folder / "model.onnx").stat().st_size for folder in (exported, tmp_path)]
+    assert sizes[1] < 0.9 * sizes[0]
+    fused = [attention.rewrite(onnx_ir.load(folder / "model.onnx"))[1] for folder in (exported, tmp_path)]
+    assert fused[0] == fused[1] == 3  # of two encoder layers and one decoder layer
+
+
+def test_funasr_does_not_take_fewer_heads_for_all(headless: Path):
+    from funasr.models.sanm.encoder import SANMEncoder
+
+    with pytest.raises(TypeError, match="kept_heads"):
+        SANMEncoder(560, **yaml.safe_load((headless / "config.yaml").read_text())["encoder_conf"])
+
+
+@pytest.mark.parametrize("kept", [0, 3, "1"])
+def test_heads_that_there_are_not_cannot_be_kept(plain: Path, kept: object):
+    config = paraformer.read_config(plain)
+    with pytest.raises(UserError, match=rf"found decoder_conf\.kept_heads {kept!r}, wanted 1 to 2"):
+        paraformer.build(config | {"decoder_conf": config["decoder_conf"] | {"kept_heads": kept}})
 
 
 def test_more_than_the_feed_forward_layers_hold_cannot_go(plain: Path):
