@@ -85,13 +85,13 @@ def make_checkpoint(folder: Path) -> None:
 
 
 def make_params(folder: Path) -> None:
-    """The repository's params.yaml with this one model, without distillation, whose steps are as many as one wants."""
+    """The repository's params.yaml with this one model, pruned once and not distilled: that is as long as one wants."""
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     model = settings["models"]["paraformer"] | {"sources": [{"kind": "folder", "path": str(folder / "random")}]}
     prune = settings["prune"]["paraformer"] | {
         "distill_steps": 0,
         "variations": 0,
-        "ratio": 0.3,
+        "allocation": "uniform",
         "criterion": "magnitude",
     }
 

@@ -96,7 +96,19 @@ def worst(entry: Entry) -> list[tuple[str, dict[str, float]]]:
 
 def stage_records(entry: Entry) -> list[tuple[str, Any]]:
     """What the stages recorded, less what the page shows in its own way."""
-    return [(stage, value) for stage, value in entry["records"].items() if stage not in {"checkpoint", "quantize"}]
+    return [
+        (stage, value) for stage, value in entry["records"].items() if stage not in {"checkpoint", "quantize", "prune"}
+    ]
+
+
+def pruned(entries: Entries) -> dict[str, Any]:
+    """What `prune` recorded, once for each model: its builds share the checkpoint."""
+    return {e["model"]: e["records"]["prune"] for e in entries.values() if "prune" in e["records"]}
+
+
+def narrowing(record: Mapping[str, Any]) -> str | None:
+    """The figure of what each width costs, where that was measured."""
+    return figures.narrowing(record["sensitivity"]) if record["sensitivity"] else None
 
 
 def checkpoints(entries: Entries) -> dict[str, dict[str, str]]:
@@ -114,8 +126,10 @@ FILTERS = {
     "md": md_text,
     "modes": modes,
     "ms": milliseconds,
+    "narrowing": narrowing,
     "number": number,
     "one_thread": lambda entry: results.one_thread(entry).items(),
+    "pruned": lambda entries: pruned(entries).items(),
     "recording_metrics": recording_metrics,
     "signed": signed,
     "stage_records": stage_records,

@@ -112,6 +112,37 @@ def test_what_others_wrote_is_escaped():
     assert all(len(re.findall(r"(?<!\\)\|", line)) in {4, 8} for line in tables)
 
 
+def pruned(widths: dict[str, int], sensitivity: dict[str, Any] | None) -> dict[str, Any]:
+    """What `prune` records of a model with one layer."""
+    side = {"parameters": 2000, "macs": 2_000_000, "model_bytes": 8000, "widths": {HOSTILE: 8}}
+    return {
+        "dense": side,
+        "pruned": side | {"parameters": 1400, "widths": {HOSTILE: widths[HOSTILE]}},
+        "removed": 0.3,
+        "sensitivity": sensitivity,
+        "tuning_loss": {"cut": 0.5, "refit": 0.25, "distillation": 0.125},
+        "layer_error": {"a.layer": 0.0625},
+        "distillation": {"steps": 40, "kept_step": 20, "calibration_loss": None, "tuning_loss": {}},
+    }
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("sensitivity", [None, {HOSTILE: [{"width": 4, "removed": 0.3, "tuning_loss": 0.2}]}])
+def test_the_page_says_what_was_pruned_and_what_recovery_gained(sensitivity: dict[str, Any] | None):
+    [entry] = entries("bad").values()
+    environment = {"cpu": "a", "gpu": "none"}
+    before = report.page("bad", {"build": entry}, environment, CONFIDENCE)
+    assert "What was pruned" not in before
+    entry["records"]["prune"] = pruned({HOSTILE: 5}, sensitivity)
+    page = report.page("bad", {"build": entry}, environment, CONFIDENCE)
+    assert "<script" not in page
+    text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
+    assert "0.5000 as cut, 0.2500 refitted, 0.1250 distilled, 20 of 40 steps kept" in text
+    for row in ("parameters 2,000 1,400", "`x` 8 5", "a.layer 0.0625"):
+        assert row in text
+    assert page.count("<svg") - before.count("<svg") == (sensitivity is not None)
+
+
 @pytest.mark.parametrize(("section", "typo"), [("accuracy", "offline_agrement"), ("speedup", "10s_1_thraed")])
 def test_a_limit_on_what_was_not_measured_is_no_open_gate(root: Path, section: str, typo: str):
     file = root / "params.yaml"

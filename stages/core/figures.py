@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -311,6 +312,20 @@ def sensitivity(units: Entries) -> str:
         errors.set_xlabel("error of the outputs, relative")
         for part in (axes, errors):
             _bare(part, "x")
+    return out[0]
+
+
+def narrowing(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """What each width costs, narrower by itself, against the share of all parameters that goes with it."""
+    with _figure("what each width costs", 7.4, 3.2) as (figure, out):
+        axes = figure.subplots()
+        for marker, (width, probes) in zip(itertools.cycle("osX^v"), curves.items()):  # as many as widths
+            points = sorted((100 * probe["removed"], probe["tuning_loss"]) for probe in probes)
+            axes.plot(*zip((0, 0), *points, strict=True), marker=marker, ms=5, lw=1.2, label=width)
+        axes.set_xlabel("removed, % of all parameters")
+        axes.set_ylabel("loss on the tuning split")
+        axes.legend(frameon=False, fontsize=8)
+        _bare(axes, "both")
     return out[0]
 
 
