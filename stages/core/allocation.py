@@ -15,7 +15,7 @@ import numpy as np
 
 from stages.core.errors import UserError
 
-SHARES = (0.2, 0.4, 0.65)  # of a group's width that is removed to see what that costs
+SHARES = (0.2, 0.4, 0.65, 0.85)  # of a group's width that is removed to see what that costs
 COMBINATIONS = 50_000  # of widths that are looked at; with more, the finest is tried at twice the distance
 
 Widths = Mapping[str, int]

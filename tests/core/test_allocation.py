@@ -25,8 +25,8 @@ def cheapest(ratio: float, round_to: int = 8, **curves: Mapping[int, float]) -> 
 @pytest.mark.parametrize(
     ("width", "round_to", "wanted"),
     [
-        pytest.param(64, 8, [24, 40, 48], id="multiples"),
-        pytest.param(250, 16, [80, 144, 192], id="a width that is none"),
+        pytest.param(64, 8, [8, 24, 40, 48], id="multiples"),
+        pytest.param(250, 16, [32, 80, 144, 192], id="a width that is none"),
         pytest.param(16, 16, [], id="nothing narrower"),
         pytest.param(3, 1, [1, 2], id="few channels"),
     ],
