@@ -20,7 +20,8 @@ def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
     """The model with its memory blocks rewritten, and how many. Caches keep their shape (1, channels, taps - 1, 1)."""
     from onnxscript.rewriter import pattern
 
-    return apply(model, [pattern.RewriteRule(_block, _rewritten, _is_causal)])
+    new, count = apply(model, [pattern.RewriteRule(_block, _rewritten, _is_causal)])
+    return apply(new, [pattern.RewriteRule(_between, _as_images)])[0], count
 
 
 def _block(op: Any, inputs: Any, cache: Any, weight: Any, start: Any, end: Any) -> Any:
@@ -49,12 +50,23 @@ def _rewritten(op: Any, inputs: Any, cache: Any, weight: Any, start: Any, end: A
     taps = weight.const_value.numpy().transpose(0, 1, 3, 2).copy()
     taps[:, :, :, -1] += 1
     new = op.initializer(ir.tensor(taps), name=f"{weight.name}.with_residual")
-    one, three = op.Constant(value_ints=[1]), op.Constant(value_ints=[3])
+    channels, _, _, steps = taps.shape
+    one, two = op.Constant(value_ints=[1]), op.Constant(value_ints=[2])
     # Joined with the channels last, where a step is contiguous, and ONNX Runtime transposes as it blocks the channels.
-    # It has a fast transpose for one axis that moves, not for two of an image that change places.
-    past = op.Transpose(op.Squeeze(cache, three), perm=[0, 2, 1])
-    seen = op.Concat(past, inputs, axis=1)
-    kept = op.Unsqueeze(op.Transpose(op.Slice(seen, start, end, one, one), perm=[0, 2, 1]), three)
-    image = op.Transpose(op.Unsqueeze(seen, one), perm=[0, 3, 1, 2])
-    memory = op.Conv(image, new, group=taps.shape[0], kernel_shape=[1, taps.shape[3]])
+    # It has a fast transpose for one axis that moves, not for two that change places, so caches take a detour.
+    past = op.Transpose(op.Reshape(cache, op.Constant(value_ints=[0, 1, channels, steps - 1])), perm=[0, 1, 3, 2])
+    seen = op.Concat(past, op.Unsqueeze(inputs, one), axis=2)
+    newest = op.Transpose(op.Slice(seen, start, end, two, one), perm=[0, 1, 3, 2])
+    kept = op.Reshape(newest, op.Constant(value_ints=[0, channels, steps - 1, 1]))
+    memory = op.Conv(op.Transpose(seen, perm=[0, 3, 1, 2]), new, group=channels, kernel_shape=[1, steps])
     return op.Squeeze(op.Transpose(memory, perm=[0, 2, 3, 1]), one), kept
+
+
+def _between(op: Any, image: Any, first: Any, bias: Any, second: Any) -> Any:
+    rows = op.Squeeze(image, [1])
+    return op.Unsqueeze(op.MatMul(op.Relu(op.Add(op.MatMul(rows, first), bias)), second), [1])
+
+
+def _as_images(op: Any, image: Any, first: Any, bias: Any, second: Any) -> Any:
+    """From one block to the next without leaving the image; of a chunk, each reshape costs as much as a small layer."""
+    return op.MatMul(op.Relu(op.Add(op.MatMul(image, first), bias)), second)
