@@ -17,7 +17,7 @@ from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Feeds, Graph
 from stages.core.parity import Network, largest_differences
-from stages.rewrites import attention, folded, linear_chain, memory_block, sanm_memory
+from stages.rewrites import attention, folded, gelu, linear_chain, memory_block, sanm_memory, strided_conv
 from stages.runtimes import onnxruntime
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Rewrite = Callable[["ir.Model"], tuple["ir.Model", int]]
 REWRITES: dict[str, Rewrite] = {
     module.__name__.rpartition(".")[2]: module.rewrite
-    for module in (folded, memory_block, sanm_memory, linear_chain, attention)
+    for module in (folded, memory_block, sanm_memory, linear_chain, attention, gelu, strided_conv)
 }
 
 

@@ -23,7 +23,11 @@ def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
 
     return apply(
         model,
-        [pattern.RewriteRule(_masked, _fused, _is_attention), pattern.RewriteRule(_unmasked, _fused, _is_attention)],
+        [
+            pattern.RewriteRule(_masked, _fused, _is_attention),
+            pattern.RewriteRule(_unmasked, _fused, _is_attention),
+            pattern.RewriteRule(_packed, _unpacked, _is_packed),
+        ],
     )
 
 
@@ -82,3 +86,28 @@ def _fused(  # noqa: PLR0917
         return op.MultiHeadAttention(query, key, value, **settings)
     kept = op.Greater(op.Squeeze(mask, op.Constant(value_ints=[1, 2])), op.Constant(value_float=BLOCKED / 2))
     return op.MultiHeadAttention(query, key, value, None, op.Cast(kept, to=ir.DataType.INT32), **settings)
+
+
+# Queries, keys and values of one layer, taken apart by transposing all of them, and a bias on the scores: emotion2vec
+
+
+def _packed(op: Any, packed: Any, packed_shape: Any, scale: Any, bias: Any, shape: Any) -> Any:
+    heads = op.Transpose(op.Reshape(packed, packed_shape, _outputs=["heads"]), perm=[2, 0, 3, 1, 4])
+    query, key, value = (op.Gather(heads, index, axis=0) for index in range(3))
+    scores = op.MatMul(op.Mul(query, scale), op.Transpose(key, perm=[0, 1, 3, 2]))
+    context = op.MatMul(op.Softmax(op.Add(scores, bias), axis=-1), value)
+    return op.Reshape(op.Transpose(context, perm=[0, 2, 1, 3]), shape)
+
+
+def _is_packed(_: Any, heads: ir.Value, scale: ir.Value, bias: ir.Value, **__: Any) -> bool:
+    """Heads of a known number and width, one scale for all, and biases of each head, or the same ones for all."""
+    factor, sizes = constant(scale), heads.shape and list(heads.shape)
+    if factor is None or factor.size != 1 or sizes is None or bias.shape is None or len(bias.shape) != 4:
+        return False
+    return sizes[2] == 3 and all(isinstance(size, int) for size in sizes[2:]) and bias.shape[1] in {1, sizes[3]}
+
+
+def _unpacked(op: Any, packed: Any, heads: Any, scale: Any, bias: Any, **_: Any) -> Any:
+    query, key, value = op.Split(packed, axis=-1, num_outputs=3, _outputs=3)
+    settings = {"num_heads": heads.shape[3], "scale": constant(scale).item(), "_domain": MICROSOFT, "_version": 1}  # type: ignore[union-attr]
+    return op.MultiHeadAttention(query, key, value, None, None, bias, **settings)

@@ -63,3 +63,34 @@ def test_weights_that_are_read_keep_the_attention_as_it_is():
 
 def test_a_mask_of_another_number_is_not_taken_for_one():
     assert attention.rewrite(network(MASKED, blocked=-3.0))[1] == 0
+
+
+PACKED = """
+attention (float[1,T,24] x, float[1,2,T,T] bias, int64[5] heads, int64[3] whole, float scale, int64 first, int64 second,
+           int64 third) => (float[1,T,8] y) {
+  h = Reshape(x, heads)
+  t = Transpose<perm = [2, 0, 3, 1, 4]>(h)
+  q = Gather<axis = 0>(t, first)
+  k = Gather<axis = 0>(t, second)
+  v = Gather<axis = 0>(t, third)
+  s = Mul(q, scale)
+  kt = Transpose<perm = [0, 1, 3, 2]>(k)
+  m = MatMul(s, kt)
+  b = Add(m, bias)
+  w = Softmax<axis = -1>(b)
+  c = MatMul(w, v)
+  ct = Transpose<perm = [0, 2, 1, 3]>(c)
+  y = Reshape(ct, whole)
+}
+"""
+
+
+@pytest.mark.parametrize(("order", "fused"), [((0, 1, 2), 1), ((1, 0, 2), 0)])
+def test_a_packed_attention_with_biases(order: tuple[int, ...], fused: int):
+    places = {name: np.array(place) for name, place in zip(("first", "second", "third"), order, strict=True)}
+    shapes = {"heads": np.array([1, -1, 3, 2, 4]), "whole": np.array([1, -1, 8])}
+    given = model(PACKED, scale=np.array(0.5), **shapes, **places)
+    new, count = attention.rewrite(given)
+    assert count == ops(new)["MultiHeadAttention"] == fused
+    x, bias = (RNG.standard_normal(shape).astype(np.float32) for shape in ((1, 7, 24), (1, 2, 7, 7)))
+    assert difference(given, new, {"x": x, "bias": bias}) < 1e-6
