@@ -268,6 +268,18 @@ def test_channels_that_are_never_active_go_first(checkpoint: Path, recordings: l
     )
 
 
+def test_heads_that_nobody_reads_go_first(checkpoint: Path, recordings: list[Recording]):
+    model, config = ct_transformer.load(checkpoint), ct_transformer.read_config(checkpoint)
+    for layer in (*model.encoder.encoders0, *model.encoder.encoders):
+        layer.self_attn.linear_out.weight.data[:, :8] = 0
+    stream = ct_transformer.calibration(checkpoint, recordings, SETTINGS)
+    small, refit = ct_transformer.cut(model, ct_transformer.with_widths(config, {HEADS: 1}), stream, "activation", 1e-9)
+    assert list(refit()) == ["encoder.encoders0.0.self_attn", "encoder.encoders.0.self_attn"]
+    windows, pauses = stream[: 2 * 40].reshape(2, 40), torch.tensor([7, 0])
+    wanted, _ = model.punc_forward(windows, torch.tensor([40, 40]), vad_indexes=pauses)  # FunASR's own
+    torch.testing.assert_close(ct_transformer.logits(small, windows, pauses), wanted, atol=1e-3, rtol=0)
+
+
 def test_distillation_is_of_the_teachers_marks(checkpoint: Path, recordings: list[Recording]):
     model, config = ct_transformer.load(checkpoint), ct_transformer.read_config(checkpoint)
     stream = ct_transformer.calibration(checkpoint, recordings, SETTINGS)

@@ -285,6 +285,21 @@ def test_a_pruned_model_is_as_small_as_asked_and_streams(
     assert len(outcomes[0].tokens) == pytest.approx(len(dense[0].tokens), abs=2)
 
 
+def test_one_head_of_two_streams_too(
+    checkpoint: Path, recordings: list[Recording], chunks: list[Chunks], tmp_path: Path
+):
+    model, config = paraformer_streaming.load(checkpoint), paraformer_streaming.read_config(checkpoint)
+    fewer = {"encoder_conf.kept_heads": 1, "decoder_conf.kept_heads": 1}
+    config = paraformer_streaming.with_widths(config, fewer)
+    small, refit = paraformer_streaming.cut(model, config, chunks, "least_squares", 1e-4)
+    assert len(refit()) == 4  # two layers of the encoder, two of the decoder
+    assert paraformer_streaming.widths(small).items() > fewer.items()
+    save(small, config, checkpoint, tmp_path)
+    outcomes = paraformer_streaming.score(tmp_path, torch_artifact(tmp_path), "streaming", recordings[-1:])
+    dense = paraformer_streaming.score(checkpoint, torch_artifact(checkpoint), "streaming", recordings[-1:])
+    assert len(outcomes[0].tokens) == pytest.approx(len(dense[0].tokens), abs=2)
+
+
 def test_names_and_axes_are_funasr_s(exported: Path):
     encoder, decoder = (onnx.load(exported / f"{name}.onnx").graph for name in ("model", "decoder"))
     assert [i.name for i in encoder.input] == ["speech", "speech_lengths"]
