@@ -26,6 +26,21 @@ def test_selection_keeps_what_cannot_be_rebuilt():
     assert torch.linalg.matrix_rank(hidden[:, kept]) == 3
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_units_go_whole_and_the_one_whose_loss_costs_least(seed: int):
+    hidden, reader = noise(400, 6, seed=seed) @ noise(6, 6, seed=seed + 10), noise(5, 6, seed=seed + 20)
+    wanted = hidden @ reader.T
+
+    def cost(kept: list[int]) -> float:
+        weight, bias = recovery.least_squares(hidden[:, kept], wanted, 1e-6)
+        return recovery.relative_error(hidden[:, kept] @ weight.T + bias, wanted)
+
+    choices = [[0, 1, 2, 3], [0, 1, 4, 5], [2, 3, 4, 5]]
+    assert choose("least_squares", 2, hidden, reader, unit=2) == min(choices, key=cost)
+    for criterion in ("magnitude", "activation"):
+        assert choose(criterion, 2, hidden, reader, unit=2) in choices
+
+
 def test_magnitude_counts_every_weight_that_goes_with_a_channel():
     made, taps, read = torch.zeros(3, 4), torch.zeros(3, 1, 5, 1), torch.zeros(2, 3)
     made[0], taps[1, 0, 0], read[:, 2] = 1, 3, 1
