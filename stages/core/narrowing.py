@@ -148,12 +148,13 @@ def cut(
     `reader` becomes the least-squares map from what the small network before it gives to what the dense layer said: He
     et al., "Channel pruning for accelerating very deep neural networks", 2017. Either is one pass over the data;
     `taylor` is one more, forward and back, that holds all activations. Held until the refit are the dense outputs of
-    all layers, (positions, width of the residual) each.
+    all layers, (positions, width of the residual) each, in fp16 as shares of their channels' largest: of 220 M
+    parameters half a GB less, and a rounding of 0.05 % that a regression over thousands of positions does not see.
     """
     before, after = layers(dense), layers(small)
     narrow = [name for name in after if after[name].width < before[name].width]
     kept: dict[str, torch.Tensor] = {}
-    wanted: dict[str, torch.Tensor] = {}
+    wanted: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     errors: dict[str, float] = {}
     readers = {name: before[name].reader for name in narrow}
     units = {name: before[name].unit for name in narrow}
@@ -172,13 +173,16 @@ def cut(
             unit=units[name],
         )
         kept[name] = torch.tensor(chosen)
-        wanted[name] = output[rows]
+        largest = output[rows].abs().amax(dim=0).clamp(min=torch.finfo().tiny)
+        wanted[name] = (output[rows] / largest).half(), largest
 
     def rebuild(name: str, hidden: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         rows, reader = inside(name, hidden), after[name].reader
-        recovery.refit([reader], hidden[rows], wanted[name], damping)
+        shares, largest = wanted.pop(name)
+        said = shares * largest
+        recovery.refit([reader], hidden[rows], said, damping)
         output = torch.nn.functional.linear(hidden, reader.weight, reader.bias)
-        errors[name] = recovery.relative_error(output[rows], wanted.pop(name))
+        errors[name] = recovery.relative_error(output[rows], said)
         return output
 
     def refit() -> dict[str, float]:
