@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,8 +15,13 @@ from stages.core import allocation, layout, narrowing, params, recovery
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.params import PruneParams
+from stages.core.statistics import pooled
 from stages.corpora import manifest
+from stages.corpora.manifest import Recording
 from stages.models import checkpoint
+
+Accuracy = Callable[[torch.nn.Module], float]
+"""The family's headline metric of a model."""
 
 RECORD = "prune.json"
 TOLERANCE = 0.01  # of all parameters, between what was asked for and what the widths can give
@@ -28,10 +34,13 @@ def prune(
     calibration: Any,
     tuning: Any,
     settings: PruneParams,
+    *,
+    accuracy: Accuracy,
 ) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
     """The smaller model, its config.yaml and a record of what was done. The same inputs give the same weights.
 
     family: the model's module of `stages.models`. calibration, tuning: what its `calibration` gives of either split.
+    accuracy: measured of the dense model and after each part of the recovery, for the record.
 
     Raises:
         UserError: no widths remove `settings.ratio` of the parameters, or there is too little to train on.
@@ -41,7 +50,9 @@ def prune(
     with recovery.fixed_threads(recovery.REFIT_THREADS):
         small, refit = family.cut(model, small_config, calibration, settings.criterion, settings.refit_damping)
         far = functools.partial(recovery.mean_loss, family.distillation(small, model, tuning))
+        metric = {"dense": accuracy(model), "cut": accuracy(small)}
         as_cut, errors = far(), refit()
+        metric["refit"] = accuracy(small)
     with recovery.fixed_threads(recovery.DISTILL_THREADS):
         course = recovery.distill(
             small,
@@ -53,6 +64,7 @@ def prune(
             learning_rate=settings.learning_rate,
             seed=settings.seed,
         )
+    metric["distillation"] = accuracy(small) if course.kept else metric["refit"]
     record = {"dense": _size(family, model), "pruned": _size(family, small), "removed": _removed(model, small)}
     # of the tuning split, the distillation loss: how far the small model is from the dense one
     far_after = {"cut": as_cut, "refit": course.validation[0], "distillation": course.validation[course.kept]}
@@ -63,6 +75,7 @@ def prune(
         | {
             "sensitivity": sensitivity,
             "tuning_loss": far_after,
+            "accuracy": metric,
             "layer_error": errors,
             "distillation": {
                 "steps": len(course.losses),
@@ -149,6 +162,28 @@ def _size(family: ModuleType, model: torch.nn.Module) -> dict[str, Any]:
     }
 
 
+def tuning_accuracy(
+    family: ModuleType, origin: Path, dense: torch.nn.Module, recordings: Sequence[Recording]
+) -> Accuracy:
+    """The headline metric over the recordings in FunASR's own pipeline, the checkpoint at `origin` its baseline."""
+
+    def outcomes(model: torch.nn.Module) -> Sequence[Any]:
+        graph_set = family.graph_set(model)
+        artifact = graph_set, checkpoint.torch_networks(graph_set, family.export_modules(model))
+        with recovery.fixed_threads(1):  # as many as the pipelines set, which are not to last
+            found: Sequence[Any] = family.score(origin, artifact, family.MODES[0], recordings)
+        return found
+
+    expected = outcomes(dense)
+
+    def accuracy(model: torch.nn.Module) -> float:
+        found = expected if model is dense else outcomes(model)
+        counts = family.measure(origin, recordings, expected, found)
+        return pooled(family.METRICS[family.HEADLINE], family.HEADLINE, counts)
+
+    return accuracy
+
+
 def _ends(losses: Sequence[float]) -> dict[str, float] | None:
     """Mean loss of the first and the last tenth of the steps."""
     tenth = max(1, len(losses) // 10)
@@ -164,9 +199,12 @@ def main(argv: Sequence[str]) -> None:
     origin = layout.checkpoint(name)
     corpus, as_recorded = layout.corpus(settings.dataset), settings.model_copy(update={"variations": 0})
     calibration = family.calibration(origin, manifest.read(corpus, "calibration"), settings)
-    tuning = family.calibration(origin, manifest.read(corpus, "tuning"), as_recorded)
+    recordings = manifest.read(corpus, "tuning")
+    tuning = family.calibration(origin, recordings, as_recorded)
     dense, config = family.load(origin), family.read_config(origin)
-    small, config, record = prune(family, dense, config, calibration, tuning, settings)
+    accuracy = tuning_accuracy(family, origin, dense, recordings)
+    small, config, record = prune(family, dense, config, calibration, tuning, settings, accuracy=accuracy)
+    record["accuracy"] |= {"metric": f"{family.MODES[0]}_{family.HEADLINE}"}
     with new_folder(layout.checkpoint(name, "pruned")) as folder:
         checkpoint.save(small, config, origin, folder)
         for variant, place in (("dense", origin), ("pruned", folder)):

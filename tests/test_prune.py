@@ -47,6 +47,15 @@ def settings(**changes: object) -> PruneParams:
     return SETTINGS.model_copy(update=changes)
 
 
+def pruned(model: Any, calibration: torch.Tensor, tuning: torch.Tensor, chosen: PruneParams = SETTINGS):
+    """The small model, its configuration and the record; what counts as accuracy is closeness to the dense model."""
+
+    def accuracy(small: torch.nn.Module) -> float:
+        return 1 - drift(model, small, tuning)
+
+    return prune.prune(fsmn_vad, model, CONFIG, calibration, tuning, chosen, accuracy=accuracy)
+
+
 def drift(model: torch.nn.Module, small: torch.nn.Module, stream: torch.Tensor) -> float:
     with torch.no_grad():
         return recovery.relative_error(fsmn_vad.logits(small, stream[None])[0], fsmn_vad.logits(model, stream[None])[0])
@@ -54,7 +63,7 @@ def drift(model: torch.nn.Module, small: torch.nn.Module, stream: torch.Tensor) 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "activation", "taylor", "least_squares"])
 def test_removes_the_wanted_share_and_still_says_nearly_the_same(model: Any, stream: torch.Tensor, criterion: str):
-    small, config, record = prune.prune(fsmn_vad, model, CONFIG, stream, stream, settings(criterion=criterion))
+    small, config, record = pruned(model, stream, stream, settings(criterion=criterion))
     assert record["removed"] == pytest.approx(0.3, abs=prune.TOLERANCE)
     assert record["pruned"]["widths"] == {key: config["encoder_conf"][key] for key in fsmn_vad.WIDTHS}
     assert record["pruned"]["macs"] < 0.75 * record["dense"]["macs"]
@@ -65,7 +74,7 @@ def test_removes_the_wanted_share_and_still_says_nearly_the_same(model: Any, str
 
 
 def test_the_checkpoint_loads_again(model: Any, stream: torch.Tensor, tiny_checkpoint: Path, tmp_path: Path):
-    small, config, _ = prune.prune(fsmn_vad, model, CONFIG, stream, stream, SETTINGS)
+    small, config, _ = pruned(model, stream, stream)
     checkpoint.save(small, config, tiny_checkpoint, tmp_path)
     loaded = fsmn_vad.load(tmp_path)
     assert torch.equal(fsmn_vad.logits(loaded, stream[None]), fsmn_vad.logits(small, stream[None]))
@@ -77,7 +86,7 @@ def test_the_checkpoint_loads_again(model: Any, stream: torch.Tensor, tiny_check
 def test_the_same_seed_gives_the_same_bytes(model: Any, stream: torch.Tensor, tiny_checkpoint: Path, tmp_path: Path):
     digests = []
     for name, seed in (("first", 7), ("again", 7), ("other", 8)):
-        small, config, _ = prune.prune(fsmn_vad, model, CONFIG, stream, stream, settings(seed=seed))
+        small, config, _ = pruned(model, stream, stream, settings(seed=seed))
         (tmp_path / name).mkdir()
         checkpoint.save(small, config, tiny_checkpoint, tmp_path / name)
         digests.append(sha256(tmp_path / name / "model.pt"))
@@ -98,22 +107,25 @@ def test_the_refit_lowers_the_output_error(model: Any, stream: torch.Tensor, cri
 
 
 def test_distillation_lowers_its_loss(model: Any, stream: torch.Tensor):
-    _, _, record = prune.prune(fsmn_vad, model, CONFIG, stream, stream, settings(distill_steps=30, learning_rate=1e-5))
+    _, _, record = pruned(model, stream, stream, settings(distill_steps=30, learning_rate=1e-5))
     losses = record["distillation"]["calibration_loss"]
     assert losses["last"] < losses["first"]
 
 
 def test_the_record_says_what_each_part_of_the_recovery_gained(model: Any, stream: torch.Tensor):
     chosen = settings(distill_steps=20, validate_every=5, learning_rate=1e-5)
-    small, _, record = prune.prune(fsmn_vad, model, CONFIG, stream[:800], stream[200:], chosen)
+    small, _, record = pruned(model, stream[:800], stream[200:], chosen)
     after = record["tuning_loss"]
     assert after["cut"] > after["refit"] > after["distillation"] > 0
+    accuracy = record["accuracy"]
+    assert accuracy["dense"] == 1 > min(accuracy["refit"], accuracy["distillation"]) > accuracy["cut"]
+    assert accuracy["distillation"] == 1 - drift(model, small, stream[200:])
     assert after["distillation"] == recovery.mean_loss(fsmn_vad.distillation(small, model, stream[200:]))
 
 
 def test_sensitivity_takes_from_the_widths_that_cost_least(model: Any, stream: torch.Tensor):
     chosen = settings(allocation="sensitivity", variations=0, distill_steps=0)
-    _, config, record = prune.prune(fsmn_vad, model, CONFIG, stream, stream, chosen)
+    _, config, record = pruned(model, stream, stream, chosen)
     assert 0.3 <= record["removed"] <= 0.3 + prune.TOLERANCE
     assert record["pruned"]["widths"] == {key: config["encoder_conf"][key] for key in fsmn_vad.WIDTHS}
     assert record["sensitivity"].keys() == set(fsmn_vad.WIDTHS)
@@ -125,8 +137,9 @@ def test_sensitivity_takes_from_the_widths_that_cost_least(model: Any, stream: t
 
 
 def test_without_distillation_the_refit_is_what_there_is(model: Any, stream: torch.Tensor):
-    _, _, record = prune.prune(fsmn_vad, model, CONFIG, stream, stream, settings(distill_steps=0))
-    assert record["tuning_loss"]["refit"] == record["tuning_loss"]["distillation"]
+    _, _, record = pruned(model, stream, stream, settings(distill_steps=0))
+    for measured in (record["tuning_loss"], record["accuracy"]):
+        assert measured["refit"] == measured["distillation"]
     assert record["distillation"]["kept_step"] == record["distillation"]["steps"] == 0
 
 
@@ -141,17 +154,17 @@ def test_a_ratio_that_widths_cannot_reach_is_refused(
     model: Any, stream: torch.Tensor, changes: dict[str, Any], message: str
 ):
     with pytest.raises(UserError, match=message):
-        prune.prune(fsmn_vad, model, CONFIG, stream, stream, settings(**changes))
+        pruned(model, stream, stream, settings(**changes))
 
 
 def test_too_little_calibration_audio_is_refused(model: Any, stream: torch.Tensor):
     with pytest.raises(UserError, match=r"found 300 frames .* wanted at least"):
-        prune.prune(fsmn_vad, model, CONFIG, stream[:300], stream, SETTINGS)
+        pruned(model, stream[:300], stream)
 
 
 def test_too_little_tuning_audio_is_refused(model: Any, stream: torch.Tensor):
     with pytest.raises(UserError, match=r"found 300 frames .* wanted at least 600 to .* tune on"):
-        prune.prune(fsmn_vad, model, CONFIG, stream, stream[:300], SETTINGS)
+        pruned(model, stream, stream[:300])
 
 
 @pytest.mark.parametrize("round_to", [1, 4])
@@ -204,4 +217,6 @@ def test_the_stage_writes_a_checkpoint_with_its_record(
     place = layout.checkpoint("fsmn_vad", "pruned")
     record = json.loads((place / prune.RECORD).read_text())
     assert record["pruned"]["model_bytes"] == (place / "model.pt").stat().st_size < record["dense"]["model_bytes"]
+    assert record["accuracy"]["metric"] == "offline_frame_agreement"
+    assert record["accuracy"]["dense"] == 1 >= record["accuracy"]["refit"] > 0.5
     fsmn_vad.load(place)

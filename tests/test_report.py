@@ -112,7 +112,7 @@ def test_what_others_wrote_is_escaped():
     assert all(len(re.findall(r"(?<!\\)\|", line)) in {4, 8} for line in tables)
 
 
-def pruned(widths: dict[str, int], sensitivity: dict[str, Any] | None) -> dict[str, Any]:
+def pruned(widths: dict[str, int], sensitivity: dict[str, Any] | None, steps: int = 40) -> dict[str, Any]:
     """What `prune` records of a model with one layer."""
     side = {"parameters": 2000, "macs": 2_000_000, "model_bytes": 8000, "widths": {HOSTILE: 8}}
     return {
@@ -121,8 +121,9 @@ def pruned(widths: dict[str, int], sensitivity: dict[str, Any] | None) -> dict[s
         "removed": 0.3,
         "sensitivity": sensitivity,
         "tuning_loss": {"cut": 0.5, "refit": 0.25, "distillation": 0.125},
+        "accuracy": {"metric": HOSTILE, "dense": 1.0, "cut": 0.6, "refit": 0.8, "distillation": 0.9},
         "layer_error": {"a.layer": 0.0625},
-        "distillation": {"steps": 40, "kept_step": 20, "calibration_loss": None, "tuning_loss": {}},
+        "distillation": {"steps": steps, "kept_step": steps // 2, "calibration_loss": None, "tuning_loss": {}},
     }
 
 
@@ -137,10 +138,13 @@ def test_the_page_says_what_was_pruned_and_what_recovery_gained(sensitivity: dic
     page = report.page("bad", {"build": entry}, environment, CONFIDENCE)
     assert "<script" not in page
     text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
-    assert "0.5000 as cut, 0.2500 refitted, 0.1250 distilled, 20 of 40 steps kept" in text
-    for row in ("parameters 2,000 1,400", "`x` 8 5", "a.layer 0.0625"):
+    assert "of 40 steps of distillation, the weights after 20 were kept" in text
+    gained = ("`x` 1.0000 0.6000 0.8000 0.9000", "distance from the dense model 0.5000 0.2500 0.1250")
+    for row in (*gained, "parameters 2,000 1,400", "`x` 8 5", "a.layer 0.0625"):
         assert row in text
     assert page.count("<svg") - before.count("<svg") == (sensitivity is not None)
+    entry["records"]["prune"] = pruned({HOSTILE: 5}, sensitivity, steps=0)
+    assert "distilled" not in report.page("bad", {"build": entry}, environment, CONFIDENCE)
 
 
 @pytest.mark.parametrize(("section", "typo"), [("accuracy", "offline_agrement"), ("speedup", "10s_1_thraed")])

@@ -53,22 +53,33 @@ def interval(
     return float(low), float(high)
 
 
+def pooled(metric: Metric, name: str, counts: Sequence[Counts]) -> float:
+    """The metric over all recordings."""
+    return float(metric.pool(*_columns(name, counts)))
+
+
 def drift(
     metric: Metric, name: str, baseline: Sequence[Counts], value: Sequence[Counts], **settings: Any
 ) -> dict[str, Any]:
     """The metric of baseline and candidate, their difference and its interval over paired recordings."""
-    columns = [np.array([c[name][i] for c in counts], float) for counts in (baseline, value) for i in (0, 1)]
+    columns = [*_columns(name, baseline), *_columns(name, value)]
 
     def difference(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:
         return metric.pool(c, d) - metric.pool(a, b)
 
     return {
-        "baseline": float(metric.pool(columns[0], columns[1])),
-        "value": float(metric.pool(columns[2], columns[3])),
+        "baseline": pooled(metric, name, baseline),
+        "value": pooled(metric, name, value),
         "drift": float(difference(*columns)),
         "ci": list(interval(columns, difference, **settings)),
         "higher_is_better": metric.higher_is_better,
     }
+
+
+def _columns(name: str, counts: Sequence[Counts]) -> tuple[Floats, Floats]:
+    """Numerators and denominators, (recordings,) each."""
+    numerators, denominators = zip(*(of_one[name] for of_one in counts), strict=True)
+    return np.array(numerators, float), np.array(denominators, float)
 
 
 def verdict(measured: Mapping[str, Any], limit: float) -> str:
