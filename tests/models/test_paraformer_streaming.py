@@ -272,7 +272,10 @@ def test_a_pruned_model_is_as_small_as_asked_and_streams(
     checkpoint: Path, recordings: list[Recording], chunks: list[Chunks], tmp_path: Path
 ):
     model, config = paraformer_streaming.load(checkpoint), paraformer_streaming.read_config(checkpoint)
-    small, small_config, record = prune.prune(paraformer_streaming, model, config, chunks, chunks, PRUNE)
+    accuracy = prune.tuning_accuracy(paraformer_streaming, checkpoint, model, recordings[-1:])
+    small, small_config, record = prune.prune(
+        paraformer_streaming, model, config, chunks, chunks, PRUNE, accuracy=accuracy
+    )
     assert record["removed"] == pytest.approx(PRUNE.ratio, abs=prune.TOLERANCE)
     units = {f"{part}.linear_units": small_config[part]["linear_units"] for part in ("encoder_conf", "decoder_conf")}
     assert record["pruned"]["widths"] == units | {"encoder_conf.kept_heads": 2, "decoder_conf.kept_heads": 2}
