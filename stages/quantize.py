@@ -7,7 +7,7 @@ import importlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -112,8 +112,11 @@ def check_excluded(recipe: Recipe, folder: Path, graph_set: GraphSet) -> None:
 def _dynamic(source: Path, before: onnx.ModelProto, place: Path, recipe: DynamicRecipe) -> None:
     """ONNX Runtime's dynamic quantization: INT8 weights, uint8 activations scaled at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.base_quantizer import BaseQuantizer
 
-    with _library():
+    method = "quantize_weight_per_channel_impl"
+    own = patch.object(BaseQuantizer, method, _at_once(getattr(BaseQuantizer, method)))
+    with _library(), own if _finds_scales(recipe) else contextlib.nullcontext():
         quantize_dynamic(
             source,
             place,
@@ -126,7 +129,7 @@ def _dynamic(source: Path, before: onnx.ModelProto, place: Path, recipe: Dynamic
                 *(name + made for name in recipe.exclude_nodes for made in ("", "_MatMul")),
                 *_narrow(before, recipe),
             ],
-            extra_options={"MatMulConstBOnly": True, "TensorQuantOverrides": _scales(before, source.parent, recipe)},
+            extra_options={"MatMulConstBOnly": True},
         )
 
 
@@ -159,7 +162,7 @@ def _static(source: Path, before: onnx.ModelProto, place: Path, recipe: StaticRe
             calibrate_method=CalibrationMethod[methods[recipe.calibration]],
             extra_options={
                 "MatMulConstBOnly": True,
-                "TensorQuantOverrides": _scales(before, source.parent, recipe),
+                "TensorQuantOverrides": _overrides(before, source.parent) if _finds_scales(recipe) else {},
                 "ActivationSymmetric": recipe.symmetric,
                 "QuantizeBias": not recipe.symmetric,  # as INT32, of which TensorRT knows nothing
                 "CalibPercentile": recipe.percentile,
@@ -175,32 +178,61 @@ def _narrow(model: onnx.ModelProto, recipe: DynamicRecipe | StaticRecipe) -> lis
     return [n.name for n in model.graph.node if n.op_type == "MatMul" and outputs.get(n.input[1], least) < least]
 
 
-def _scales(
-    model: onnx.ModelProto, folder: Path, recipe: DynamicRecipe | StaticRecipe
-) -> dict[str, list[dict[str, Any]]]:
-    """With `reduce_range`, for each channel of the weights the finest scale at which no CPU's sums overflow.
+def _finds_scales(recipe: DynamicRecipe | StaticRecipe) -> bool:
+    """Whether the scales of weights are `_finest`: the library's own `reduce_range` halves all weights instead."""
+    return recipe.reduce_range and recipe.per_channel and recipe.weight_type == "QInt8"
+
+
+def _finest(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """For each column of a weight (inputs, outputs) the finest scale at which no CPU's sums overflow, (outputs,).
 
     Without VNNI, ONNX Runtime adds the products of two uint8 activations with two neighbouring int8 weights in 16 bits:
-    255 (q0 + q1) fits while |q0 + q1| <= 128. The library's own `reduce_range` halves all weights for that; but two
-    large ones of one sign are seldom neighbours. 127 leaves room for the rounding of both.
+    255 (q0 + q1) fits while |q0 + q1| <= 128. Half of 8 bits for every weight would do; but two large ones of one sign
+    are seldom neighbours. 127 leaves room for the rounding of both.
+    """
+    pairs = np.abs(weight[: len(weight) // 2 * 2 : 2] + weight[1::2])
+    largest = np.maximum(np.abs(weight).max(axis=0), pairs.max(axis=0, initial=0))
+    return np.where(largest > 0, largest / np.float32(127), np.float32(1))
+
+
+def _at_once(loop: Callable[..., tuple[str, str, str]]) -> Callable[..., tuple[str, str, str]]:
+    """In the place of ONNX Runtime's loop over the channels of a weight, half the time of 220 M parameters.
+
+    It takes the same arguments, adds initializers of the same names and returns those; what is not an INT8 matrix is
+    left to the loop.
     """
     import onnx
 
-    if not (recipe.reduce_range and recipe.per_channel and recipe.weight_type == "QInt8"):
-        return {}
+    def quantize_weight(quantizer: Any, name: str, kind: int, axis: int, *rest: Any) -> tuple[str, str, str]:
+        (tensor,) = (i for i in quantizer.model.initializer() if i.name == name)
+        if kind != onnx.TensorProto.INT8 or len(tensor.dims) != 2:
+            return loop(quantizer, name, kind, axis, *rest)
+        weight = onnx.numpy_helper.to_array(tensor)
+        outputs_last = axis % 2 == 1
+        scale = _finest(weight if outputs_last else weight.T)
+        numbers = np.rint(weight / (scale if outputs_last else scale[:, None])).astype(np.int8)
+        names = (f"{name}_quantized", f"{name}_zero_point", f"{name}_scale")
+        made: tuple[NDArray[Any], ...] = (numbers, np.zeros(len(scale), np.int8), scale)
+        quantizer.model.initializer_extend(list(map(onnx.numpy_helper.from_array, made, names)))
+        return names
+
+    return quantize_weight
+
+
+def _overrides(model: onnx.ModelProto, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """`_finest` as ONNX Runtime is told of it."""
+    import onnx
+
     weights = {i.name: i for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and len(i.dims) == 2}
     scales = {}
     for node in model.graph.node:
-        if node.op_type not in {"MatMul", "Gemm"} or node.input[1] not in weights:
-            continue
-        channels = 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
-        weight = onnx.numpy_helper.to_array(weights[node.input[1]], str(folder))
-        inputs_first = weight if channels else weight.T
-        pairs = np.abs(inputs_first[: len(inputs_first) // 2 * 2 : 2] + inputs_first[1::2])
-        largest = np.maximum(np.abs(inputs_first).max(axis=0), pairs.max(axis=0, initial=0))
-        scales[node.input[1]] = [
-            {"axis": channels, "scale": np.float32(value / 127 or 1), "zero_point": np.int8(0)} for value in largest
-        ]
+        if node.op_type in {"MatMul", "Gemm"} and node.input[1] in weights:
+            channels = 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
+            weight = onnx.numpy_helper.to_array(weights[node.input[1]], str(folder))
+            scales[node.input[1]] = [
+                {"axis": channels, "scale": scale, "zero_point": np.int8(0)}
+                for scale in _finest(weight if channels else weight.T)
+            ]
     return scales
 
 
