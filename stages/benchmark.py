@@ -1,9 +1,9 @@
 """Stage `benchmark`: latency, load time, size and memory of one build against the plain fp32 export.
 
 Both run in this process in turn, a pair at a time, warm and with pinned thread counts, so that what
-else the machine does hits both alike; a speedup is the median of the pairs' ratios. Idle ONNX Runtime
-threads sleep instead of spinning, for both alike: with two live sessions, one would spin on the cores
-that the other is timed on.
+else the machine does hits both alike; a speedup is the median of the pairs' ratios. ONNX Runtime's
+threads spin within a run, as they do by default, and stop at its end: else those of one session would
+spin on the cores that the other is timed on.
 """
 
 from __future__ import annotations

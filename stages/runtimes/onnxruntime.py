@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def session(model: Path | bytes, threads: int = 1, *, prepacked: bool = True) -> onnxruntime.InferenceSession:
-    """A CPU session whose idle threads sleep: spinning ones would take the cores of another live session.
+    """A CPU session whose threads stop spinning when a run ends: else they take the cores of another live session.
 
     prepacked: with weights laid out for the CPU beforehand, which pays after some twenty runs of a large model.
 
@@ -28,7 +28,7 @@ def session(model: Path | bytes, threads: int = 1, *, prepacked: bool = True) ->
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.disable_prepacking", "0" if prepacked else "1")
     try:
         return ort.InferenceSession(
