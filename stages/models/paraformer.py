@@ -261,20 +261,19 @@ TOKENS_10S = 45  # Mandarin is spoken at about that many characters
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded features (batch, frames, input_size) and their lengths (batch,)."""
+    """Padded features (batch, frames, input_size), their lengths (batch,) and the mask of what is not padding."""
 
     speech: torch.Tensor
     lengths: torch.Tensor
+    inside: sanm.Mask
 
 
 @dataclass(frozen=True)
 class Positions:
-    """Where the dense model hears tokens: the masks of frames and tokens, and the shares of frames in tokens."""
+    """Where tokens fire: their mask, and the shares of frames in them."""
 
-    frames: sanm.Mask
     tokens: sanm.Mask
     shares: torch.Tensor
-    weights: torch.Tensor
 
 
 def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> list[torch.Tensor]:
@@ -310,33 +309,40 @@ def cut(
     batch = _batch(features[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])
     small = checkpoint.weightless(build, config)
     with torch.no_grad():
-        positions = _positions(model, batch)
+        at = _fire(_hear(model, batch)[1])
 
     def inside(name: str, _: torch.Tensor) -> torch.Tensor:
-        return (positions.frames if name.startswith("encoder.") else positions.tokens).rows[:, :, 0] > 0
+        return (batch.inside if name.startswith("encoder.") else at.tokens).rows[:, :, 0] > 0
 
-    return small, narrowing.cut(model, small, lambda m: _logits(m, batch, positions)[0], inside, criterion, damping)
+    def run(network: Any) -> torch.Tensor:
+        return _say(network, _hear(network, batch)[0], batch, at)
+
+    return small, narrowing.cut(model, small, run, inside, criterion, damping)
 
 
 def _batch(features: Sequence[torch.Tensor]) -> Batch:
+    speech = torch.nn.utils.rnn.pad_sequence(list(features), batch_first=True)
     lengths = torch.tensor([len(f) for f in features], dtype=torch.int32)
-    return Batch(torch.nn.utils.rnn.pad_sequence(list(features), batch_first=True), lengths)
+    return Batch(speech, lengths, sanm.mask(lengths, torch.arange(speech.shape[1])))
 
 
-def _positions(model: Any, batch: Batch) -> Positions:
-    frames = sanm.mask(batch.lengths, torch.arange(batch.speech.shape[1]))
-    weights = cif.frame_weights(model.predictor, sanm.encode(model.encoder, batch.speech, frames), batch.lengths)
+def _hear(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The encoder: frames (batch, frames, size), and their weights as CIF integrates them."""
+    encoded = sanm.encode(model.encoder, batch.speech, batch.inside)
+    return encoded, cif.frame_weights(model.predictor, encoded, batch.lengths)
+
+
+def _fire(weights: torch.Tensor) -> Positions:
     shares, token_num = cif.integrate(weights)
-    tokens = sanm.mask(token_num.clamp(min=1), torch.arange(shares.shape[1]))
-    return Positions(frames, tokens, shares, weights)
+    return Positions(sanm.mask(token_num.clamp(min=1), torch.arange(shares.shape[1])), shares)
 
 
-def _logits(model: Any, batch: Batch, at: Positions) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits (tokens of all recordings, vocab) at given positions, and the model's own weights of the frames."""
-    encoded = sanm.encode(model.encoder, batch.speech, at.frames)
-    hidden = sanm.decode(model.decoder, at.shares @ encoded * at.tokens.rows, at.tokens, encoded, at.frames.keys)
-    weights = cif.frame_weights(model.predictor, encoded, batch.lengths)
-    return model.decoder.output_layer(hidden[at.tokens.rows[:, :, 0] > 0]), weights
+def _say(model: Any, encoded: torch.Tensor, batch: Batch, at: Positions) -> torch.Tensor:
+    """Logits (tokens of all recordings, vocabulary)."""
+    embeds = at.shares @ encoded * at.tokens.rows
+    hidden = sanm.decode(model.decoder, embeds, at.tokens, encoded, batch.inside.keys)
+    logits: torch.Tensor = model.decoder.output_layer(hidden[at.tokens.rows[:, :, 0] > 0])
+    return logits
 
 
 def distillation(small: Any, model: Any, features: Sequence[torch.Tensor]) -> recovery.Loss:
@@ -352,10 +358,12 @@ def distillation(small: Any, model: Any, features: Sequence[torch.Tensor]) -> re
         chosen = torch.randint(len(features), (BATCH,), generator=generator).tolist()
         batch = _batch([features[i] for i in chosen])
         with torch.no_grad():
-            positions = _positions(model, batch)
-            wanted, _ = _logits(model, batch, positions)
-        found, weights = _logits(small, batch, positions)
-        quantity: torch.Tensor = (weights - positions.weights).abs().sum() / len(found)
+            encoded, wanted_weights = _hear(model, batch)
+            at = _fire(wanted_weights)
+            wanted = _say(model, encoded, batch, at)
+        encoded, weights = _hear(small, batch)
+        found = _say(small, encoded, batch, at)
+        quantity: torch.Tensor = (weights - wanted_weights).abs().sum() / len(found)
         return recovery.divergence(found, wanted) + quantity
 
     return step

@@ -21,7 +21,7 @@ def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
     from onnxscript.rewriter import pattern
 
     # A pattern of two outputs goes through the whole graph at each node: of Paraformer-large, for seconds and nothing.
-    if not any(_is_causal(None, *node.inputs[1:2], *node.outputs) for node in model.graph if node.op_type == "Conv"):
+    if not any(_is_causal(None, node.inputs[1], node.outputs[0]) for node in model.graph if node.op_type == "Conv"):
         return model, 0
     new, count = apply(model, [pattern.RewriteRule(_block, _rewritten, _is_causal)])
     return apply(new, [pattern.RewriteRule(_between, _as_images)])[0], count
@@ -35,7 +35,7 @@ def _block(op: Any, inputs: Any, cache: Any, weight: Any, start: Any, end: Any) 
     return outputs, op.Slice(seen, start, end, [2], [1])
 
 
-def _is_causal(_: Any, weight: ir.Value, memory: ir.Value, **__: Any) -> bool:
+def _is_causal(_: Any, weight: ir.Value | None, memory: ir.Value, **__: Any) -> bool:
     """Each channel on its own, a tap for each step, nothing padded: the last tap meets the newest input."""
     taps, node = constant(weight), memory.producer()
     if taps is None or taps.ndim != 4 or taps.shape[1] != 1 or taps.shape[3] != 1 or node is None:
