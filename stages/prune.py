@@ -168,8 +168,7 @@ def tuning_accuracy(
     """The headline metric over the recordings in FunASR's own pipeline, the checkpoint at `origin` its baseline."""
 
     def outcomes(model: torch.nn.Module) -> Sequence[Any]:
-        graph_set = family.graph_set(model)
-        artifact = graph_set, checkpoint.torch_networks(graph_set, family.export_modules(model))
+        artifact = checkpoint.torch_artifact(family, model)
         with recovery.fixed_threads(1):  # as many as the pipelines set, which are not to last
             found: Sequence[Any] = family.score(origin, artifact, family.MODES[0], recordings)
         return found

@@ -204,7 +204,7 @@ def _at_once(loop: Callable[..., tuple[str, str, str]]) -> Callable[..., tuple[s
     import onnx
 
     def quantize_weight(quantizer: Any, name: str, kind: int, axis: int, *rest: Any) -> tuple[str, str, str]:
-        (tensor,) = (i for i in quantizer.model.initializer() if i.name == name)
+        tensor = quantizer.model.get_initializer(name)
         if kind != onnx.TensorProto.INT8 or len(tensor.dims) != 2:
             return loop(quantizer, name, kind, axis, *rest)
         weight = onnx.numpy_helper.to_array(tensor)

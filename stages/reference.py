@@ -14,7 +14,7 @@ from stages.core.files import new_folder
 from stages.core.parallel import in_shares
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
-from stages.models.checkpoint import torch_networks
+from stages.models.checkpoint import torch_artifact
 
 
 def hear(family: Any, checkpoint: Path, recordings: Sequence[Recording], folder: Path) -> None:
@@ -22,9 +22,7 @@ def hear(family: Any, checkpoint: Path, recordings: Sequence[Recording], folder:
     import torch
 
     torch.set_num_threads(1)  # sums in one order: the baseline's bytes repeat
-    model = family.load(checkpoint)
-    graph_set = family.graph_set(model)
-    artifact = graph_set, torch_networks(graph_set, family.export_modules(model))
+    artifact = torch_artifact(family, family.load(checkpoint))
     for mode in family.MODES:
         family.write_outcomes(folder, mode, in_shares(partial(family.score, checkpoint, artifact, mode), recordings))
 

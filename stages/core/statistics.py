@@ -68,8 +68,8 @@ def drift(
         return metric.pool(c, d) - metric.pool(a, b)
 
     return {
-        "baseline": pooled(metric, name, baseline),
-        "value": pooled(metric, name, value),
+        "baseline": float(metric.pool(*columns[:2])),
+        "value": float(metric.pool(*columns[2:])),
         "drift": float(difference(*columns)),
         "ci": list(interval(columns, difference, **settings)),
         "higher_is_better": metric.higher_is_better,

@@ -18,7 +18,7 @@ import yaml
 from stages.core.errors import UserError
 from stages.core.graphs import Feeds, Graph, GraphSet
 from stages.core.packages import import_bare
-from stages.core.parity import Network
+from stages.core.parity import Artifact, Network
 
 if TYPE_CHECKING:
     import torch
@@ -117,6 +117,12 @@ def importing_funasr() -> Iterator[None]:
         logging.getLogger("jieba").setLevel(logging.WARNING)
         import_bare("funasr")
         yield
+
+
+def torch_artifact(family: Any, model: torch.nn.Module) -> Artifact:
+    """A family's graphs of a model, run by torch."""
+    graph_set = family.graph_set(model)
+    return graph_set, torch_networks(graph_set, family.export_modules(model))
 
 
 def torch_networks(graph_set: GraphSet, modules: Mapping[str, torch.nn.Module]) -> dict[str, Network]:

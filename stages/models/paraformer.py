@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -256,6 +256,8 @@ WIDTHS = {  # where config.yaml has it, and the layers that have it
 }
 REFIT_FRAMES = 6000  # three for each channel of the widest layer that is left; all dense outputs of them are held
 BATCH = 4  # recordings in a step of distillation
+T = TypeVar("T")
+B = TypeVar("B")
 TOKENS_10S = 45  # Mandarin is spoken at about that many characters
 
 
@@ -270,10 +272,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Positions:
-    """Where tokens fire: their mask, and the shares of frames in them."""
+    """Where tokens fire: their mask, the shares of frames in them, and what is added to their scores of the frames."""
 
     tokens: sanm.Mask
     shares: torch.Tensor
+    keys: torch.Tensor
 
 
 def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> list[torch.Tensor]:
@@ -309,15 +312,12 @@ def cut(
     batch = _batch(features[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])
     small = checkpoint.weightless(build, config)
     with torch.no_grad():
-        at = _fire(_hear(model, batch)[1])
+        at = _fire(batch, _hear(model, batch)[1])
 
     def inside(name: str, _: torch.Tensor) -> torch.Tensor:
         return (batch.inside if name.startswith("encoder.") else at.tokens).rows[:, :, 0] > 0
 
-    def run(network: Any) -> torch.Tensor:
-        return _say(network, _hear(network, batch)[0], batch, at)
-
-    return small, narrowing.cut(model, small, run, inside, criterion, damping)
+    return small, narrowing.cut(model, small, lambda m: say(m, _hear(m, batch)[0], at), inside, criterion, damping)
 
 
 def _batch(features: Sequence[torch.Tensor]) -> Batch:
@@ -332,37 +332,51 @@ def _hear(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     return encoded, cif.frame_weights(model.predictor, encoded, batch.lengths)
 
 
-def _fire(weights: torch.Tensor) -> Positions:
+def _fire(batch: Batch, weights: torch.Tensor) -> Positions:
     shares, token_num = cif.integrate(weights)
-    return Positions(sanm.mask(token_num.clamp(min=1), torch.arange(shares.shape[1])), shares)
+    tokens = sanm.mask(token_num.clamp(min=1), torch.arange(shares.shape[1]))
+    return Positions(tokens, shares, batch.inside.keys)
 
 
-def _say(model: Any, encoded: torch.Tensor, batch: Batch, at: Positions) -> torch.Tensor:
-    """Logits (tokens of all recordings, vocabulary)."""
-    embeds = at.shares @ encoded * at.tokens.rows
-    hidden = sanm.decode(model.decoder, embeds, at.tokens, encoded, batch.inside.keys)
+def say(model: Any, encoded: torch.Tensor, at: Positions) -> torch.Tensor:
+    """Logits (tokens of all recordings, vocabulary) of frames (recordings, frames, size)."""
+    hidden = sanm.decode(model.decoder, at.shares @ encoded * at.tokens.rows, at.tokens, encoded, at.keys)
     logits: torch.Tensor = model.decoder.output_layer(hidden[at.tokens.rows[:, :, 0] > 0])
     return logits
 
 
 def distillation(small: Any, model: Any, features: Sequence[torch.Tensor]) -> recovery.Loss:
-    """The loss of one step: what the small model says of a few recordings, against the dense one.
+    """The loss of one step: what the small model says of a few recordings, against the dense one."""
+    return distillation_at_tokens(small, model, features, _batch, _hear, _fire)
+
+
+def distillation_at_tokens(
+    small: Any,
+    model: Any,
+    given: Sequence[T],
+    together: Callable[[Sequence[T]], B],
+    hear: Callable[[Any, B], tuple[torch.Tensor, torch.Tensor]],
+    fire: Callable[[B, torch.Tensor], Positions],
+) -> recovery.Loss:
+    """The loss of one step, with tokens where the dense model has them.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1, with the dense model's
     shares of frames in tokens for both, so that their tokens line up, as Paraformer itself is trained with the
     transcript's number of them (section 3.3 of its paper). The small model's own weights of the frames are held to the
     dense model's: their L1 distance for a token bounds the error of that paper's quantity loss.
+
+    given: the recordings. together: makes a batch of some. hear: frames and their weights. fire: tokens of weights.
     """
 
     def step(generator: torch.Generator) -> torch.Tensor:
-        chosen = torch.randint(len(features), (BATCH,), generator=generator).tolist()
-        batch = _batch([features[i] for i in chosen])
+        chosen = torch.randint(len(given), (BATCH,), generator=generator).tolist()
+        batch = together([given[i] for i in chosen])
         with torch.no_grad():
-            encoded, wanted_weights = _hear(model, batch)
-            at = _fire(wanted_weights)
-            wanted = _say(model, encoded, batch, at)
-        encoded, weights = _hear(small, batch)
-        found = _say(small, encoded, batch, at)
+            encoded, wanted_weights = hear(model, batch)
+            at = fire(batch, wanted_weights)
+            wanted = say(model, encoded, at)
+        encoded, weights = hear(small, batch)
+        found = say(small, encoded, at)
         quantity: torch.Tensor = (weights - wanted_weights).abs().sum() / len(found)
         return recovery.divergence(found, wanted) + quantity
 

@@ -35,7 +35,7 @@ from stages.core.parity import Artifact, Network
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models import asr, checkpoint, cif, paraformer, sanm
 from stages.models.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
-from stages.models.paraformer import widths
+from stages.models.paraformer import Positions, say, widths
 from stages.models.sanm import with_widths
 
 if TYPE_CHECKING:
@@ -422,7 +422,6 @@ def load_frontend(folder: Path, config: dict[str, Any]) -> WavFrontendOnline:
 # Pruning
 
 REFIT_FRAMES = 6000  # of chunks with their overlaps; all dense outputs of them are held
-BATCH = 4  # recordings in a step of distillation
 
 
 @dataclass(frozen=True)
@@ -435,15 +434,6 @@ class Chunks:
 
     speech: torch.Tensor
     lengths: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Positions:
-    """Where tokens fire: their mask, the shares of all frames in them, and what of the frames each may attend to."""
-
-    tokens: sanm.Mask
-    shares: torch.Tensor
-    keys: torch.Tensor
 
 
 def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> list[Chunks]:
@@ -502,13 +492,6 @@ def fire(given: Chunks, weights: torch.Tensor) -> Positions:
     return Positions(tokens, shares, keys[:, None])
 
 
-def say(model: ParaformerStreaming, encoded: torch.Tensor, at: Positions) -> torch.Tensor:
-    """Logits (tokens of all recordings, vocabulary): the decoder over whole recordings at once."""
-    hidden = sanm.decode(model.decoder, at.shares @ encoded * at.tokens.rows, at.tokens, encoded, at.keys)
-    logits: torch.Tensor = model.decoder.output_layer(hidden[at.tokens.rows[:, :, 0] > 0])
-    return logits
-
-
 def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
     """The configuration whose widths, by the keys of `steps` multiples of it, remove closest to `removed` of the model.
 
@@ -552,24 +535,8 @@ def _batch(given: Sequence[Chunks]) -> Chunks:
 
 
 def distillation(small: ParaformerStreaming, model: ParaformerStreaming, given: Sequence[Chunks]) -> recovery.Loss:
-    """The loss of one step: what the small model says of a few recordings, against the dense one.
-
-    As for `paraformer`: tokens where the dense model fires them, and the weights of the frames held to its.
-    """
-
-    def step(generator: torch.Generator) -> torch.Tensor:
-        chosen = torch.randint(len(given), (BATCH,), generator=generator).tolist()
-        batch = _batch([given[i] for i in chosen])
-        with torch.no_grad():
-            encoded, wanted_weights = hear(model, batch)
-            at = fire(batch, wanted_weights)
-            wanted = say(model, encoded, at)
-        encoded, weights = hear(small, batch)
-        found = say(small, encoded, at)
-        quantity: torch.Tensor = (weights - wanted_weights).abs().sum() / len(found)
-        return recovery.divergence(found, wanted) + quantity
-
-    return step
+    """The loss of one step: what the small model says of a few recordings, against the dense one."""
+    return paraformer.distillation_at_tokens(small, model, given, _batch, hear, fire)
 
 
 def multiplications(model: ParaformerStreaming) -> int:
