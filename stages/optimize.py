@@ -1,7 +1,7 @@
 """Stage `optimize`: the simplified graphs rewritten for ONNX Runtime on a CPU, the numbers checked after every rewrite.
 
-The rewrites are in stages/rewrites, in the order in which they are applied. One that does not apply, or
-changes a number, is left out, and the record says why.
+The rewrites are in stages/rewrites, in the order in which they are applied. One that does not apply, fails, makes a
+graph that is not valid or does not load, or changes a number, is left out, and the record says why.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.core import graphs, layout, params
-from stages.core.errors import entrypoint, key_from
+from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Feeds, Graph
 from stages.core.parity import Network, largest_differences
@@ -23,6 +23,7 @@ from stages.runtimes import onnxruntime
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+FAILED, DIFFERS = "failed:", "differs"  # how the reason begins that a rewrite which applies was left out for
 Rewrite = Callable[["ir.Model"], tuple["ir.Model", int]]
 REWRITES: dict[str, Rewrite] = {
     module.__name__.rpartition(".")[2]: module.rewrite
@@ -43,16 +44,19 @@ def optimize(
     """
     import onnx_ir as ir
 
-    model, again, record = ir.load(source), remembered(onnxruntime.network(source, graph, prepacked=False)), {}
+    model, again = ir.load(source), remembered(onnxruntime.network(source, graph, prepacked=False))
+    largest_differences(graph, again(), again())  # a source that does not run is no rewrite's failure
+    record: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         trial = Path(scratch) / place.name
         for name, rewrite in rewrites.items():
-            candidate, count = rewrite(model)
-            record[name] = {"count": count, "difference": None, "left_out": "nothing in the graph to apply it to"}
-            if count > 0:
-                graphs.save(candidate, trial)
-                differences = largest_differences(graph, again(), onnxruntime.network(trial, graph, prepacked=False))
-                record[name] |= _judged(differences, tolerance)
+            try:
+                candidate, count = rewrite(model)
+                record[name] = {"count": count, "difference": None, "left_out": "nothing in the graph to apply it to"}
+                if count > 0:
+                    record[name] |= _judged(_tried(candidate, graph, trial, again()), tolerance)
+            except Exception as e:  # noqa: BLE001  of any library here: the graph is as good without the rewrite
+                record[name] = {"count": 0, "difference": None, "left_out": _failure(e)}
             if record[name]["left_out"] is None:
                 model = candidate
                 for file in Path(scratch).iterdir():
@@ -62,12 +66,30 @@ def optimize(
     return record
 
 
+def _tried(candidate: ir.Model, graph: Graph, trial: Path, reference: Network) -> dict[str, float]:
+    """Write a candidate to `trial`, and return its differences from the reference.
+
+    Raises:
+        Exception: it cannot be written, is not valid, or does not load or run.
+    """
+    import onnx
+
+    graphs.save(candidate, trial)
+    onnx.checker.check_model(trial)
+    return largest_differences(graph, reference, onnxruntime.network(trial, graph, prepacked=False))
+
+
+def _failure(error: Exception) -> str:
+    """Return what went wrong, in one line."""
+    said = " ".join(str(error).split())
+    return f"{FAILED} {said if isinstance(error, UserError) else f'{type(error).__name__}: {said}'}"
+
+
 def _judged(differences: dict[str, float], tolerance: float) -> dict[str, Any]:
     worst = max(differences, key=lambda name: differences[name])
     if differences[worst] <= tolerance:
         return {"difference": differences[worst], "left_out": None}
-    found = f"differs by {differences[worst]:.3g} on {worst}, at most {tolerance:g} is allowed"
-    return {"left_out": found}
+    return {"left_out": f"{DIFFERS} by {differences[worst]:.3g} on {worst}, at most {tolerance:g} is allowed"}
 
 
 def remembered(network: Network) -> Callable[[], Network]:
@@ -103,6 +125,9 @@ def main(argv: Sequence[str]) -> None:
     for name, rewrites in record.items():
         said = [f"{rewrite} {r['count']}" for rewrite, r in rewrites.items() if r["left_out"] is None]
         print(f"{line.model} {line.variant} {name}: {', '.join(said) or 'nothing to rewrite'}")
+        for rewrite, r in rewrites.items():
+            if str(r["left_out"]).startswith((FAILED, DIFFERS)):
+                print(f"{line.model} {line.variant} {name}: {rewrite} left out: {r['left_out']}")
 
 
 if __name__ == "__main__":

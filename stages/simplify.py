@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from stages import runtimes
 from stages.core import graphs, layout, params
-from stages.core.errors import entrypoint, key_from
+from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph
 from stages.core.packages import import_bare
@@ -93,9 +93,12 @@ def _why_not(source: Path, simplified: Path, graph: Graph, settings: SimplifyPar
     if _nodes(source) == _nodes(simplified):
         return "nothing to simplify"
     runtimes.warm("onnxruntime")
-    differences = largest_differences(
-        graph, *(onnxruntime.network(path, graph, cores(), prepacked=False) for path in (source, simplified))
-    )
+    reference = onnxruntime.network(source, graph, cores(), prepacked=False)
+    try:
+        candidate = onnxruntime.network(simplified, graph, cores(), prepacked=False)
+    except UserError as e:
+        return f"does not load any more: {e}"
+    differences = largest_differences(graph, reference, candidate)
     worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= settings.tolerance:
         return f"differs by {differences[worst]:.3g} on {worst}, at most {settings.tolerance:g} is allowed"

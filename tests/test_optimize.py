@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import onnx
@@ -10,6 +11,7 @@ import pytest
 
 from stages import optimize
 from stages.core import graphs
+from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.graphs import Graph
 from stages.core.parity import largest_differences
@@ -57,6 +59,53 @@ def test_a_rewrite_that_changes_a_number_is_left_out_and_the_others_are_not(sour
     assert "differs by" in record["wrong"]["left_out"]
     assert record["memory_block"]["left_out"] is None
     assert "Tanh" not in {node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node}
+
+
+def renamed(model: ir.Model) -> tuple[ir.Model, int]:
+    """Read an initializer that the graph does not have, as where two were given one name: ONNX Runtime refuses it."""
+    new = model.clone()
+    second = [value for value in new.graph.initializers.values() if len(value.shape) == 2][1]
+    for use in list(second.uses()):
+        use.node.replace_input_with(use.idx, ir.Value(name="nowhere"))
+    return new, 1
+
+
+def raising(_: ir.Model) -> tuple[ir.Model, int]:
+    raise AttributeError("shape of None")
+
+
+def invalid(model: ir.Model) -> tuple[ir.Model, int]:
+    new = model.clone()
+    next(node for node in new.graph if node.op_type == "Relu").op_type = "Rellu"
+    return new, 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        pytest.param(renamed, "failed: .*nowhere", id="does-not-load"),
+        pytest.param(raising, "failed: AttributeError: shape of None", id="raises"),
+        pytest.param(invalid, "failed: .*Rellu", id="not-valid"),
+    ],
+)
+def test_a_rewrite_that_breaks_the_graph_is_left_out_with_the_reason(broken, why, source, graph, tmp_path: Path):
+    rewrites = {"broken": broken, "memory_block": optimize.REWRITES["memory_block"]}
+    record = optimize.optimize(source, graph, tmp_path / "out.onnx", TOLERANCE, rewrites)
+    assert re.search(why, record["broken"]["left_out"])
+    assert record["memory_block"]["left_out"] is None
+    networks = [onnxruntime.network(path, graph) for path in (source, tmp_path / "out.onnx")]
+    assert max(largest_differences(graph, *networks).values()) < TOLERANCE
+
+
+def test_a_source_that_does_not_run_is_no_rewrite_s_failure(source: Path, graph: Graph, tmp_path: Path):
+    model = ir.load(source)
+    matmul = next(node for node in model.graph if node.op_type == "MatMul")
+    weight = matmul.inputs[1]
+    weight.const_value = ir.tensor(weight.const_value.numpy()[:-1], name=weight.name)
+    ir.save(model, tmp_path / "broken.onnx")
+    with pytest.raises(UserError, match=r"broken\.onnx: ONNX Runtime .*cannot (load|run) it"):
+        optimize.optimize(tmp_path / "broken.onnx", graph, tmp_path / "out.onnx", TOLERANCE)
+    assert not (tmp_path / "out.onnx").exists()
 
 
 def test_without_any_rewrite_the_graph_is_still_there(source: Path, graph: Graph, tmp_path: Path):

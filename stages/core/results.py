@@ -198,8 +198,8 @@ def _causes(p: Params, target: Target, entry: dict[str, Any], cases: list[str]) 
             yield "its graphs were not rewritten for ONNX Runtime; quantize.graphs has graph: simplify"
     for rewrites in entry["records"].get("optimize", {}).values():
         for name, rewrite in rewrites.items():
-            if str(rewrite["left_out"]).startswith("differs"):
-                yield f"the rewrite {name} would have changed its numbers and was left out"
+            if rewrite["count"] or str(rewrite["left_out"]).startswith("failed"):
+                yield from [f"the rewrite {name} was left out: {rewrite['left_out']}"] if rewrite["left_out"] else []
     if max(entry["latency"][case]["baseline_p50_ms"] for case in cases) < TOO_SMALL_MS:
         yield "the work is too small to gain from it"
     yield "no known cause; profile it"

@@ -5,6 +5,7 @@ The rules are onnxscript's; what they may use is what ONNX Runtime runs on a CPU
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,26 @@ def tidy(model: ir.Model) -> None:
         passes.ShapeInferencePass(),
     ):
         step(model)
+
+
+def initializer(op: Any, numbers: NDArray[np.float32], name: str, near: ir.Value) -> ir.Value:
+    """Add numbers to the graph that has `near`, a constant, under `name` or what of it is free there.
+
+    A weight may be read in two places, and each rewrite of one makes its numbers anew; `tidy` lets equal ones be one.
+    """
+    import onnx_ir as ir
+
+    added: ir.Value = op.initializer(ir.tensor(numbers), name=fresh_name(name, near))
+    return added
+
+
+def fresh_name(name: str, near: ir.Value) -> str:
+    """Return `name`, with a number behind it where a value of the graph that has `near`, a constant, has it already."""
+    graph: Any = near.graph
+    taken = {*graph.initializers, *(value.name for value in graph.inputs)}
+    taken |= {output.name for node in graph for output in node.outputs}
+    numbered = (f"{name}.{number}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if free not in taken)
 
 
 def constant(value: ir.Value | None) -> NDArray[np.float32] | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.rewrites import apply, constant
+from stages.rewrites import apply, constant, initializer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,9 +37,7 @@ def _pays(_: Any, first: ir.Value, first_bias: ir.Value, second: ir.Value, secon
 
 
 def _merged(op: Any, inputs: Any, first: Any, first_bias: Any, second: Any, second_bias: Any) -> Any:
-    import onnx_ir as ir
-
     a, a_bias, b, b_bias = (v.const_value.numpy().astype(np.float64) for v in (first, first_bias, second, second_bias))
-    matrix = op.initializer(ir.tensor((a @ b).astype(np.float32)), name=f"{first.name}.{second.name}")
-    bias = op.initializer(ir.tensor((a_bias @ b + b_bias).astype(np.float32)), name=f"{first_bias.name}.{second.name}")
+    matrix = initializer(op, (a @ b).astype(np.float32), f"{first.name}.{second.name}", first)
+    bias = initializer(op, (a_bias @ b + b_bias).astype(np.float32), f"{first_bias.name}.{second.name}", first)
     return op.Add(op.MatMul(inputs, matrix), bias)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stages.rewrites import apply, constant
+from stages.rewrites import apply, constant, initializer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -48,11 +48,9 @@ USUAL = {"pads": [0, 0, 0, 0], "strides": [1, 1], "dilations": [1, 1]}
 
 
 def _rewritten(op: Any, inputs: Any, cache: Any, weight: Any, start: Any, end: Any, **_: Any) -> Any:
-    import onnx_ir as ir
-
     taps = weight.const_value.numpy().transpose(0, 1, 3, 2).copy()
     taps[:, :, :, -1] += 1
-    new = op.initializer(ir.tensor(taps), name=f"{weight.name}.with_residual")
+    new = initializer(op, taps, f"{weight.name}.with_residual", weight)
     channels, _, _, steps = taps.shape
     one, two = op.Constant(value_ints=[1]), op.Constant(value_ints=[2])
     # Joined with the channels last, where a step is contiguous, and ONNX Runtime transposes as it blocks the channels.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stages.rewrites import apply, constant
+from stages.rewrites import apply, constant, initializer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -40,12 +40,10 @@ def _is_aligned(_: Any, weight: ir.Value, remembered: ir.Value, **__: Any) -> bo
 
 
 def _rewritten(op: Any, inputs: Any, weight: Any, remembered: Any) -> Any:
-    import onnx_ir as ir
-
     before, after = remembered.producer().attributes.get_ints("pads", [0, 0])
     taps = weight.const_value.numpy()[:, :, None].copy()
     taps[:, :, :, before] += 1
-    new, one = op.initializer(ir.tensor(taps), name=f"{weight.name}.with_residual"), op.Constant(value_ints=[1])
+    new, one = initializer(op, taps, f"{weight.name}.with_residual", weight), op.Constant(value_ints=[1])
     image = op.Transpose(op.Unsqueeze(inputs, one), perm=[0, 3, 1, 2])
     memory = op.Conv(image, new, group=taps.shape[0], kernel_shape=[1, taps.shape[3]], pads=[0, before, 0, after])
     return op.Squeeze(op.Transpose(memory, perm=[0, 2, 3, 1]), one)

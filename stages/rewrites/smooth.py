@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.rewrites import constant
+from stages.rewrites import constant, fresh_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -67,7 +67,7 @@ def _replace(model: ir.Model, node: ir.Node, index: int, factor: NDArray[np.floa
     import onnx_ir as ir
 
     old: ir.Value = node.inputs[index]  # type: ignore[assignment]  # a constant, so there is one
-    numbers, name = old.const_value, f"{old.name}.smooth.{node.name}"
+    numbers, name = old.const_value, fresh_name(f"{old.name}.smooth.{node.name}", old)
 
     def computed() -> ir.TensorProtocol:
         return ir.tensor((numbers.numpy() * factor).astype(np.float32), name=name)  # type: ignore[union-attr]

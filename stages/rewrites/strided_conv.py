@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stages.rewrites import MICROSOFT, apply, constant
+from stages.rewrites import MICROSOFT, apply, constant, initializer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -51,8 +51,6 @@ def _is_strided(_: Any, weight: ir.Value, conv: ir.Value, **__: Any) -> bool:
 
 
 def _product(op: Any, x: Any, weight: Any, conv: Any) -> Any:
-    import onnx_ir as ir
-
     def ints(*values: int) -> Any:
         return op.Constant(value_ints=values)
 
@@ -63,6 +61,6 @@ def _product(op: Any, x: Any, weight: Any, conv: Any) -> Any:
     windows = op.Div(op.Shape(x, start=1, end=2), ints(hop)) if shared is None else op.Shape(shared, start=1, end=2)
     whole = op.Slice(x, ints(0), op.Mul(windows, ints(hop)), ints(1), ints(1))
     rows = op.Reshape(whole, ints(0, -1, hop * channels))
-    matrix = ir.tensor(taps.transpose(2, 1, 0).reshape(size * channels, outputs).copy())
+    matrix = taps.transpose(2, 1, 0).reshape(size * channels, outputs).copy()
     gathered = rows if shared is None else op.Concat(rows, shared, axis=2)
-    return op.MatMul(gathered, op.initializer(matrix, name=f"{weight.name}.matrix"))
+    return op.MatMul(gathered, initializer(op, matrix, f"{weight.name}.matrix", weight))

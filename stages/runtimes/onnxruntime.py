@@ -22,7 +22,6 @@ def session(model: Path | bytes, threads: int = 1, *, prepacked: bool = True) ->
         UserError: the file is truncated, not ONNX, or uses what this ONNX Runtime lacks.
     """
     import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -34,17 +33,32 @@ def session(model: Path | bytes, threads: int = 1, *, prepacked: bool = True) ->
         return ort.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
         )
-    except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented, errors.NoSuchFile) as e:
-        what = "the graph" if isinstance(model, bytes) else model
-        raise UserError(f"{what}: ONNX Runtime {ort.__version__} cannot load it: {e}") from e
+    except MemoryError:
+        raise
+    except Exception as e:  # it has a dozen kinds of its own, and no base but this
+        raise UserError(f"{_what(model)}: ONNX Runtime {ort.__version__} cannot load it: {e}") from e
+
+
+def _what(model: Path | bytes) -> Path | str:
+    return "the graph" if isinstance(model, bytes) else model
 
 
 def network(model: Path | bytes, graph: Graph, threads: int = 1, *, prepacked: bool = True) -> Network:
-    """The graph as a function of named inputs."""
+    """The graph as a function of named inputs.
+
+    Raises:
+        UserError: it cannot be loaded, or, when it is called, not run.
+    """
     live, names = session(model, threads, prepacked=prepacked), list(graph.outputs)
 
     def run(feeds: Feeds) -> Feeds:
-        return dict(zip(names, live.run(names, feeds), strict=True))
+        try:
+            outputs = live.run(names, feeds)
+        except MemoryError:
+            raise
+        except Exception as e:
+            raise UserError(f"{_what(model)}: ONNX Runtime cannot run it: {e}") from e
+        return dict(zip(names, outputs, strict=True))
 
     return run
 
