@@ -55,9 +55,9 @@ def quantize(source: Path, place: Path, recipe: Recipe, feeds: Sequence[Feeds] =
         smoothed = _smoothed(source, Path(scratch), recipe, feeds)
         before = onnx.load(smoothed, load_external_data=False)
         if isinstance(recipe, DynamicRecipe):
-            _dynamic(smoothed, before, place, recipe)
+            _dynamic(_with_tables(smoothed, Path(scratch), recipe), place, recipe)
         elif isinstance(recipe, StaticRecipe):
-            _static(smoothed, before, place, recipe, feeds)
+            _static(_with_tables(smoothed, Path(scratch), recipe), place, recipe, feeds)
         elif isinstance(recipe, Float16Recipe):
             _float16(onnx.load(smoothed), place, recipe)
         else:
@@ -109,8 +109,9 @@ def check_excluded(recipe: Recipe, folder: Path, graph_set: GraphSet) -> None:
             raise UserError(f"exclude_nodes: {folder} has no node {name!r}; {did_you_mean(name, names)}")
 
 
-def _dynamic(source: Path, before: onnx.ModelProto, place: Path, recipe: DynamicRecipe) -> None:
+def _dynamic(source: Path, place: Path, recipe: DynamicRecipe) -> None:
     """ONNX Runtime's dynamic quantization: INT8 weights, uint8 activations scaled at run time."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.base_quantizer import BaseQuantizer
 
@@ -127,14 +128,15 @@ def _dynamic(source: Path, before: onnx.ModelProto, place: Path, recipe: Dynamic
             # Of a Gemm the library makes a MatMul with a name of its own before it looks for what is excluded.
             nodes_to_exclude=[
                 *(name + made for name in recipe.exclude_nodes for made in ("", "_MatMul")),
-                *_narrow(before, recipe),
+                *_narrow(onnx.load(source, load_external_data=False), recipe),
             ],
             extra_options={"MatMulConstBOnly": True},
         )
 
 
-def _static(source: Path, before: onnx.ModelProto, place: Path, recipe: StaticRecipe, feeds: Sequence[Feeds]) -> None:
+def _static(source: Path, place: Path, recipe: StaticRecipe, feeds: Sequence[Feeds]) -> None:
     """ONNX Runtime's static quantization, in QuantizeLinear and DequantizeLinear pairs."""
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
@@ -148,6 +150,7 @@ def _static(source: Path, before: onnx.ModelProto, place: Path, recipe: StaticRe
             return len(feeds)
 
     methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+    before = onnx.load(source, load_external_data=False)
     with _library():
         quantize_static(
             source,
@@ -288,6 +291,25 @@ def _smoothed(source: Path, scratch: Path, recipe: Recipe, feeds: Sequence[Feeds
     return scratch / source.name
 
 
+def _with_tables(source: Path, scratch: Path, recipe: DynamicRecipe | StaticRecipe) -> Path:
+    """The graph with its large tables of embeddings in INT8, if the recipe says so and it has any.
+
+    Before the rest: the library loads all that a graph holds, several times over.
+    """
+    import onnx_ir as ir
+
+    from stages.rewrites import embedding
+
+    if recipe.embedding_rows is None:
+        return source
+    model, count = embedding.rewrite(ir.load(source), recipe.embedding_rows, recipe.exclude_nodes)
+    if count == 0:
+        return source
+    (scratch / "tables").mkdir()
+    graphs.save(model, scratch / "tables" / source.name)
+    return scratch / "tables" / source.name
+
+
 def _largest(place: Path, names: Sequence[str], feeds: Sequence[Feeds]) -> dict[str, NDArray[np.float32]]:
     """The largest absolute value over all feeds of each channel of outputs (..., channels) of a graph, by name."""
     from stages.runtimes import onnxruntime
@@ -311,19 +333,25 @@ def _record(before: onnx.ModelProto, after: onnx.ModelProto, recipe: Recipe) -> 
         return record
     import onnx
 
-    weights = {i.name for i in before.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and len(i.dims) > 1}
+    matrices = [i for i in before.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and len(i.dims) > 1]
+    weights = {i.name: i for i in matrices}
     inputs, narrow = {node.name: list(node.input) for node in after.graph.node}, _narrow(before, recipe)
     for node in before.graph.node:
         carries = [name for name in node.input if name in weights]
         as_matmul = f"{node.name}_MatMul" in inputs  # a Gemm that was not quantized
         if not as_matmul and (node.name not in inputs or (carries and inputs[node.name] != list(node.input))):
-            record["quantized"][node.name] = f"{node.op_type} -> {recipe.weight_type}"
+            by_row = node.op_type == "Gather" and recipe.embedding_rows is not None
+            record["quantized"][node.name] = f"{node.op_type} -> {'QInt8 by row' if by_row else recipe.weight_type}"
         elif node.name in recipe.exclude_nodes:
             record["kept"][node.name] = f"{node.op_type}: in exclude_nodes"
         elif node.name in narrow:
             record["kept"][node.name] = f"{node.op_type}: fewer than {recipe.min_outputs} outputs"
         elif node.op_type in recipe.op_types:
             record["kept"][node.name] = f"{node.op_type}: no constant weight"
+        elif carries and node.op_type == "Gather" and (rows := recipe.embedding_rows) is not None:
+            few = weights[carries[0]].dims[0] < rows
+            why = f"fewer than {rows} rows" if few else "its table is not only looked up by row"
+            record["kept"][node.name] = f"{node.op_type}: {why}"
         elif carries:
             record["kept"][node.name] = f"{node.op_type}: not in op_types"
     return record

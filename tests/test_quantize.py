@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 
 from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.files import sha256
-from stages.core.graphs import example_feeds
-from stages.core.params import BFloat16Recipe, DynamicRecipe, Float16Recipe, StaticRecipe
+from stages.core.graphs import Feeds, example_feeds
+from stages.core.params import BFloat16Recipe, DynamicRecipe, Float16Recipe, Recipe, StaticRecipe
 from stages.quantize import check_effect, check_excluded, quantize
 from stages.runtimes import onnxruntime
 
@@ -181,3 +182,67 @@ def test_fp16_keeps_what_it_is_told_and_is_in_order(source: Path, tmp_path: Path
     record = quantize(source, tmp_path / "h.onnx", FP16)
     assert list(record["kept"].values()) == ["Softmax: in keep_fp32_ops"]
     onnx.checker.check_model(tmp_path / "h.onnx", full_check=True)
+
+
+@pytest.fixture
+def lookup(tmp_path: Path) -> tuple[Path, Feeds]:
+    """A table of 300 rows that is looked up and multiplied by a matrix, and one of 200 that is an output too."""
+    rng = np.random.default_rng(0)
+    weights = {"large": (300, 16), "small": (200, 16), "matrix": (16, 16)}
+    values = [onnx.numpy_helper.from_array(rng.normal(size=s).astype(np.float32), n) for n, s in weights.items()]
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+    g (int32[1,N] ids) => (float[1,N,16] y, float[200,16] z) {
+      one = Gather(large, ids)
+      two = Gather(small, ids)
+      sum = Add(one, two)
+      y = MatMul(sum, matrix)
+      z = Neg(small)
+    }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(values)
+    for node, name in zip(model.graph.node, ("large", "small", "sum", "product", "negative"), strict=True):
+        node.name = name
+    onnx.save(model, tmp_path / "lookup.onnx")
+    return tmp_path / "lookup.onnx", {"ids": np.arange(0, 200, 3, dtype=np.int32)[None]}
+
+
+@pytest.mark.parametrize("recipe", [pytest.param(INT8, id="dynamic"), pytest.param(STATIC, id="static")])
+def test_large_tables_that_are_looked_up_become_int8(lookup: tuple[Path, Feeds], tmp_path: Path, recipe: Recipe):
+    source, feeds = lookup
+    record = quantize(source, tmp_path / "q.onnx", recipe.model_copy(update={"embedding_rows": 100}), [feeds])
+    assert record["quantized"] == {"large": "Gather -> QInt8 by row", "product": "MatMul -> QInt8"}
+    assert record["kept"]["small"] == "Gather: its table is not only looked up by row"
+    sizes = {i.name: (i.data_type, list(i.dims)) for i in onnx.load(tmp_path / "q.onnx").graph.initializer}
+    assert (onnx.TensorProto.INT8, [300, 16]) in sizes.values()
+    assert (onnx.TensorProto.FLOAT, [300, 16]) not in sizes.values()
+    expected, found = (onnxruntime.session(path).run(["y"], feeds)[0] for path in (source, tmp_path / "q.onnx"))
+    assert 0 < np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        pytest.param({}, "not in op_types", id="not asked for"),
+        pytest.param({"embedding_rows": 301}, "fewer than 301 rows", id="too few rows"),
+        pytest.param({"embedding_rows": 100, "exclude_nodes": ["large"]}, "in exclude_nodes", id="excluded"),
+    ],
+)
+def test_other_tables_stay_and_say_so(lookup: tuple[Path, Feeds], tmp_path: Path, changes: dict[str, object], why: str):
+    record = quantize(lookup[0], tmp_path / "q.onnx", INT8.model_copy(update=changes))
+    assert record["kept"]["large"] == f"Gather: {why}"
+    assert record["quantized"] == {"product": "MatMul -> QInt8"}
+
+
+def test_a_graph_that_becomes_small_needs_no_file_of_the_large_one(
+    lookup: tuple[Path, Feeds], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(graphs, "LARGE_TENSOR", 1000)
+    monkeypatch.setattr(graphs, "EXTERNAL_BYTES", 25_000)  # between what the tables are in fp32 and in INT8
+    (tmp_path / "apart").mkdir()
+    graphs.save(onnx_ir.load(lookup[0]), tmp_path / "apart" / "g.onnx")
+    assert (tmp_path / "apart" / "g.onnx.data").is_file()
+    recipe = INT8.model_copy(update={"embedding_rows": 100})
+    quantize(tmp_path / "apart" / "g.onnx", tmp_path / "q.onnx", recipe)
+    quantize(lookup[0], tmp_path / "whole.onnx", recipe)
+    runs = [onnxruntime.session(tmp_path / name).run(["y"], lookup[1])[0] for name in ("q.onnx", "whole.onnx")]
+    assert np.array_equal(*runs)

@@ -165,6 +165,7 @@ def _recipe(on: Bench, choice: Choice, order: Mapping[str, list[str]]) -> Int8:
         "op_types": op_types,
         "exclude_nodes": [node for layer in kept for node in nodes[layer]],
         "smooth": choice["smooth"] or None,
+        "embedding_rows": on.recipe.embedding_rows,
         "calibration_feeds": on.recipe.calibration_feeds,
     }
     if choice["kind"] == "dynamic":

@@ -104,8 +104,10 @@ def save(model: ir.Model, place: Path) -> None:
     import onnx_ir as ir
 
     weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    apart = f"{place.name}.data" if weights > EXTERNAL_BYTES else None
-    ir.save(model, place, external_data=apart, size_threshold_bytes=LARGE_TENSOR)
+    if weights > EXTERNAL_BYTES:
+        ir.save(model, place, external_data=f"{place.name}.data", size_threshold_bytes=LARGE_TENSOR)
+    else:  # what lay apart is taken in, or the graph would go on pointing into the file of the one it was made of
+        ir.save(ir.external_data.load_to_model(model.clone()), place)
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -169,7 +169,9 @@ class _Int8Recipe(_Section):
 
     min_outputs: layers with fewer outputs stay in fp32. exclude_nodes: so do these, named as in the model's graphs.
     smooth: how much of a channel's outliers moves from the activations into the weights, 0 to 1, or null for none:
-    SmoothQuant's alpha. calibration_feeds: inputs of each graph that tell how large the activations are.
+    SmoothQuant's alpha. embedding_rows: tables of at least as many rows that are only looked up, as a large
+    vocabulary's embedding is, become INT8 with a scale for each row; null leaves all in fp32. calibration_feeds: inputs
+    of each graph that tell how large the activations are.
     """
 
     weight_type: Literal["QInt8", "QUInt8"]
@@ -179,6 +181,7 @@ class _Int8Recipe(_Section):
     min_outputs: int = Field(default=1, ge=1)
     exclude_nodes: list[str] = []
     smooth: float | None = Field(default=None, ge=0, le=1)
+    embedding_rows: int | None = Field(default=None, ge=1)
     calibration_feeds: int = Field(default=64, ge=1)
 
 
@@ -529,6 +532,8 @@ def _cannot_run(runtime: Runtime, recipe: Recipe) -> str | None:
     signed = isinstance(recipe, StaticRecipe) and {recipe.weight_type, recipe.activation_type} == {"QInt8"}
     if isinstance(recipe, StaticRecipe) and not (signed and recipe.symmetric):
         return f"is static INT8 with zero points, which {runtime} cannot run; set both types to QInt8, symmetric: true"
+    if isinstance(recipe, StaticRecipe) and recipe.embedding_rows is not None:
+        return f"has INT8 tables that Gather reads, of which {runtime} builds no engine; leave out embedding_rows"
     return None
 
 

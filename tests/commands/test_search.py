@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stages import optimize, report
@@ -13,6 +14,8 @@ from stages.__main__ import main
 from stages.commands import sensitivity, trials, tune
 from stages.core import graphs, layout, params
 from stages.core.errors import UserError
+from stages.core.graphs import Graph, GraphSet
+from tests.rewrites import graphs as small
 from tests.workspace import ROOT
 
 BUILD = ("fsmn_vad", "cpu_int8")
@@ -96,7 +99,7 @@ def test_tune_starts_from_funasr_s_recipe_and_writes_a_winner_as_one_line_s_diff
         "weight_type": "QUInt8",
         "per_channel": True,
         "reduce_range": False,
-    } | {"op_types": ["MatMul", "Gemm"]}
+    } | {"op_types": ["MatMul", "Gemm"], "embedding_rows": 4096}
     passed = [t for t in tried if t["passed"]]
     best, present = found()["tune"]["best"], found()["tune"]["present"]
     assert best["bytes"] == min(t["bytes"] for t in passed)
@@ -137,3 +140,16 @@ def test_the_front_is_what_none_beats_in_both():
     points = [(2.0, 0.3), (3.0, 0.5), (2.5, 0.1), (1.0, 0.1), (1.5, 0.05)]
     front = report.pareto_front([{"speedup": speed, "loss": loss} for speed, loss in points])
     assert [(t["speedup"], t["loss"]) for t in front] == [(3.0, 0.5), (2.5, 0.1), (1.5, 0.05)]
+
+
+def test_a_large_table_is_a_layer_of_its_own(tmp_path: Path):
+    text = "g (int32[1,N] ids, float[50,8] table) => (float[1,N,8] y) { y = Gather(table, ids) }"
+    model = small.model(text, table=np.ones((50, 8)))
+    model.graph.initializers["table"].name = "embed.weight"
+    next(iter(model.graph)).name = "lookup"
+    graphs.save(model, tmp_path / "model.onnx")
+    graph = Graph(file="model.onnx", inputs={}, outputs={}, states={}, axes={})
+    graphs.write(tmp_path, GraphSet(graphs={"model": graph}, cases={}))
+    recipe = params.load().quantize.recipes["int8"]
+    assert trials.layers(tmp_path, recipe) == {}
+    assert trials.layers(tmp_path, recipe.model_copy(update={"embedding_rows": 50})) == {"embed": ["lookup"]}

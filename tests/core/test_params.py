@@ -129,6 +129,14 @@ def test_every_mistake_is_said_at_once(tmp_path: Path):
     assert "prune.fsmn_vad.ratio" in str(error.value)
 
 
+def test_int8_tables_are_kept_from_tensorrt(tmp_path: Path):
+    target = "trt_fp16: {runtime: tensorrt, variant: dense, graph: "
+    text = TEXT.replace(f"{target}fp16", f"{target}int8_tensorrt")
+    text = text.replace("    int8_tensorrt:", "    int8_tensorrt:\n      embedding_rows: 4096", 1)
+    with pytest.raises(UserError, match=r"targets\.trt_fp16: recipe 'int8_tensorrt' has INT8 tables .* embedding_rows"):
+        load(tmp_path, text)
+
+
 def test_a_missing_file_says_where_to_run(tmp_path: Path):
     with pytest.raises(UserError, match="run from the repository's root"):
         params.load(tmp_path / "params.yaml")
