@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,48 @@ Accuracy = Callable[[torch.nn.Module], float]
 """The family's headline metric of a model."""
 
 RECORD = "prune.json"
-TOLERANCE = 0.01  # of all parameters, between what was asked for and what the widths can give
+TOLERANCE = 0.01  # of what `ratio_of` says, between what was asked for and what the widths can give
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How much of a model is to go.
+
+    steps: which widths may change, and what each stays a multiple of. prunable: the parameters that go with those
+    widths. removed, tolerance: shares of all parameters, whatever `ratio_of` the ratio is.
+    """
+
+    steps: dict[str, int]
+    prunable: int
+    removed: float
+    tolerance: float
+
+
+def goal(family: ModuleType, model: torch.nn.Module, config: dict[str, Any], settings: PruneParams) -> Goal:
+    """Return how much of a model is to go.
+
+    model: may be on the meta device. config: its own.
+
+    Raises:
+        UserError: nothing of it can be cut, or less than is wanted.
+    """
+    steps, count = _steps(family, model, settings), family.counter(config)
+    widths, total = family.widths(model), count({})
+    prunable = total - count(dict.fromkeys(steps, 0))
+    whole = total if settings.ratio_of == "all" else prunable
+    most = total - count({key: min(step, widths[key]) for key, step in steps.items()})
+    if most < settings.ratio * whole:
+        raise UserError(
+            f"prune: {' and '.join(steps)} hold {prunable / total:.1%} of {total:,} parameters, of which "
+            f"{most / prunable:.1%} can go; found ratio: {settings.ratio} of {settings.ratio_of}, wanted at most "
+            f"{_rounded_down(most / total)} of all or {_rounded_down(most / prunable)} of prunable"
+            f"{'' if settings.heads or _heads(widths) == [] else ', or heads: true'}; see prune.MODEL in params.yaml"
+        )
+    return Goal(steps, prunable, settings.ratio * whole / total, TOLERANCE * whole / total)
+
+
+def _rounded_down(share: float) -> float:
+    return int(1000 * share) / 1000
 
 
 def prune(
@@ -43,10 +85,11 @@ def prune(
     accuracy: measured of the dense model and after each part of the recovery, for the record.
 
     Raises:
-        UserError: no widths remove `settings.ratio` of the parameters, or there is too little to train on.
+        UserError: no widths remove what `settings` want, or there is too little to train on.
     """
-    small_config, sensitivity = _allocated(family, model, config, calibration, tuning, settings)
-    _check_removed(model, checkpoint.weightless(family.build, small_config), settings)
+    wanted = goal(family, model, config, settings)
+    small_config, sensitivity = _allocated(family, model, config, calibration, tuning, settings, wanted=wanted)
+    _check_removed(model, checkpoint.weightless(family.build, small_config), settings, wanted)
     with recovery.fixed_threads(recovery.REFIT_THREADS):
         small, refit = family.cut(model, small_config, calibration, settings.criterion, settings.refit_damping)
         far = functools.partial(recovery.mean_loss, family.distillation(small, model, tuning))
@@ -65,7 +108,13 @@ def prune(
             seed=settings.seed,
         )
     metric["distillation"] = accuracy(small) if course.kept else metric["refit"]
-    record = {"dense": _size(family, model), "pruned": _size(family, small), "removed": _removed(model, small)}
+    record = {
+        "dense": _size(family, model),
+        "pruned": _size(family, small),
+        "removed": _removed(model, small),
+        "prunable": wanted.prunable,
+        "removed_of_prunable": _removed(model, small) * _parameters(model) / wanted.prunable,
+    }
     # of the tuning split, the distillation loss: how far the small model is from the dense one
     far_after = {"cut": as_cut, "refit": course.validation[0], "distillation": course.validation[course.kept]}
     return (
@@ -94,15 +143,17 @@ def _allocated(
     calibration: Any,
     tuning: Any,
     settings: PruneParams,
+    *,
+    wanted: Goal,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The configuration of the smaller model and, where they decided, what was measured of each width.
 
     A width costs what the refitted model loses on the tuning split. On the split of the refit it would look too small:
     a layer narrowed below the rank of what passes fits what it was fitted to, and little else.
     """
-    steps = _steps(family, model, settings)
+    steps = wanted.steps
     if settings.allocation == "uniform":
-        return family.narrowed(config, settings.ratio, steps), None
+        return family.narrowed(config, wanted.removed, steps), None
     count = family.counter(config)
     dense = {key: width for key, width in family.widths(model).items() if key in steps}
     recorded = calibration[: len(calibration) // (1 + settings.variations)]  # as much as there is before variations
@@ -114,7 +165,7 @@ def _allocated(
                 small, refit = family.cut(model, alone, recorded, settings.criterion, settings.refit_damping)
                 refit()
                 curves[key][probe] = recovery.mean_loss(family.distillation(small, model, tuning))
-    widths = allocation.cheapest(dense, curves, count, settings.ratio, TOLERANCE, steps)
+    widths = allocation.cheapest(dense, curves, count, wanted.removed, wanted.tolerance, steps)
     measured = {
         key: [
             {"width": probe, "removed": 1 - count({key: probe}) / count(dense), "tuning_loss": loss}
@@ -126,13 +177,26 @@ def _allocated(
 
 
 def _steps(family: ModuleType, model: torch.nn.Module, settings: PruneParams) -> dict[str, int]:
-    """Which widths may change, and what each stays a multiple of."""
-    keys = list(family.widths(model))
-    heads = [key for key in keys if key.endswith(f".{narrowing.HEADS}")]
+    """Return which widths may change, and what each stays a multiple of.
+
+    Raises:
+        UserError: none may, or heads are to and there are none.
+    """
+    widths = family.widths(model)
+    heads = _heads(widths)
+    steps = {key: 1 if key in heads else settings.round_to for key in widths if settings.heads or key not in heads}
+    if not steps:
+        raise UserError(
+            f"prune: found {', '.join(widths) or 'no layer'} to cut, heads: {settings.heads}; wanted a feed-forward "
+            "layer or, with heads: true, an attention"
+        )
     if settings.heads and not heads:
-        raise UserError(f"prune: found heads: true, and this family has none to cut; wanted false, with {keys} alone")
-    steps = {key: 1 if key in heads else settings.round_to for key in keys}
-    return steps if settings.heads else {key: step for key, step in steps.items() if key not in heads}
+        raise UserError(f"prune: found heads: true, and no heads to cut; wanted false, with {', '.join(steps)} alone")
+    return steps
+
+
+def _heads(widths: dict[str, int]) -> list[str]:
+    return [key for key in widths if key.endswith(f".{narrowing.HEADS}")]
 
 
 def _removed(model: torch.nn.Module, small: torch.nn.Module) -> float:
@@ -144,12 +208,14 @@ def _parameters(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _check_removed(model: torch.nn.Module, small: torch.nn.Module, settings: PruneParams) -> None:
+def _check_removed(model: torch.nn.Module, small: torch.nn.Module, settings: PruneParams, wanted: Goal) -> None:
     removed = _removed(model, small)
-    if abs(removed - settings.ratio) > TOLERANCE:
+    if abs(removed - wanted.removed) > wanted.tolerance:
+        found = removed / wanted.removed * settings.ratio
         raise UserError(
-            f"prune: widths that are multiples of {settings.round_to} remove {removed:.3f} of the parameters at the "
-            f"nearest, wanted {settings.ratio} within {TOLERANCE}; lower prune.MODEL.round_to or change its ratio"
+            f"prune: widths that are multiples of {settings.round_to} remove {found:.3f} of {settings.ratio_of} "
+            f"parameters at the nearest, wanted {settings.ratio} within {TOLERANCE}; lower prune.MODEL.round_to or "
+            "change its ratio"
         )
 
 
@@ -196,11 +262,12 @@ def main(argv: Sequence[str]) -> None:
     settings, model = p.prune[name], p.models[name]
     family = importlib.import_module(f"stages.models.{model.family}")
     origin = layout.checkpoint(name)
+    dense, config = family.load(origin), family.read_config(origin)
+    goal(family, dense, config, settings)  # what cannot be is said before minutes of preparation
     corpus, as_recorded = layout.corpus(settings.dataset), settings.model_copy(update={"variations": 0})
     calibration = family.calibration(origin, manifest.read(corpus, "calibration"), settings)
     recordings = manifest.read(corpus, "tuning")
     tuning = family.calibration(origin, recordings, as_recorded)
-    dense, config = family.load(origin), family.read_config(origin)
     accuracy = tuning_accuracy(family, origin, dense, recordings)
     small, config, record = prune(family, dense, config, calibration, tuning, settings, accuracy=accuracy)
     record["accuracy"] |= {"metric": f"{family.MODES[0]}_{family.HEADLINE}"}
@@ -209,7 +276,9 @@ def main(argv: Sequence[str]) -> None:
         for variant, place in (("dense", origin), ("pruned", folder)):
             record[variant]["model_bytes"] = (place / "model.pt").stat().st_size
         write_json(folder / RECORD, record)
-    print(f"{name}: {record['removed']:.1%} of {record['dense']['parameters']} parameters removed")
+    removed, of_prunable = record["removed"], record["removed_of_prunable"]
+    parameters, prunable = record["dense"]["parameters"], record["prunable"]
+    print(f"{name}: removed {removed:.1%} of {parameters} parameters, {of_prunable:.1%} of the {prunable} prunable")
 
 
 if __name__ == "__main__":

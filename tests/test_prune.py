@@ -143,11 +143,36 @@ def test_without_distillation_the_refit_is_what_there_is(model: Any, stream: tor
     assert record["distillation"]["kept_step"] == record["distillation"]["steps"] == 0
 
 
+@pytest.mark.parametrize("allocation", ["uniform", "sensitivity"])
+def test_the_record_has_the_shares_of_all_and_of_what_can_be_cut(model: Any, stream: torch.Tensor, allocation: str):
+    chosen = settings(ratio_of="prunable", allocation=allocation, variations=0, distill_steps=0)
+    small, _, record = pruned(model, stream, stream, chosen)
+    gone = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in small.parameters())
+    assert record["removed_of_prunable"] == pytest.approx(gone / record["prunable"])
+    assert record["removed_of_prunable"] == pytest.approx(0.3, abs=prune.TOLERANCE)
+    assert record["removed"] == pytest.approx(gone / record["dense"]["parameters"])
+    assert record["removed"] < record["removed_of_prunable"]
+
+
+def test_a_model_with_nothing_to_cut_is_refused(model: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fsmn_vad, "widths", lambda _: {})
+    with pytest.raises(UserError, match="found no layer to cut, heads: False; wanted a feed-forward layer"):
+        prune.goal(fsmn_vad, model, CONFIG, SETTINGS)
+    monkeypatch.setattr(fsmn_vad, "widths", lambda _: {"encoder_conf.kept_heads": 4})
+    with pytest.raises(UserError, match=r"found encoder_conf\.kept_heads to cut, heads: False; wanted .* heads: true"):
+        prune.goal(fsmn_vad, model, CONFIG, SETTINGS)
+
+
+def test_heads_of_a_model_without_them_are_refused(model: Any):
+    with pytest.raises(UserError, match="found heads: true, and no heads to cut; wanted false, with input_affine_dim"):
+        prune.goal(fsmn_vad, model, CONFIG, settings(heads=True))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         pytest.param({"round_to": 16}, "multiples of 16 remove", id="no such widths"),
-        pytest.param({"ratio": 0.89, "round_to": 8}, "wanted 0.89", id="more than there is"),
+        pytest.param({"ratio": 0.89, "round_to": 8}, "found ratio: 0.89 of all, wanted", id="more than there is"),
     ],
 )
 def test_a_ratio_that_widths_cannot_reach_is_refused(

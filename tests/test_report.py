@@ -119,6 +119,8 @@ def pruned(widths: dict[str, int], sensitivity: dict[str, Any] | None, steps: in
         "dense": side,
         "pruned": side | {"parameters": 1400, "widths": {HOSTILE: widths[HOSTILE]}},
         "removed": 0.3,
+        "prunable": 1200,
+        "removed_of_prunable": 0.5,
         "sensitivity": sensitivity,
         "tuning_loss": {"cut": 0.5, "refit": 0.25, "distillation": 0.125},
         "accuracy": {"metric": HOSTILE, "dense": 1.0, "cut": 0.6, "refit": 0.8, "distillation": 0.9},
@@ -139,6 +141,7 @@ def test_the_page_says_what_was_pruned_and_what_recovery_gained(sensitivity: dic
     assert "<script" not in page
     text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
     assert "of 40 steps of distillation, the weights after 20 were kept" in text
+    assert "30.0 % of all parameters are gone, 50.0 % of the 1,200 in layers that can be cut" in text
     gained = ("`x` 1.0000 0.6000 0.8000 0.9000", "distance from the dense model 0.5000 0.2500 0.1250")
     for row in (*gained, "parameters 2,000 1,400", "`x` 8 5", "a.layer 0.0625"):
         assert row in text

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from stages.core import criteria, recovery
-from stages.core.errors import UserError
 
 FEED_FORWARD = (("w_1", "w_2"), ("fc1", "fc2"))  # Transformer and SAN-M layers; wav2vec-like ones
 # What makes the channels of an attention, and how many of its outputs go with each: a query, a key and a value. The
@@ -85,9 +84,10 @@ def _are_dense(module: torch.nn.Module, *names: str) -> bool:
 
 
 def _grouped(model: torch.nn.Module, names: Mapping[str, str]) -> dict[str, list[Layer]]:
-    """The layers of each width. names: as in `widths`."""
+    """The layers of each width that has any. names: as in `widths`."""
     found = layers(model)
-    return {key: [one for name, one in found.items() if fnmatchcase(name, names[key])] for key in names}
+    groups = {key: [one for name, one in found.items() if fnmatchcase(name, names[key])] for key in names}
+    return {key: group for key, group in groups.items() if group}
 
 
 def widths(model: torch.nn.Module, names: Mapping[str, str]) -> dict[str, int]:
@@ -100,7 +100,10 @@ def widths(model: torch.nn.Module, names: Mapping[str, str]) -> dict[str, int]:
 
 
 def counter(model: torch.nn.Module, names: Mapping[str, str]) -> Callable[[Mapping[str, int]], int]:
-    """How many parameters the model has with other widths. It may be on the meta device; names: as in `widths`."""
+    """Return a function that counts the model's parameters with other widths, 0 included.
+
+    model: may be on the meta device. names: as in `widths`.
+    """
     groups, total = _grouped(model, names), sum(p.numel() for p in model.parameters())
     costs = {key: sum(layer.cost for layer in group) for key, group in groups.items()}
     return lambda new: total - sum(costs[key] * (groups[key][0].width - width) for key, width in new.items())
@@ -115,18 +118,9 @@ def narrowed(
 
     model: may be on the meta device. names: as in `widths`. steps: which of them may change, and what each is to be a
     multiple of.
-
-    Raises:
-        UserError: these widths cannot remove that much.
     """
     dense, count = widths(model, names), counter(model, names)
     total, lowest = count({}), {key: min(step, dense[key]) for key, step in steps.items()}
-    most = 1 - count(lowest) / total
-    if most < removed:
-        raise UserError(
-            f"prune: {' and '.join(steps)} of this model can give {most:.1%} of its parameters, wanted {removed:.1%}; "
-            f"lower prune.MODEL.ratio or round_to{', or set heads: true' if steps.keys() < names.keys() else ''}"
-        )
     new: dict[str, int] = {}
     coarsest_first = sorted(steps, key=lambda key: steps[key] / dense[key], reverse=True)
     for index, key in enumerate(coarsest_first):

@@ -32,6 +32,7 @@ Key = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Variant = Literal["dense", "pruned"]
 Runtime = Literal["onnxruntime", "tensorrt_rtx", "tensorrt"]
 Split = Literal["calibration", "tuning", "evaluation"]
+RatioOf = Literal["all", "prunable"]
 
 
 class _Section(BaseModel):
@@ -126,10 +127,15 @@ Dataset = Annotated[MixturesDataset | SyntheticDataset | ManifestDataset, Field(
 
 
 class PruneParams(_Section):
-    """How a model loses `ratio` of its parameters and what recovers it. heads: attention heads may go too."""
+    """How a model loses `ratio` of its parameters and what recovers it.
+
+    ratio_of: of `all` its parameters, or of the `prunable` ones, those of the layers that can be cut: where a large
+    vocabulary's embedding is most of a model, they are a few in a hundred. heads: attention heads may go too.
+    """
 
     dataset: Key
     ratio: float = Field(gt=0, lt=0.9)
+    ratio_of: RatioOf = "all"
     round_to: int = Field(ge=1)
     heads: bool
     allocation: Literal["uniform", "sensitivity"]

@@ -389,11 +389,7 @@ def multiplications(model: CTTransformer) -> int:
 
 
 def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
-    """The configuration whose widths, by the keys of `steps` multiples of it, remove closest to `removed` of the model.
-
-    Raises:
-        UserError: these layers do not hold that many; where the vocabulary is large, the embedding does.
-    """
+    """Return the configuration whose widths, multiples of `steps`, remove closest to `removed` of all parameters."""
     return with_widths(config, narrowing.narrowed(checkpoints.weightless(build, config), WIDTHS, removed, steps))
 
 

@@ -288,11 +288,7 @@ def calibration(folder: Path, recordings: Sequence[Recording], settings: PrunePa
 
 
 def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
-    """The configuration whose widths, by the keys of `steps` multiples of it, remove closest to `removed` of the model.
-
-    Raises:
-        UserError: these layers have less than that.
-    """
+    """Return the configuration whose widths, multiples of `steps`, remove closest to `removed` of all parameters."""
     return with_widths(config, narrowing.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, steps))
 
 

@@ -493,11 +493,7 @@ def fire(given: Chunks, weights: torch.Tensor) -> Positions:
 
 
 def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
-    """The configuration whose widths, by the keys of `steps` multiples of it, remove closest to `removed` of the model.
-
-    Raises:
-        UserError: these layers have less than that.
-    """
+    """Return the configuration whose widths, multiples of `steps`, remove closest to `removed` of all parameters."""
     model = checkpoint.weightless(build, config)
     return with_widths(config, narrowing.narrowed(model, paraformer.WIDTHS, removed, steps))
 

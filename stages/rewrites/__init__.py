@@ -1,7 +1,7 @@
 """Graph rewrites that keep the numbers: one file, one rewrite, each a function from a model to a new one and a count.
 
-The rules are onnxscript's; what they may use is what ONNX Runtime runs on a CPU, its own `com.microsoft` included. `optimize` applies them;
-`smooth` and `embedding`, which rounds, are steps of a recipe of `quantize`.
+The rules are onnxscript's; what they may use is what ONNX Runtime runs on a CPU, its own `com.microsoft` included.
+`optimize` applies them; `smooth` and `embedding`, which rounds, are steps of a recipe of `quantize`.
 """
 
 from __future__ import annotations

@@ -330,8 +330,3 @@ def test_heads_that_there_are_not_cannot_be_kept(plain: Path, kept: object):
     config = paraformer.read_config(plain)
     with pytest.raises(UserError, match=rf"found decoder_conf\.kept_heads {kept!r}, wanted 1 to 2"):
         paraformer.build(config | {"decoder_conf": config["decoder_conf"] | {"kept_heads": kept}})
-
-
-def test_more_than_the_feed_forward_layers_hold_cannot_go(plain: Path):
-    with pytest.raises(UserError, match=r"encoder_conf\.linear_units of this model can give .*, wanted 80\.0%"):
-        paraformer.narrowed(paraformer.read_config(plain), 0.8, {"encoder_conf.linear_units": 1})
