@@ -32,11 +32,12 @@ TOLERANCE = 0.01  # of what `ratio_of` says, between what was asked for and what
 class Goal:
     """How much of a model is to go.
 
-    steps: which widths may change, and what each stays a multiple of. prunable: the parameters that go with those
-    widths. removed, tolerance: shares of all parameters, whatever `ratio_of` the ratio is.
+    steps: which widths may change, and what each stays a multiple of. parameters: all of the model; prunable: those
+    that go with those widths. removed, tolerance: shares of all parameters, whatever `ratio_of` the ratio is.
     """
 
     steps: dict[str, int]
+    parameters: int
     prunable: int
     removed: float
     tolerance: float
@@ -62,7 +63,7 @@ def goal(family: ModuleType, model: torch.nn.Module, config: dict[str, Any], set
             f"{_rounded_down(most / total)} of all or {_rounded_down(most / prunable)} of prunable"
             f"{'' if settings.heads or _heads(widths) == [] else ', or heads: true'}; see prune.MODEL in params.yaml"
         )
-    return Goal(steps, prunable, settings.ratio * whole / total, TOLERANCE * whole / total)
+    return Goal(steps, total, prunable, settings.ratio * whole / total, TOLERANCE * whole / total)
 
 
 def _rounded_down(share: float) -> float:

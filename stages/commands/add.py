@@ -6,11 +6,11 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 
-from stages.commands import catalogue, yaml_lines
+from stages.commands import catalogue, prunable, yaml_lines
 from stages.core import layout, params, pins
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import write_text
-from stages.core.params import PARAMS, Model, Params, Target
+from stages.core.params import PARAMS, Model, Params, RatioOf, Target
 
 
 def add(name: str, targets: Sequence[str], *, dry_run: bool) -> None:
@@ -85,4 +85,14 @@ def _prune_like_a_relative(name: str, model: Model, present: Params, text: str) 
         )
     first, *others = yaml_lines.lines_of(text, ("prune",), relative)
     renamed = [first.replace(relative, name, 1), *others]
-    return [re.sub(r"\bdataset: \w+", f"dataset: {model.dataset}", line) for line in renamed]
+    of, why = prunable.pick(name, model, present.prune[relative])
+    print(why)
+    on_own_data = re.sub(r"\bdataset: \w+", f"dataset: {model.dataset}", "\n".join(renamed))
+    return (on_own_data if of == present.prune[relative].ratio_of else _with_ratio_of(of, on_own_data)).splitlines()
+
+
+def _with_ratio_of(of: RatioOf, section: str) -> str:
+    """Return a section of `prune` with another `ratio_of`, or with one, behind the ratio."""
+    if re.search(r"\bratio_of:", section):
+        return re.sub(r"\bratio_of: \w+", f"ratio_of: {of}", section)
+    return re.sub(r"(\n *)?\bratio: [\d.e-]+", lambda found: f"{found[0]}{found[1] or ', '}ratio_of: {of}", section)

@@ -182,12 +182,17 @@ def _bars() -> AbstractContextManager[object]:
     return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
 
 
-def _download(api: HubApi, source: ModelScopeSource, name: str, pinned: PinnedFile) -> Path:
-    """The file in the cache, hashed by the SDK whether it was there or is downloaded now, three times if need be.
+def place(name: str, pinned: PinnedFile) -> Path:
+    """Return where in the cache a file is, once it was downloaded.
 
     Its folder is named by its digest, so nothing that another model or revision left is in the way. In
     the SDK's own layout any old `models/OWNER/NAME` would stand in for every revision.
     """
+    return CACHE / pinned.sha256 / name
+
+
+def _download(api: HubApi, source: ModelScopeSource, name: str, pinned: PinnedFile) -> Path:
+    """The file in the cache, hashed by the SDK whether it was there or is downloaded now, three times if need be."""
     return api.download_file(
         source.hub_id,
         "model",

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from stages import prune
 from stages.__main__ import main
-from stages.commands import catalogue
-from stages.core import params
+from stages.commands import add, catalogue
+from stages.core import params, pins
 from stages.core.errors import UserError
+from stages.core.files import sha256
+from stages.core.pins import Pin, PinnedFile
+from stages.models import ct_transformer
+from stages.models.checkpoint import weightless
+from stages.sources import modelscope
 from tests.workspace import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -73,7 +83,7 @@ def test_every_target_of_the_real_params():
     added()
     after = params.load()
     assert {f"other_vad-{target}" for target in targets} <= set(after.builds)
-    assert after.prune["other_vad"] == after.prune["fsmn_vad"]
+    assert after.prune["other_vad"] == after.prune["fsmn_vad"].model_copy(update={"ratio_of": "prunable"})
     assert "other_vad-trt_fp16" in after.engine.builds
 
 
@@ -82,8 +92,97 @@ def test_a_pruned_section_is_a_relative_s_on_the_model_s_own_data():
     Path("params.yaml").write_text(text)
     Path("catalogue.yaml").write_text(CATALOGUE.replace("dataset: vad_mixtures", "dataset: mine"))
     main(["add", "other_vad", "--targets", "cpu_pruned"])
-    prune = params.load().prune
-    assert prune["other_vad"] == prune["fsmn_vad"].model_copy(update={"dataset": "mine"})
+    section = params.load().prune
+    assert section["other_vad"] == section["fsmn_vad"].model_copy(update={"dataset": "mine", "ratio_of": "prunable"})
+
+
+def punctuation(folder: Path, tokens: int) -> Path:
+    """A checkpoint like the punctuation miniature, without its weights, for a vocabulary of that size."""
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / "zoo/ct_transformer/config.yaml", folder)
+    known = json.loads((ROOT / "zoo/ct_transformer/tokens.json").read_text())
+    (folder / "tokens.json").write_text(json.dumps([*known, *map(str, range(tokens - len(known)))]))
+    return folder
+
+
+def goal_of(name: str, checkpoint: Path) -> prune.Goal:
+    """What the stage `prune` makes of the section that was added; it raises what the stage would."""
+    config = ct_transformer.read_config(checkpoint)
+    return prune.goal(ct_transformer, weightless(ct_transformer.build, config), config, params.load().prune[name])
+
+
+ENTRY = """my_punctuation:
+  family: ct_transformer
+  dataset: punctuated_text
+  license: MIT
+  sources:
+    - {source}
+"""
+
+
+@pytest.mark.parametrize(
+    ("tokens", "of", "held"),
+    [
+        pytest.param(370, "all", "hold 72.8% of 114", id="small vocabulary"),
+        pytest.param(40_000, "prunable", "hold 6.0% of 1,38", id="large vocabulary"),
+    ],
+)
+def test_a_pruned_section_asks_for_what_the_model_can_give(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tokens: int, of: str, held: str
+):
+    checkpoint = punctuation(tmp_path / "mine", tokens)
+    Path("catalogue.yaml").write_text(ENTRY.format(source="{kind: folder, path: mine}"))
+    main(["add", "my_punctuation", "--targets", "cpu_pruned"])
+    said = capsys.readouterr().out
+    assert f"my_punctuation: prune has ratio 0.3 of {of}: encoder_conf.linear_units {held}" in said
+    section = params.load().prune
+    assert section["my_punctuation"] == section["ct_transformer"].model_copy(update={"ratio_of": of})
+    goal = goal_of("my_punctuation", checkpoint)
+    assert goal.removed == pytest.approx(0.3 if of == "all" else 0.3 * goal.prunable / goal.parameters)
+
+
+def test_what_pin_downloaded_tells_as_much_and_nothing_else_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    checkpoint = punctuation(tmp_path / "hub", 370)
+    (checkpoint / "model.pt").write_bytes(b"weights")
+    source = "{kind: modelscope, hub_id: someone/punctuation, revision: v1.0.0}"
+    Path("catalogue.yaml").write_text(ENTRY.format(source=source))
+    files = {p.name: PinnedFile(size=p.stat().st_size, sha256=sha256(p)) for p in checkpoint.iterdir()}
+    pins.write("my_punctuation", Pin(hub_id="someone/punctuation", revision="v1.0.0", files=files))
+    asked = ["add", "my_punctuation", "--targets", "cpu_pruned", "--dry-run"]
+    for name in ("config.yaml", "tokens.json"):
+        main(asked)
+        assert "ratio 0.3 of prunable: its config.yaml is not here" in capsys.readouterr().out
+        place = modelscope.place(name, files[name])
+        place.parent.mkdir(parents=True)
+        shutil.copy(checkpoint / name, place)
+    main(asked)
+    assert "ratio 0.3 of all: encoder_conf.linear_units hold 72.8%" in capsys.readouterr().out
+    place.write_text("[]")
+    main(asked)
+    assert "ratio 0.3 of prunable: its config.yaml is not here" in capsys.readouterr().out
+
+
+def test_a_model_with_nothing_to_cut_gets_no_pruned_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    punctuation(tmp_path / "mine", 370)
+    Path("catalogue.yaml").write_text(ENTRY.format(source="{kind: folder, path: mine}"))
+    monkeypatch.setattr(ct_transformer, "widths", lambda _: {})
+    with pytest.raises(UserError, match="found no layer to cut"):
+        main(["add", "my_punctuation", "--targets", "cpu_pruned"])
+    assert added() == []
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        pytest.param("a:\n  ratio: 0.3  # some\n  seed: 7", id="lines"),
+        pytest.param("a:\n  ratio: 0.3\n  ratio_of: all  # it\n  seed: 7", id="lines with it"),
+        pytest.param("a: {ratio: 0.3, seed: 7}", id="braces"),
+        pytest.param("a: {seed: 7, ratio_of: all, ratio: 3.0e-1}", id="braces with it"),
+    ],
+)
+def test_a_relative_s_section_may_be_written_in_any_way(section: str):
+    changed = YAML(typ="safe").load(add._with_ratio_of("prunable", section))
+    assert changed == {"a": {"ratio": 0.3, "ratio_of": "prunable", "seed": 7}}
 
 
 def test_again_adds_nothing_and_more_targets_only_theirs(capsys: pytest.CaptureFixture[str]):

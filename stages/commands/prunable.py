@@ -1,0 +1,72 @@
+"""What of a model can be pruned, as far as this machine knows it: for `add`, which writes how much is to go."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stages.core import layout, pins
+from stages.core.files import sha256
+from stages.core.params import FolderSource, Model, PruneParams, RatioOf
+
+MOST = 2 / 3  # of what can be cut: emptier layers leave a refit little to work with
+
+
+def pick(name: str, model: Model, settings: PruneParams) -> tuple[RatioOf, str]:
+    """Return what `settings.ratio` is to be of, and a line that says why.
+
+    Raises:
+        UserError: the model's config.yaml is here and not what its family reads, or nothing of the model can be cut.
+    """
+    with _at_hand(name, model) as folder:
+        if folder is None:
+            why = f"its config.yaml is not here before `python -m stages pin {name}`; any model can give that"
+            return "prunable", f"{name}: prune has ratio {settings.ratio} of prunable: {why}"
+        return _of_what(name, model, settings, folder)
+
+
+def _of_what(name: str, model: Model, settings: PruneParams, folder: Path) -> tuple[RatioOf, str]:
+    from stages import prune
+    from stages.models import checkpoint
+
+    family = importlib.import_module(f"stages.models.{model.family}")
+    config = family.read_config(folder)
+    dense = checkpoint.weightless(family.build, config)
+    goal = prune.goal(family, dense, config, settings.model_copy(update={"ratio_of": "prunable"}))
+    share = goal.prunable / goal.parameters
+    enough = settings.ratio_of == "all" and settings.ratio <= MOST * share
+    of: RatioOf = "all" if enough else "prunable"
+    held = f"{' and '.join(goal.steps)} hold {share:.1%} of {goal.parameters:,} parameters"
+    return of, f"{name}: prune has ratio {settings.ratio} of {of}: {held}"
+
+
+@contextmanager
+def _at_hand(name: str, model: Model) -> Iterator[Path | None]:
+    """Give a folder with all of a checkpoint but perhaps the weights: fetched, a source, or what `pin` downloaded."""
+    from stages.models.checkpoint import CONFIG
+
+    own = [source.path for source in model.sources if isinstance(source, FolderSource)]
+    found = next((folder for folder in (layout.checkpoint(name), *own) if (folder / CONFIG).is_file()), None)
+    with tempfile.TemporaryDirectory() as scratch:
+        yield found or (Path(scratch) if _copy_downloads(name, Path(scratch)) else None)
+
+
+def _copy_downloads(name: str, folder: Path) -> bool:
+    """Copy a model's pinned files without the weights from the cache; whether all were there with the right bytes."""
+    from stages.models.checkpoint import WEIGHTS
+    from stages.sources import modelscope
+
+    pin = pins.read(name)
+    if pin is None or pin.hub_id is None:
+        return False
+    for file in pin.files.keys() - {WEIGHTS}:
+        pinned = pin.files[file]
+        download = modelscope.place(file, pinned)
+        if not download.is_file() or sha256(download) != pinned.sha256:
+            return False
+        shutil.copyfile(download, folder / file)
+    return True
