@@ -57,11 +57,12 @@ def goal(family: ModuleType, model: torch.nn.Module, config: dict[str, Any], set
     whole = total if settings.ratio_of == "all" else prunable
     most = total - count({key: min(step, widths[key]) for key, step in steps.items()})
     if most < settings.ratio * whole:
+        more = "" if settings.heads or not _heads(widths) else "; heads: true adds heads"
         raise UserError(
             f"prune: {' and '.join(steps)} hold {prunable / total:.1%} of {total:,} parameters, of which "
             f"{most / prunable:.1%} can go; found ratio: {settings.ratio} of {settings.ratio_of}, wanted at most "
-            f"{_rounded_down(most / total)} of all or {_rounded_down(most / prunable)} of prunable"
-            f"{'' if settings.heads or _heads(widths) == [] else ', or heads: true'}; see prune.MODEL in params.yaml"
+            f"{_rounded_down(most / total)} of all or {_rounded_down(most / prunable)} of prunable{more}; "
+            "see prune.MODEL in params.yaml"
         )
     return Goal(steps, total, prunable, settings.ratio * whole / total, TOLERANCE * whole / total)
 

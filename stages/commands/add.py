@@ -92,7 +92,9 @@ def _prune_like_a_relative(name: str, model: Model, present: Params, text: str) 
 
 
 def _with_ratio_of(of: RatioOf, section: str) -> str:
-    """Return a section of `prune` with another `ratio_of`, or with one, behind the ratio."""
+    """Return a section of `prune` with another `ratio_of`, or with one, before the ratio and its comment."""
     if re.search(r"\bratio_of:", section):
         return re.sub(r"\bratio_of: \w+", f"ratio_of: {of}", section)
-    return re.sub(r"(\n *)?\bratio: [\d.e-]+", lambda found: f"{found[0]}{found[1] or ', '}ratio_of: {of}", section)
+    return re.sub(
+        r"(\n *)?\bratio:", lambda found: f"{found[1] or ''}ratio_of: {of}{found[1] or ', '}ratio:", section, count=1
+    )

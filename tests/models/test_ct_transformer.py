@@ -259,7 +259,7 @@ def goal(config: dict[str, Any], **changes: object) -> prune.Goal:
 
 def test_more_than_the_feed_forward_layers_hold_is_refused_with_what_they_do(large_vocabulary: dict[str, Any]):
     hold = r"encoder_conf\.linear_units hold 2\.9% of 7\d,\d{3},\d{3} parameters, of which 99\.2% can go"
-    wanted = r"found ratio: 0\.3 of all, wanted at most 0\.028 of all or 0\.992 of prunable, or heads: true"
+    wanted = r"found ratio: 0\.3 of all, wanted at most 0\.028 of all or 0\.992 of prunable; heads: true adds heads"
     with pytest.raises(UserError, match=f"{hold}; {wanted}"):
         goal(large_vocabulary, ratio=0.3)
     with pytest.raises(UserError, match=r"kept_heads hold 4\.0%.* 0\.034 of all or 0\.862 of prunable; see"):
