@@ -20,6 +20,7 @@ from tests import workspace
 from tests.hub import Hub
 
 CONFIG: dict[str, Any] = {
+    "model": "FsmnVADStreaming",
     "frontend_conf": {"fs": 16000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
     | {"dither": 0.0, "lfr_m": 5, "lfr_n": 1},
     "model_conf": {"sample_rate": 16000, "max_end_silence_time": 800, "speech_noise_thres": 0.6},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -16,6 +17,12 @@ import psutil
 
 class UserError(Exception):
     """What was being done, to what, what was found, what was wanted, and how to mend it."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says in its first line that says anything, without colours and not longer than a message."""
+    lines = (line.strip() for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines())
+    return next((line[:200] for line in lines if line), "no reason given")
 
 
 def did_you_mean(found: str, known: Collection[str]) -> str:

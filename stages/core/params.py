@@ -454,7 +454,7 @@ def _preflight(p: Params) -> list[str]:
             problems.append(f"{where}: unknown {what} {name!r}; {did_you_mean(name, list(table))}")
         return name in table
 
-    families = families_with("REQUIRED_CONFIG")
+    families = families_with("SCHEMAS")
     for name, model in p.models.items():
         known(f"models.{name}", "family", model.family, dict.fromkeys(families))
         known(f"models.{name}", "dataset", model.dataset, p.datasets)

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import jiwer
 
-from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import Recording
-from stages.models.checkpoint import importing_funasr
+from stages.models import tokens
 
 if TYPE_CHECKING:
     from funasr.tokenizer.char_tokenizer import CharTokenizer
 
-TOKENS = "tokens.json"
 EDITS = ("substitutions", "deletions", "insertions")
 
 HEADLINE = "cer"
@@ -124,12 +122,4 @@ def load_tokenizer(checkpoint: Path, config: dict[str, Any]) -> CharTokenizer:
     Raises:
         UserError: tokens.json is missing, or not a list of one string for each of the network's outputs.
     """
-    path, vocabulary = checkpoint / TOKENS, config.get("vocab_size")
-    tokens = read_json(path) if path.is_file() else None
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise UserError(f"{path}: wanted a JSON list of the network's tokens; add the checkpoint's own token list")
-    if vocabulary not in {None, len(tokens)}:
-        raise UserError(f"{path}: found {len(tokens)} tokens, the vocab_size of config.yaml is {vocabulary}")
-    with importing_funasr():
-        from funasr.tokenizer.char_tokenizer import CharTokenizer
-    return CharTokenizer(token_list=tokens, unk_symbol="<unk>", split_with_space=True)
+    return tokens.tokenizer(tokens.read(checkpoint, config.get("vocab_size")), split_with_space=True)

@@ -5,97 +5,66 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import pickle
 import shutil
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
-
-from stages.core.errors import UserError
+from stages.core.errors import UserError, first_line
 from stages.core.graphs import Feeds, Graph, GraphSet
 from stages.core.packages import import_bare
 from stages.core.parity import Artifact, Network
+from stages.models import weights, yaml_config
+from stages.models.schemas import section
 
 if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "model.pt"
 CONFIG = "config.yaml"
+C = TypeVar("C", bound=section.Config)
 
 
-def read_config(checkpoint: Path, family: str, required: Mapping[str, type]) -> dict[str, Any]:
-    """config.yaml of a checkpoint.
+def read_config(checkpoint: Path, family: str, schemas: Mapping[str, type[C]]) -> tuple[dict[str, Any], C]:
+    """Read config.yaml of a checkpoint, as FunASR reads it, and as the family's schema types it.
 
-    required: the sections that the family builds its network and front end from, and their types.
-
-    Raises:
-        UserError: it is missing, not a mapping, or lacks a section the family needs.
-    """
-    path = checkpoint / CONFIG
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as e:
-        raise UserError(f"{path} cannot be read: {e}") from e
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: found {type(config).__name__}, wanted a mapping")
-    missing = [key for key, kind in required.items() if not isinstance(config.get(key), kind)]
-    if missing:
-        raise UserError(
-            f"{path}: no {', '.join(missing)}; the family {family} needs it. Is this a {family} checkpoint? If it is, "
-            "its configuration.json may hold what config.yaml lacks: add it there, and `python -m stages pin` the model"
-        )
-    return config
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict, unpickled without running any code in it; what a trainer wraps around it is taken off.
+    schemas: of each `model` that the family knows.
 
     Raises:
-        UserError: the file is truncated, not a checkpoint, or holds anything but tensors.
+        UserError: it is missing, not a mapping, or not what the schema wants.
     """
-    import torch
-
-    try:
-        # Mapped, not read: a tensor costs memory once it is used. Files from before torch 1.6 cannot be.
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as e:
-        raise UserError(f"{path} holds more than tensors and was not loaded: a checkpoint must not run code") from e
-    except (OSError, RuntimeError, EOFError, ValueError) as e:
-        raise UserError(f"{path} is not a whole PyTorch checkpoint: {e}") from e
-    for wrapper in ("state_dict", "model_state_dict", "model"):  # as FunASR's own loader looks for them
-        if isinstance(weights, dict) and isinstance(weights.get(wrapper), dict):
-            weights = weights[wrapper]
-    if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
-        raise UserError(f"{path}: found {type(weights).__name__}, wanted a mapping of names to tensors")
-    return weights
+    config = yaml_config.read(checkpoint / CONFIG)
+    return config, section.check(config, schemas, family, checkpoint / CONFIG)
 
 
 def load(build: Callable[[dict[str, Any]], Any], config: dict[str, Any], checkpoint: Path) -> Any:
-    """What a family's `build` gives, with the checkpoint's weights; every one of them must have its place.
+    """Return what a family's `build` gives, with the checkpoint's weights.
 
     Raises:
-        UserError: the weights are not a whole state dict, or do not fit the model that config.yaml describes.
+        UserError: FunASR cannot build what config.yaml describes, or the weights are not a whole state dict of it.
     """
-    model = weightless(build, config)
-    fill(model, read_weights(checkpoint / WEIGHTS), checkpoint)
+    try:
+        model = weightless(build, config)
+    except UserError:
+        raise
+    except Exception as e:  # FunASR's classes assert, look up and divide as they go
+        raise UserError(f"{checkpoint / CONFIG}: FunASR cannot build this: {type(e).__name__}: {first_line(e)}") from e
+    path = checkpoint / WEIGHTS
+    weights.fill(model, weights.read(path), weights.scopes(config), path)
     return model
 
 
-def fill(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], checkpoint: Path) -> None:
-    """Make weights of a checkpoint the model's own, not copied where they have its dtypes.
-
-    Raises:
-        UserError: they are not all of the model's, or others.
-    """
-    dtypes = {name: t.dtype for name, t in model.state_dict().items()}
-    try:
-        model.load_state_dict({name: t.to(dtypes.get(name)) for name, t in weights.items()}, assign=True)
-    except RuntimeError as e:
-        raise UserError(f"{checkpoint}: the weights do not fit config.yaml: {e}") from e
+def left_out(family: Any, checkpoint: Path) -> dict[str, list[str]]:
+    """Name the keys of config.yaml that the family's schema does not know, and the weights that its network lacks."""
+    config, typed = read_config(checkpoint, "", family.SCHEMAS)
+    network = weightless(family.build, family.read_config(checkpoint)).state_dict().keys()
+    found = weights.read(checkpoint / WEIGHTS)
+    used = weights.origins(network, found.keys(), weights.scopes(config)).values()
+    return {
+        "unknown_config": sorted(section.unknown(typed)),
+        "unused_weights": sorted(found.keys() - set(used)),
+    }
 
 
 def weightless(build: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
@@ -148,4 +117,4 @@ def save(model: torch.nn.Module, config: dict[str, Any], origin: Path, folder: P
 
     shutil.copytree(origin, folder, dirs_exist_ok=True)
     torch.save(model.state_dict(), folder / WEIGHTS)
-    (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    yaml_config.write(config, folder / CONFIG)

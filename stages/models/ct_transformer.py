@@ -31,14 +31,15 @@ from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import Recording
 from stages.models import checkpoint as checkpoints
 from stages.models import sanm
+from stages.models import tokens as token_lists
 from stages.models.sanm import with_widths
+from stages.models.schemas.ct_transformer import Offline, Punctuator, Realtime
 
 if TYPE_CHECKING:
     from funasr.models.ct_transformer.model import CTTransformer
     from funasr.tokenizer.char_tokenizer import CharTokenizer
 
-ENCODERS = {"CTTransformer": "SANMEncoder", "CTTransformerStreaming": "SANMVadEncoder"}
-REQUIRED_CONFIG: dict[str, type] = {"model": str, "model_conf": dict, "encoder": str, "encoder_conf": dict}
+SCHEMAS: dict[str, type[Punctuator]] = {"CTTransformer": Offline, "CTTransformerStreaming": Realtime}
 MASKS = ("vad_masks", "sub_masks")  # of the realtime kind
 NONE = "_"  # FunASR's name for no mark
 MARKS = {"comma": "，", "period": "。", "question": "？", "enumeration": "、"}
@@ -48,30 +49,14 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
     """config.yaml of a checkpoint, with `vocab_size` from its tokens.json, as FunASR adds it.
 
     Raises:
-        UserError: a file is missing or malformed, the kind is neither of the two, or it splits text by words.
+        UserError: it is not what the schema of its model wants, tokens.json does not fit, or it splits text by words.
     """
-    config = checkpoints.read_config(checkpoint, "ct_transformer", REQUIRED_CONFIG)
-    path = checkpoint / checkpoints.CONFIG
-    if ENCODERS.get(config["model"]) != config["encoder"]:
-        wanted = " or ".join(f"{model} with {encoder}" for model, encoder in ENCODERS.items())
-        raise UserError(f"{path}: found model {config['model']} with encoder {config['encoder']}, wanted {wanted}")
-    missing = {NONE, *MARKS.values()} - set(config["model_conf"].get("punc_list", ()))
-    if missing:
-        raise UserError(
-            f"{path}: model_conf.punc_list lacks {' '.join(sorted(missing))}, which FunASR's own code needs"
-        )
+    config, typed = checkpoints.read_config(checkpoint, "ct_transformer", SCHEMAS)
     if (checkpoint / "jieba_usr_dict").exists():
         raise UserError(
             f"{checkpoint}: jieba_usr_dict is there, so this model punctuates words; wanted one of characters"
         )
-    return config | {"vocab_size": len(_tokens(checkpoint))}
-
-
-def _tokens(checkpoint: Path) -> list[str]:
-    tokens = read_json(checkpoint / "tokens.json")
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise UserError(f"{checkpoint / 'tokens.json'}: wanted a list of tokens")
-    return tokens
+    return config | {"vocab_size": len(token_lists.read(checkpoint, typed.vocab_size))}
 
 
 def build(config: dict[str, Any]) -> CTTransformer:
@@ -104,10 +89,7 @@ def load(checkpoint: Path) -> CTTransformer:
 
 def load_tokenizer(checkpoint: Path) -> CharTokenizer:
     """FunASR's tokenizer with the checkpoint's token list."""
-    with checkpoints.importing_funasr():
-        from funasr.tokenizer.char_tokenizer import CharTokenizer
-
-    return CharTokenizer(token_list=_tokens(checkpoint))
+    return token_lists.tokenizer(token_lists.read(checkpoint))
 
 
 def read_marks(text: str, known: Collection[str] = MARKS.values()) -> tuple[list[str], list[str]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,8 @@ from stages.core.params import PruneParams
 from stages.core.parity import Artifact, Network
 from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import SAMPLE_RATE, Recording
-from stages.models import checkpoint
+from stages.models import checkpoint, tokens
+from stages.models.schemas import emotion2vec as schema
 
 if TYPE_CHECKING:
     from funasr.models.emotion2vec.model import Emotion2vec
@@ -35,56 +35,28 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
-REQUIRED_CONFIG: dict[str, type] = {"model_conf": dict, "tokenizer_conf": dict}
+SCHEMAS = {"Emotion2vec": schema.Emotion2vec}
 TOKENS = ("tokens.txt", "tokens.json")
 UNKNOWN = "unknown"  # what the model's authors call the label that its token list has as <unk>
-# FunASR evaluates feature_encoder_spec as Python. Only what it is meant to say gets through: [(width, kernel, stride)]
-# lists, each repeated by `* n`, added up.
-_CONVOLUTIONS = r"\s*\[\s*\(\s*\d{1,4}\s*,\s*\d{1,3}\s*,\s*\d{1,3}\s*\)\s*\]\s*(?:\*\s*\d{1,2}\s*)?"
-_SPEC = re.compile(rf"{_CONVOLUTIONS}(?:\+{_CONVOLUTIONS})*")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.yaml of a checkpoint, with the number of labels as `vocab_size`.
 
     Raises:
-        UserError: it or the label list is missing, lacks what the family needs, or has an extractor that is not a
-            list of convolutions.
+        UserError: it is not what the schema wants, or the label list is missing or malformed.
     """
-    config = checkpoint.read_config(folder, "emotion2vec", REQUIRED_CONFIG)
-    place = folder / checkpoint.CONFIG
-    conf = config["model_conf"]
-    missing = [key for key in ("embed_dim", "mlp_ratio", "depth", "num_heads") if key not in conf]
-    try:
-        spec = conf["modalities"]["audio"]["feature_encoder_spec"]
-    except (KeyError, TypeError):
-        missing.append("modalities.audio.feature_encoder_spec")
-    if missing:
-        raise UserError(f"{place}: model_conf has no {', '.join(missing)}; the family emotion2vec needs it")
-    if not isinstance(spec, str) or not _SPEC.fullmatch(spec):
-        raise UserError(
-            f"{place}: found feature_encoder_spec {spec!r}, wanted lists like '[(512, 10, 5)] + [(512, 3, 2)] * 4'; "
-            "FunASR runs this value as code, so nothing else is let through"
-        )
-    return config | {"vocab_size": len(load_tokenizer(folder, config).token_list)}
+    config, typed = checkpoint.read_config(folder, "emotion2vec", SCHEMAS)
+    return config | {"vocab_size": len(tokens.read(folder, typed.vocab_size, TOKENS))}
 
 
-def load_tokenizer(folder: Path, config: dict[str, Any]) -> CharTokenizer:
+def load_tokenizer(folder: Path) -> CharTokenizer:
     """FunASR's tokenizer, of which emotion2vec uses the list of labels.
 
     Raises:
         UserError: there is no list of labels, or FunASR cannot use it.
     """
-    with checkpoint.importing_funasr():
-        from funasr.tokenizer.char_tokenizer import CharTokenizer
-
-    place = next((folder / name for name in TOKENS if (folder / name).is_file()), None)
-    if place is None:
-        raise UserError(f"{folder}: found no {' or '.join(TOKENS)}, which list the labels; fetch the checkpoint again")
-    try:
-        return CharTokenizer(**config["tokenizer_conf"] | {"token_list": str(place)})
-    except (RuntimeError, ValueError) as e:
-        raise UserError(f"{place} is not a list of labels: {e}") from e
+    return tokens.tokenizer(tokens.read(folder, files=TOKENS))
 
 
 def build(config: dict[str, Any]) -> Emotion2vec:
@@ -92,7 +64,9 @@ def build(config: dict[str, Any]) -> Emotion2vec:
     with checkpoint.importing_funasr():
         from funasr.models.emotion2vec.model import Emotion2vec
 
-    model = Emotion2vec(model_conf=config["model_conf"], vocab_size=config["vocab_size"])
+    conf = copy.deepcopy(config["model_conf"])
+    conf["modalities"]["audio"]["decoder"] = None
+    model = Emotion2vec(model_conf=conf, vocab_size=config["vocab_size"])
     model.modality_encoders["AUDIO"].remove_pretraining_modules()
     return model.eval()
 
@@ -106,17 +80,7 @@ def load(folder: Path) -> Emotion2vec:
     Raises:
         UserError: config.yaml, the label list or model.pt is not what the family needs.
     """
-    config = read_config(folder)
-    model = checkpoint.weightless(build, config)
-    weights = checkpoint.read_weights(folder / checkpoint.WEIGHTS)
-    scopes = ["" if scope.lower() == "none" else scope for scope in config.get("scope_map", [])]
-    for theirs, ours in zip(scopes[::2], scopes[1::2], strict=False):
-        weights = {
-            ours + name.removeprefix(theirs) if name.startswith(theirs) else name: w for name, w in weights.items()
-        }
-    used = model.state_dict().keys()
-    checkpoint.fill(model, {name: w for name, w in weights.items() if name in used}, folder)
-    return model
+    return checkpoint.load(build, read_config(folder), folder)
 
 
 # Scoring
@@ -156,7 +120,7 @@ def score(folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Reco
     mode: FunASR's granularity, `utterance`.
     """
     torch.set_num_threads(1)
-    model, tokenizer = load(folder), load_tokenizer(folder, read_config(folder))
+    model, tokenizer = load(folder), load_tokenizer(folder)
     head = _Head(artifact[1]["model"])
     model.proj, model.extract_features = head, head.extract_features
     outcomes = []
@@ -267,7 +231,7 @@ METRICS = {
 @functools.cache
 def labels(folder: Path) -> tuple[str, ...]:
     """The English name of each score, in order: `angry` for the label list's `生气/angry`, `unknown` for `<unk>`."""
-    tokens = load_tokenizer(folder, read_config(folder)).token_list
+    tokens = load_tokenizer(folder).token_list
     names = (token.rpartition("/")[2] for token in tokens if not token.startswith("unuse"))
     return tuple(UNKNOWN if name == "<unk>" else name for name in names)
 

@@ -26,7 +26,8 @@ from stages.core.params import PruneParams
 from stages.core.parity import Artifact, Network
 from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import SAMPLE_RATE, Recording
-from stages.models import checkpoint
+from stages.models import checkpoint, cmvn
+from stages.models.schemas.fsmn_vad import FsmnVad
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontendOnline
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 FRAME_MS = 10
 CHUNK_MS = 200  # the streaming chunk that FunASR's documentation uses
 OFFLINE_CHUNK_MS = 60_000  # FunASR's default: longer files are cut, with the caches carried over
-REQUIRED_CONFIG = {"frontend_conf": dict, "model_conf": dict, "encoder": str, "encoder_conf": dict}
+SCHEMAS = {"FsmnVADStreaming": FsmnVad}
 
 Floats = NDArray[np.float32]
 Events = list[list[int]]
@@ -50,11 +51,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.yaml of a checkpoint.
 
     Raises:
-        UserError: it is missing, not a mapping, lacks a section the family needs, or names another encoder.
+        UserError: it is not what the schema wants, or am.mvn does not fit its front end.
     """
-    config = checkpoint.read_config(folder, "fsmn_vad", REQUIRED_CONFIG)
-    if config["encoder"] != "FSMN":
-        raise UserError(f"{folder / checkpoint.CONFIG}: found encoder {config['encoder']!r}, wanted 'FSMN'")
+    config, typed = checkpoint.read_config(folder, "fsmn_vad", SCHEMAS)
+    cmvn.check(folder, typed.frontend_conf.size)
     return config
 
 
@@ -83,7 +83,7 @@ def load_frontend(folder: Path) -> WavFrontendOnline:
     with checkpoint.importing_funasr():
         from funasr.frontends.wav_frontend import WavFrontendOnline
 
-    return WavFrontendOnline(cmvn_file=str(folder / "am.mvn"), **read_config(folder)["frontend_conf"])
+    return WavFrontendOnline(**read_config(folder)["frontend_conf"] | {"cmvn_file": str(folder / cmvn.FILE)})
 
 
 # Scoring
@@ -268,7 +268,7 @@ METRICS = {
 @functools.cache
 def speech_threshold(folder: Path) -> float:
     """Probability at which FunASR calls a frame speech: p >= (1 - p) + speech_noise_thres."""
-    threshold: float = (1 + read_config(folder)["model_conf"]["speech_noise_thres"]) / 2
+    threshold: float = (1 + read_config(folder)["model_conf"].get("speech_noise_thres", 0.6)) / 2  # FunASR's default
     return threshold
 
 

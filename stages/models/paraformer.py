@@ -7,7 +7,7 @@ graphs: `stages.models.seaco`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,9 +22,10 @@ from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
 from stages.core.params import PruneParams
 from stages.core.parity import Artifact
 from stages.corpora.manifest import Recording
-from stages.models import asr, checkpoint, cif, sanm, seaco
+from stages.models import asr, checkpoint, cif, cmvn, sanm, seaco, tokens
 from stages.models.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
 from stages.models.sanm import with_widths
+from stages.models.schemas import paraformer as schema
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontend
@@ -34,51 +35,23 @@ __all__ = ["HEADLINE", "METRICS", "measure", "read_outcomes", "with_widths", "wr
 MODES = ("offline",)
 FAMILY = "paraformer"
 SECTIONS = ("encoder", "decoder", "predictor")
-REQUIRED_CONFIG: dict[str, type] = {
-    "model": str,
-    "model_conf": dict,
-    "frontend_conf": dict,
-    **dict.fromkeys(SECTIONS, str),
-    **{f"{key}_conf": dict for key in SECTIONS},
-}
-CLASSES = {  # of each model
-    "Paraformer": {"encoder": "SANMEncoder", "decoder": "ParaformerSANMDecoder", "predictor": "CifPredictorV2"},
-    seaco.MODEL: {"encoder": "SANMEncoder", "decoder": "ParaformerSANMDecoder"} | seaco.CLASSES,
-}
-CONVENTIONS: dict[str, dict[str, Any]] = {  # options with FunASR's usual value, which the graph is written for
-    "encoder_conf": {"input_layer": "pe", "selfattention_layer_type": "sanm", "normalize_before": True}
-    | {"concat_after": False},
-    "decoder_conf": {"normalize_before": True, "use_output_layer": True},
-    "predictor_conf": {"tail_mask": True},
-}
+SCHEMAS: dict[str, type[schema.Recognizer]] = {"Paraformer": schema.Paraformer, seaco.MODEL: schema.Seaco}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.yaml of a checkpoint, with `vocab_size` from its tokens.json, as FunASR adds it.
 
     Raises:
-        UserError: it is missing, not a mapping, lacks a section, or describes another network than the graph holds.
+        UserError: it is not what the schema of its model wants, or am.mvn or tokens.json does not fit it.
     """
-    config, where = checkpoint.read_config(folder, FAMILY, REQUIRED_CONFIG), folder / checkpoint.CONFIG
-    model = config["model"]
-    if model not in CLASSES:
-        raise UserError(f"{where}: found model {model!r}, the family {FAMILY} wants {' or '.join(CLASSES)}")
-    for name, found, wanted in _options(config):
-        if found != wanted:
-            raise UserError(f"{where}: found {name} {found!r}, the model {model} wants {wanted!r}")
-    if not config["predictor_conf"].get("tail_threshold", 0) > 0:
-        raise UserError(f"{where}: the family {FAMILY} wants a predictor_conf.tail_threshold over 0")
-    return config | {"vocab_size": len(asr.load_tokenizer(folder, config).token_list)}
-
-
-def _options(config: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Name, value and wanted value of what the model's graph is written for."""
-    for key, wanted in CLASSES[config["model"]].items():
-        yield key, config.get(key), wanted
-    conventions = CONVENTIONS | (seaco.CONVENTIONS if config["model"] == seaco.MODEL else {})
-    for section, usual in conventions.items():
-        chosen = config.get(section) or {}
-        yield from ((f"{section}.{key}", chosen.get(key, wanted), wanted) for key, wanted in usual.items())
+    config, typed = checkpoint.read_config(folder, FAMILY, SCHEMAS)
+    cmvn.check(folder, typed.frontend_conf.size)
+    vocabulary = len(tokens.read(folder, typed.vocab_size))
+    no_bias = typed.model_conf.NO_BIAS if isinstance(typed, schema.Seaco) else 0
+    if no_bias >= vocabulary:
+        where = f"{folder / checkpoint.CONFIG} model_conf.NO_BIAS"
+        raise UserError(f"{where}: found {no_bias}, wanted a token's number, below {vocabulary}")
+    return config | {"vocab_size": vocabulary}
 
 
 def build(config: dict[str, Any]) -> Any:
@@ -116,7 +89,7 @@ def load_frontend(folder: Path, config: dict[str, Any]) -> WavFrontend:
     with checkpoint.importing_funasr():
         from funasr.frontends.wav_frontend import WavFrontend
 
-    return WavFrontend(cmvn_file=str(folder / "am.mvn"), **config["frontend_conf"] | {"dither": 0.0})
+    return WavFrontend(**config["frontend_conf"] | {"cmvn_file": str(folder / cmvn.FILE), "dither": 0.0})
 
 
 # Export

@@ -28,15 +28,15 @@ import torch
 from numpy.typing import NDArray
 
 from stages.core import narrowing, recovery
-from stages.core.errors import UserError
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
 from stages.core.params import PruneParams
 from stages.core.parity import Artifact, Network
 from stages.corpora.manifest import SAMPLE_RATE, Recording
-from stages.models import asr, checkpoint, cif, paraformer, sanm
+from stages.models import asr, checkpoint, cif, cmvn, paraformer, sanm, tokens
 from stages.models.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
 from stages.models.paraformer import Positions, say, widths
 from stages.models.sanm import with_widths
+from stages.models.schemas.paraformer_streaming import Streaming
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontendOnline
@@ -51,56 +51,18 @@ CHUNK_SECONDS = 0.6
 CHUNK_SAMPLES = round(CHUNK_SECONDS * SAMPLE_RATE)
 CHUNK_TOKENS = 3  # in that time, of Mandarin
 SECTIONS = ("encoder", "decoder", "predictor")
-REQUIRED_CONFIG: dict[str, type] = {
-    "model_conf": dict,
-    "frontend_conf": dict,
-    **dict.fromkeys(SECTIONS, str),
-    **{f"{key}_conf": dict for key in SECTIONS},
-}
-WANTED: dict[str, Any] = {  # what the graphs are written for; options that are not there have FunASR's usual value
-    "model": "ParaformerStreaming",
-    "encoder": "SANMEncoderChunkOpt",
-    "decoder": "ParaformerSANMDecoder",
-    "predictor": "CifPredictorV2",
-    "encoder_conf.input_layer": "pe_online",
-    "encoder_conf.selfattention_layer_type": "sanm",
-    "encoder_conf.normalize_before": True,
-    "encoder_conf.concat_after": False,
-    "decoder_conf.normalize_before": True,
-    "decoder_conf.use_output_layer": True,
-}
+SCHEMAS = {"ParaformerStreaming": Streaming}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.yaml of a checkpoint, with `vocab_size` from its tokens.json, as FunASR adds it.
 
     Raises:
-        UserError: it is missing, not a mapping, lacks a section, or describes another network than the graphs hold.
+        UserError: it is not what the schema wants, or am.mvn or tokens.json does not fit it.
     """
-    config = checkpoint.read_config(folder, FAMILY, REQUIRED_CONFIG)
-    for name, wanted in WANTED.items():
-        section, _, key = name.rpartition(".")
-        found = config[section].get(key, wanted) if section else config.get(name)
-        if found != wanted:
-            where = f"{folder / checkpoint.CONFIG}: found {name} {found!r}"
-            raise UserError(f"{where}, the family {FAMILY} wants {wanted!r}")
-    _check_causal(folder, config["decoder_conf"])
-    return config | {"vocab_size": len(asr.load_tokenizer(folder, config).token_list)}
-
-
-def _check_causal(folder: Path, decoder: dict[str, Any]) -> None:
-    """Refuse a decoder that looks at tokens to come, which the caches of a stream cannot hold.
-
-    Every block's memory has to be shifted to look only back; FunASR does not shift those without attention.
-    """
-    blocks, attending = decoder.get("num_blocks", 6), decoder.get("att_layer_num", 6)  # FunASR's defaults
-    causal, shift = (decoder.get("kernel_size", 21) - 1) // 2, decoder.get("sanm_shfit", 0)
-    for key, found, wanted in (("att_layer_num", attending, max(attending, blocks)), ("sanm_shfit", shift, causal)):
-        if found not in {None, wanted}:
-            raise UserError(
-                f"{folder / checkpoint.CONFIG}: found decoder_conf.{key} {found}, wanted {wanted}: the family {FAMILY} "
-                "streams a decoder that looks only back. Is this an offline checkpoint (family paraformer)?"
-            )
+    config, typed = checkpoint.read_config(folder, FAMILY, SCHEMAS)
+    cmvn.check(folder, typed.frontend_conf.size)
+    return config | {"vocab_size": len(tokens.read(folder, typed.vocab_size))}
 
 
 def build(config: dict[str, Any]) -> ParaformerStreaming:

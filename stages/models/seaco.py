@@ -17,12 +17,6 @@ from stages.core.parity import Network
 from stages.models import checkpoint, cif, sanm
 
 MODEL = "SeacoParaformer"
-CLASSES = {"predictor": "CifPredictorV3", "seaco_decoder": "ParaformerSANMDecoder"}
-CONVENTIONS: dict[str, dict[str, Any]] = {
-    "model_conf": {"bias_encoder_type": "lstm", "bias_encoder_bid": False},
-    "predictor_conf": {"upsample_type": "cnn_blstm"},
-    "seaco_decoder_conf": {"wo_input_layer": True, "use_output_layer": False, "att_layer_num": 6},
-}
 HOTWORD_TOKENS = 10  # the runtime pads to that
 MOST_HOTWORDS = 50  # FunASR's `nfilter`: of more, those that the decoder attends to most
 SCORING_LAYER = 5  # whose attention says so

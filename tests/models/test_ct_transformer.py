@@ -85,9 +85,13 @@ def test_marks_are_read_as_funasr_splits_tokens():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({"model": "Paraformer"}, "found model Paraformer .* wanted CTTransformer with", id="model"),
-        pytest.param({"encoder": "ConformerEncoder"}, "with encoder ConformerEncoder, wanted", id="encoder"),
-        pytest.param({"model_conf": {"punc_list": ["_", "，", "。"]}}, "punc_list lacks 、 ？", id="marks"),
+        pytest.param({"model": "Paraformer"}, "model: found 'Paraformer', wanted CTTransformer or", id="model"),
+        pytest.param({"encoder": "ConformerEncoder"}, "encoder: found 'ConformerEncoder', wanted", id="encoder"),
+        pytest.param(
+            {"model_conf": {"punc_list": ["_", "，", "。"]}},
+            "model_conf.punc_list: found .* wanted one with ？ 、, which FunASR",
+            id="marks",
+        ),
         pytest.param({"encoder_conf": None}, "no encoder_conf; the family ct_transformer needs it", id="section"),
     ],
 )

@@ -198,14 +198,24 @@ def test_there_is_no_streaming_mode(plain: Path):
 @pytest.mark.parametrize(
     ("section", "change", "message"),
     [
-        pytest.param("model", "BAT", "found model 'BAT', the family paraformer wants Paraformer or Seaco", id="model"),
         pytest.param(
-            "predictor", "CifPredictor", "predictor 'CifPredictor', the model Paraformer wants", id="predictor"
+            "model", "BAT", "model: found 'BAT', wanted Paraformer or SeacoParaformer, which the family", id="model"
         ),
         pytest.param(
-            "predictor_conf", {"tail_threshold": 0.0}, "wants a predictor_conf.tail_threshold over 0", id="tail"
+            "predictor", "CifPredictor", "predictor: found 'CifPredictor', wanted 'CifPredictorV2'", id="predictor"
         ),
-        pytest.param("encoder_conf", {"input_layer": "conv2d"}, "found encoder_conf.input_layer 'conv2d'", id="option"),
+        pytest.param(
+            "predictor_conf",
+            {"tail_threshold": 0.0},
+            "predictor_conf.tail_threshold: found 0.0, wanted greater than 0",
+            id="tail",
+        ),
+        pytest.param(
+            "encoder_conf",
+            {"input_layer": "conv2d"},
+            "encoder_conf.input_layer: found 'conv2d', wanted 'pe'",
+            id="option",
+        ),
         pytest.param("frontend_conf", None, "no frontend_conf; the family paraformer needs it", id="missing"),
     ],
 )
