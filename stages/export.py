@@ -21,7 +21,7 @@ from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph, Tensor
 from stages.core.parity import Network, largest_differences
-from stages.models.checkpoint import torch_networks
+from stages.models.checkpoint import left_out, torch_networks
 from stages.runtimes import onnxruntime
 
 if TYPE_CHECKING:
@@ -176,8 +176,10 @@ def main(argv: Sequence[str]) -> None:
     line = p.variants[key_from(argv, "export", p.variants)]
     family = importlib.import_module(f"stages.models.{p.models[line.model].family}")
     with new_folder(layout.graphs(line.model, line.variant, "export")) as folder:
-        differences = export_variant(family, layout.checkpoint(line.model, line.variant), folder, p.export)
-        write_json(folder / "export.json", {"opset": p.export.opset, "difference_from_torch": differences})
+        checkpoint = layout.checkpoint(line.model, line.variant)
+        differences = export_variant(family, checkpoint, folder, p.export)
+        record = {"opset": p.export.opset, "difference_from_torch": differences}
+        write_json(folder / "export.json", record | {"checkpoint": left_out(family, checkpoint)})
     worst = max(d for by_input in differences.values() for d in by_input.values())
     print(
         f"{line.model} {line.variant}: {len(differences)} graph(s), opset {p.export.opset}, within {worst:.1e} of torch"

@@ -1,16 +1,23 @@
-"""`python -m stages pin MODEL`: write down the size and digest of every file that a model is made of."""
+"""`python -m stages pin MODEL`: write down the size and digest of every file that a model is made of.
+
+The files are loaded first: a digest makes whatever was behind it right for good, a web page too.
+"""
 
 from __future__ import annotations
 
+import importlib
+import tempfile
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from stages import sources
 from stages.commands import catalogue
 from stages.core import layout, params, pins
 from stages.core.errors import UserError
-from stages.core.params import Source
+from stages.core.params import Model, Source
 from stages.core.pins import Pin, PinnedFile
+from stages.models import weights
 
 # What FunASR reads of a checkpoint folder: weights, configuration, CMVN, tokens and word lists. A hub
 # repository also has a card, figures, example audio and at times code, which nothing here needs.
@@ -22,8 +29,8 @@ def pin(name: str, *, force: bool) -> None:
     """Ask the model's first source that answers for its files and write pins/NAME.json; print what changed.
 
     Raises:
-        UserError: no source answered with what a checkpoint needs, or a file of a revision that was pinned
-            before has other bytes now and `force` is not set.
+        UserError: no source answered with what a checkpoint needs, a file of a revision that was pinned before has
+            other bytes now and `force` is not set, or the files are not a checkpoint of the model's family.
     """
     model = catalogue.find(name, params.load())
     old, hub = pins.read(name), pins.hub_source(model)
@@ -35,6 +42,7 @@ def pin(name: str, *, force: bool) -> None:
         _refuse_moved(name, old, new)
     for line in changes(old.files if old else {}, files):
         print(f"  {line}")
+    _check(name, model, source, new)
     if old == new:
         print(f"{layout.pin(name)} is up to date")
     else:
@@ -61,6 +69,34 @@ def _taken(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
             "files in a way you trust and put {kind: folder, path: ...} first among the model's sources"
         )
     return files, sorted(listed.keys() - files.keys())
+
+
+def _check(name: str, model: Model, source: Source, new: Pin) -> None:
+    """Load the files as every stage will.
+
+    The download is the one of `fetch`, which finds it in the cache then.
+
+    Raises:
+        UserError: they are not a checkpoint of the family, or not the listed bytes.
+    """
+    print(f"{name}: gets the files from {source.kind} and loads them")
+    layout.CACHE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="pin-", dir=layout.CACHE) as place:
+        folder = Path(place)
+        sources.module(source).fetch(source, new.files, folder)
+        try:
+            for file, pinned in new.files.items():
+                weights.refuse_stand_in(folder / file)
+                pinned.check(folder / file, str(folder / file))
+            importlib.import_module(f"stages.models.{model.family}").load(folder)
+        except UserError as e:
+            said = str(e).replace(f"{folder}/", "").replace(place, "the checkpoint")
+            raise UserError(f"{name}: {said}\n  from {_origin(source)}; nothing was pinned") from e
+
+
+def _origin(source: Source) -> str:
+    facts = source.model_dump(mode="json", exclude={"kind", "archive"})
+    return f"{source.kind} ({', '.join(map(str, facts.values()))})"
 
 
 def _refuse_moved(name: str, old: Pin, new: Pin) -> None:
