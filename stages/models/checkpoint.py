@@ -44,15 +44,23 @@ def load(build: Callable[[dict[str, Any]], Any], config: dict[str, Any], checkpo
     Raises:
         UserError: FunASR cannot build what config.yaml describes, or the weights are not a whole state dict of it.
     """
+    model, path = described(build, config, checkpoint), checkpoint / WEIGHTS
+    weights.fill(model, weights.read(path), weights.scopes(config), path)
+    return model
+
+
+def described(build: Callable[[dict[str, Any]], Any], config: dict[str, Any], checkpoint: Path) -> Any:
+    """Return the network that a checkpoint's config.yaml describes, on the meta device.
+
+    Raises:
+        UserError: FunASR cannot build it.
+    """
     try:
-        model = weightless(build, config)
+        return weightless(build, config)
     except UserError:
         raise
     except Exception as e:  # FunASR's classes assert, look up and divide as they go
         raise UserError(f"{checkpoint / CONFIG}: FunASR cannot build this: {type(e).__name__}: {first_line(e)}") from e
-    path = checkpoint / WEIGHTS
-    weights.fill(model, weights.read(path), weights.scopes(config), path)
-    return model
 
 
 def left_out(family: Any, checkpoint: Path) -> dict[str, list[str]]:

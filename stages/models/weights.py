@@ -85,10 +85,12 @@ def _refuse_other_kinds(path: Path) -> None:
 
 def _why_refused(path: Path, said: str) -> str:
     """Return what in a pickle torch refuses to make, and which entry of the dictionary holds it."""
-    name = match[1] if (match := re.search(r"GLOBAL (\S+)", said)) else None
+    made = list(_made(path))
+    others = (name for _, name in made if not name.startswith(("torch.", "collections.")))
+    name = match[1] if (match := re.search(r"GLOBAL (\S+)", said)) else next(others, None)
     if name is None:
         return f"{path} is not a whole PyTorch checkpoint, or holds more than tensors: a checkpoint must not run code"
-    entry = next((entry for entry, made in _made(path) if made == name and entry), None)
+    entry = next((entry for entry, what in made if what == name and entry), None)
     where = f"{name} under {entry!r}" if entry else name
     if name.split(".")[0] == "numpy":
         return (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
 from stages.core.errors import UserError, did_you_mean
@@ -39,6 +39,16 @@ class Section(BaseModel):
     """A mapping of config.yaml. Numbers are finite, nothing is converted; keys that no field names are kept."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_the_very_type(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what equals the only value that is wanted and is another thing: 6.0 frames, or a switch of 1."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        alike = [choice for choice in get_args(annotation) if get_origin(annotation) is Literal and choice == value]
+        if alike and type(alike[0]) is not type(value):
+            raise ValueError(f"{alike[0]!r}")
+        return value
 
     def clashes(self) -> Iterator[Clash]:
         """Give the values that do not go together, keys as seen from this section."""
