@@ -7,17 +7,19 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
 from stages import export
-from stages.core import graphs
+from stages.core import graphs, layout
 from stages.core.errors import UserError
-from stages.core.files import sha256
+from stages.core.files import read_json, sha256
 from stages.core.graphs import Graph
 from stages.core.params import ExportParams
 from stages.core.parity import Network
 from stages.models import fsmn_vad
 from stages.models.checkpoint import torch_networks
 from stages.runtimes import onnxruntime
+from tests.workspace import ROOT
 
 SETTINGS = ExportParams(opset=18, tolerance=1e-5)
 
@@ -42,6 +44,21 @@ def test_names_and_axes_are_funasr_s(tiny_export: Path):
 def test_the_same_checkpoint_gives_the_same_bytes(tiny_checkpoint: Path, tiny_export: Path, tmp_path: Path):
     export.export_variant(fsmn_vad, tiny_checkpoint, tmp_path, SETTINGS)
     assert sha256(tmp_path / "model.onnx") == sha256(tiny_export / "model.onnx")
+
+
+def test_the_record_names_what_of_the_checkpoint_is_not_used(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    checkpoint = Path(shutil.copytree(tiny_checkpoint, layout.checkpoint("fsmn_vad")))
+    weights = torch.load(checkpoint / "model.pt", weights_only=True)
+    torch.save(weights | {"head.weight": torch.zeros(3)}, checkpoint / "model.pt")
+    with (checkpoint / "config.yaml").open("a") as f:
+        f.write("optim: adam\n")
+    export.main(["fsmn_vad-dense"])
+    record = read_json(layout.graphs("fsmn_vad", "dense", "export") / "export.json")
+    assert record["checkpoint"] == {"unknown_config": ["optim"], "unused_weights": ["head.weight"]}
 
 
 def test_no_path_of_this_machine_is_in_the_graph(tiny_export: Path):

@@ -72,6 +72,14 @@ def test_page_holds_every_metric_recordings_flags_and_records(reports: Path):
     assert "larger than the plain fp32 export: 8 against 6 bytes" in page
 
 
+def test_page_and_markdown_name_what_of_the_checkpoint_is_not_used(reports: Path):
+    page, markdown = ((reports / "bad" / f).read_text() for f in ("index.html", "report.md"))
+    assert re.search(r"<dt>unused_weights</dt><dd>\s*head\.weight", page)
+    assert re.search(r"<dt>unknown_config</dt><dd>\s*optim_conf", page)
+    assert "- unused weights of the checkpoint: head.weight" in markdown.replace("\\", "")
+    assert "- unknown config of the checkpoint: optim_conf" in markdown.replace("\\", "")
+
+
 def test_unavailable_page_shows_the_engine_s_sidecar_and_no_measurement(reports: Path):
     page = (reports / "absent/index.html").read_text()
     assert "Not measured, and not passed" in page
@@ -98,6 +106,7 @@ def test_what_others_wrote_is_escaped():
     [entry] = entries("bad").values()
     entry |= {"model": HOSTILE, "reason": HOSTILE, "flags": [HOSTILE]}
     entry["records"]["quantize"] = {HOSTILE: {"quantized": {HOSTILE: HOSTILE}, "kept": {HOSTILE: HOSTILE}}}
+    entry["records"]["export"] = {"checkpoint": {"unknown_config": [], "unused_weights": [HOSTILE]}}
     entry["by_recording"] = {HOSTILE: {workspace.AGREEMENT: 0.5}}
     entry["accuracy"][HOSTILE] = entry["accuracy"][workspace.AGREEMENT]
     entry["latency"][HOSTILE] = entry["latency"]["10s_1_thread"]

@@ -93,6 +93,8 @@ def _artifacts(place: Path) -> None:
     quantized = {"quantized": {"node_1": "MatMul -> QInt8"}, "kept": {"node_2": "Conv: not in op_types"}}
     write_json(dense / "int8" / "quantize.json", {"model": quantized})
     write_json(dense / "simplify" / "simplify.json", {"model": {"simplified": False, "kept_because": "it crashed"}})
+    left_out = {"unknown_config": ["optim_conf"], "unused_weights": ["head.weight"]}
+    write_json(dense / "export" / "export.json", {"opset": 18, "difference_from_torch": {}, "checkpoint": left_out})
     rewritten = {"memory_block": {"count": 4, "difference": 1e-6, "left_out": None}}
     write_json(dense / "optimize" / "optimize.json", {"model": rewritten})
     sidecar = {"version": "9.9.9", "compute_capabilities": ["SM86"], "onnx_sha256": "0" * 64}

@@ -63,10 +63,10 @@ def build(config: dict[str, Any]) -> Any:
         import funasr.models.sanm.encoder  # noqa: F401
         from funasr.models.paraformer.model import Paraformer
 
-    front = config["frontend_conf"]
+    front = schema.RecognizerFrontend.model_validate(config["frontend_conf"])
     parts = {section: config[section] for section in SECTIONS}
     parts |= {f"{section}_conf": sanm.funasr_conf(config[f"{section}_conf"]) for section in SECTIONS}
-    sizes = {"input_size": front["n_mels"] * front["lfr_m"], "vocab_size": config["vocab_size"]}
+    sizes = {"input_size": front.size, "vocab_size": config["vocab_size"]}
     if config["model"] == seaco.MODEL:
         model = seaco.build(config, **parts, **sizes)
     else:

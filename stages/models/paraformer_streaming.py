@@ -36,6 +36,7 @@ from stages.models import asr, checkpoint, cif, cmvn, paraformer, sanm, tokens
 from stages.models.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
 from stages.models.paraformer import Positions, say, widths
 from stages.models.sanm import with_widths
+from stages.models.schemas.paraformer import RecognizerFrontend
 from stages.models.schemas.paraformer_streaming import Streaming
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def build(config: dict[str, Any]) -> ParaformerStreaming:
         import funasr.models.scama.encoder  # noqa: F401
         from funasr.models.paraformer_streaming.model import ParaformerStreaming
 
-    front = config["frontend_conf"]
+    front = RecognizerFrontend.model_validate(config["frontend_conf"])
     parts = {section: config[section] for section in SECTIONS}
     parts |= {f"{section}_conf": sanm.funasr_conf(config[f"{section}_conf"]) for section in SECTIONS}
-    sizes = {"input_size": front["n_mels"] * front["lfr_m"], "vocab_size": config["vocab_size"]}
+    sizes = {"input_size": front.size, "vocab_size": config["vocab_size"]}
     model = ParaformerStreaming(**config["model_conf"], **parts, **sizes).eval()
     sanm.keep_heads(model, config)
     return model

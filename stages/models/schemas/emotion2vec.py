@@ -29,6 +29,7 @@ def _convolutions(spec: str) -> str:
 class Audio(Section):
     """FunASR's AudioEncoder, without what only pre-training uses."""
 
+    type: Literal["AUDIO"] = "AUDIO"
     prenet_depth: Annotated[int, Field(ge=0, le=500)]
     prenet_layerdrop: Share
     prenet_dropout: Share
@@ -40,6 +41,7 @@ class Audio(Section):
     use_alibi_encoder: bool
     alibi_scale: Signed
     learned_alibi: Literal[False]
+    alibi_max_pos: Small | None = None
     learned_alibi_scale: bool
     learned_alibi_scale_per_head: bool
     learned_alibi_scale_per_layer: bool

@@ -25,7 +25,7 @@ Weight = Annotated[float, Field(ge=0, le=1000)]
 class Losses(Section):
     """What training used, and the numbers of special tokens. `encoder` and its like belong one level up."""
 
-    ctc_weight: Share = 0.5
+    ctc_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5  # at 1 FunASR has no decoder
     ignore_id: Index = -1
     blank_id: Index = 0
     sos: Index = 1

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from stages.models.schemas.paraformer import Recognizer
 from stages.models.schemas.parts import SanmEncoder
 from stages.models.schemas.section import Clash, Small
 
-Chunks = Small | list[Small]  # one number, or one for each way in which training cut its streams
+Chunks = Annotated[list[Small], Field(min_length=1)]  # one for each way in which training cut its streams
 AHEAD = "the family paraformer_streaming streams a decoder that looks only back. Is this an offline checkpoint?"
 
 
@@ -17,11 +19,11 @@ class ChunkEncoder(SanmEncoder):
     """FunASR's SANMEncoderChunkOpt."""
 
     input_layer: Literal["pe_online"]  # type: ignore[assignment]
-    chunk_size: Chunks = 16
-    stride: Chunks = 10
-    pad_left: Chunks = 0
-    encoder_att_look_back_factor: Chunks = 1
-    decoder_att_look_back_factor: Chunks = 1
+    chunk_size: Chunks = Field(default_factory=lambda: [16])
+    stride: Chunks = Field(default_factory=lambda: [10])
+    pad_left: Chunks = Field(default_factory=lambda: [0])
+    encoder_att_look_back_factor: Chunks = Field(default_factory=lambda: [1])
+    decoder_att_look_back_factor: Chunks = Field(default_factory=lambda: [1])
 
 
 class Streaming(Recognizer):

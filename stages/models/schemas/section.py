@@ -25,6 +25,7 @@ Positive = Annotated[float, Field(gt=0, le=1e6)]
 Signed = Annotated[float, Field(ge=-1e6, le=1e6)]
 Exactly1 = Annotated[float, Field(ge=1, le=1)]
 LONGEST_SHOWN = 60
+MOST_MISSING = 5
 
 
 class Clash(NamedTuple):
@@ -146,9 +147,11 @@ def _absent(error: ErrorDetails) -> bool:
 
 
 def _missing(keys: Sequence[str], family: str) -> str:
+    more = f" and {len(keys) - MOST_MISSING} more" if len(keys) > MOST_MISSING else ""
     return (
-        f": no {', '.join(keys)}; the family {family} needs it. Is this a {family} checkpoint? If it is, "
-        "its configuration.json may hold what config.yaml lacks: add it there, and `python -m stages pin` the model"
+        f": no {', '.join(keys[:MOST_MISSING])}{more}; the family {family} needs it. Is this a {family} checkpoint? If "
+        "it is, its configuration.json may hold what config.yaml lacks: add it there, and `python -m stages pin` the "
+        "model"
     )
 
 
