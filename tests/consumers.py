@@ -1,0 +1,166 @@
+"""What FunASR's own code says of recordings: its ONNX runtime of a release folder, its `AutoModel` of a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.corpora.manifest import Recording
+from stages.models import ct_transformer, paraformer_streaming
+from stages.models.checkpoint import importing_funasr
+from stages.models.ct_transformer import read_marks
+
+VAD_CHUNK = 3200  # 200 ms
+CHUNK = paraformer_streaming.CHUNK_SAMPLES
+
+
+def runtime(name: str, folder: Path) -> Any:
+    """FunASR's class of that name over a release folder, on one thread as ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its imports
+        import funasr_onnx
+        from funasr_onnx import paraformer_online_bin
+
+    classes = {"ParaformerOnline": paraformer_online_bin.Paraformer}  # the package exports it under no name
+    return (classes.get(name) or getattr(funasr_onnx, name))(str(folder), intra_op_num_threads=1)
+
+
+def fsmn_vad(folder: Path, recordings: Sequence[Recording]) -> list[Any]:
+    """Segments of each recording."""
+    offline = runtime("Fsmn_vad", folder)
+    extract = offline.extract_feat
+
+    def one_recording(waveform: list[NDArray[np.float32]]) -> tuple[Any, Any]:
+        features, lengths = extract(waveform)
+        return features, lengths[0]  # it calls int() on the array of one, which NumPy 2.4 no longer allows
+
+    offline.extract_feat = one_recording
+    return [_segments(offline(recording.samples())) for recording in recordings]
+
+
+def _segments(found: Any) -> Any:
+    return found[0] if found else []
+
+
+def fsmn_vad_online(folder: Path, recordings: Sequence[Recording]) -> list[list[int]]:
+    """Beginnings and ends that it finds in each recording, heard 200 ms at a time."""
+    return [_edges(runtime("Fsmn_vad_online", folder), recording.samples()) for recording in recordings]
+
+
+def _edges(streaming: Any, samples: NDArray[np.float32]) -> list[int]:
+    state: dict[str, Any] = {"in_cache": []}
+    edges: list[int] = []
+    for start in range(0, len(samples), VAD_CHUNK):
+        state["is_final"] = start + VAD_CHUNK >= len(samples)
+        edges += [edge for event in streaming(samples[start : start + VAD_CHUNK], param_dict=state) for edge in event[0]]
+    return [edge for edge in edges if edge >= 0]
+
+
+def paraformer(folder: Path, recordings: Sequence[Recording]) -> list[str]:
+    """Texts."""
+    offline = runtime("Paraformer", folder)
+    return [offline(recording.samples())[0]["preds"][0] for recording in recordings]
+
+
+def seaco(folder: Path, recordings: Sequence[Recording], hotwords: str = "") -> list[str]:
+    """Texts, with hotwords between spaces."""
+    offline = runtime("SeacoParaformer", folder)
+    return [offline(recording.samples(), hotwords)[0]["preds"] for recording in recordings]
+
+
+def paraformer_online(folder: Path, recordings: Sequence[Recording]) -> list[str]:
+    """Texts of recordings heard 600 ms at a time."""
+    streaming = runtime("ParaformerOnline", folder)
+    return [_streamed(streaming, recording.samples()) for recording in recordings]
+
+
+def _streamed(streaming: Any, samples: NDArray[np.float32]) -> str:
+    cache: dict[str, Any] = {}
+    text = ""
+    for start in range(0, len(samples), CHUNK):
+        state = {"cache": cache, "is_final": start + CHUNK >= len(samples)}
+        text += "".join(part["preds"][0] for part in streaming(samples[start : start + CHUNK], param_dict=state))
+    return text
+
+
+def streamed_alike(recordings: Sequence[Recording]) -> list[Recording]:
+    """Those that both of FunASR's runtimes cut alike: one decodes a last chunk of over 300 ms in two steps."""
+    return [r for r in recordings if 960 < len(r.samples()) % CHUNK <= CHUNK // 2]
+
+
+def punctuation(folder: Path, recordings: Sequence[Recording]) -> list[str]:
+    """The recordings' texts with marks of its own."""
+    punctuate = runtime("CT_Transformer", folder)
+    return [punctuate(" ".join(read_marks(recording.text)[0]))[0] for recording in recordings]
+
+
+def punctuation_realtime(folder: Path, recordings: Sequence[Recording]) -> list[str]:
+    """The same of the model that hears a text piece by piece."""
+    return [_punctuated(runtime("CT_Transformer_VadRealtime", folder), recording.text) for recording in recordings]
+
+
+def _punctuated(punctuate: Any, text: str) -> str:
+    state: dict[str, Any] = {"cache": []}
+    return "".join(punctuate(piece, state)[0] for piece in pieces(text))
+
+
+def pieces(text: str) -> list[str]:
+    """The tokens of a text without its marks, as many at a time as `ct_transformer` gives the realtime model."""
+    tokens, step = read_marks(text)[0], ct_transformer.PIECE
+    return [" ".join(tokens[i : i + step]) for i in range(0, len(tokens), step)]
+
+
+# FunASR's AutoModel of a checkpoint folder
+
+
+def auto_model(folder: Path) -> Any:
+    """FunASR's own loader, of a checkpoint as the hub has it."""
+    with importing_funasr():
+        # These register what the families of Kiln do not need.
+        import funasr.models.specaug.specaug  # noqa: F401
+        from funasr.auto.auto_model import AutoModel
+
+    quiet = {"disable_update": True, "disable_pbar": True, "disable_log": True, "log_level": "ERROR"}
+    with contextlib.redirect_stdout(io.StringIO()):  # of what pre-training used alone
+        return AutoModel(model=str(folder), device="cpu", ncpu=1, **quiet)
+
+
+def text(model: Any, recording: Recording) -> str:
+    """What it says of a recording."""
+    found = model.generate(input=recording.samples())
+    return found[0]["text"] if found else ""
+
+
+def streamed_text(model: Any, recording: Recording) -> str:
+    """The same in chunks of the runtime's size."""
+    chunks = {"chunk_size": list(paraformer_streaming.CHUNK), "is_final": True}
+    return model.generate(input=recording.samples(), cache={}, **chunks)[0]["text"]
+
+
+def segments(model: Any, recording: Recording) -> list[list[int]]:
+    """Where it hears speech, with the end-of-speech silence of the checkpoint."""
+    silence = model.model.vad_opts.max_end_silence_time
+    return model.generate(input=recording.samples(), max_end_silence_time=silence)[0]["value"]
+
+
+def punctuated_text(model: Any, recording: Recording) -> str:
+    """A recording's text with marks of its own."""
+    return model.generate(input=" ".join(read_marks(recording.text)[0]))[0]["text"]
+
+
+def punctuated_pieces(model: Any, recording: Recording) -> str:
+    """The same piece by piece."""
+    cache: dict[str, Any] = {}
+    return "".join(model.generate(input=piece, cache=cache)[0]["text"] for piece in pieces(recording.text))
+
+
+def emotion(model: Any, recording: Recording) -> list[float]:
+    """A probability for each label."""
+    return model.generate(input=recording.samples(), granularity="utterance")[0]["scores"]

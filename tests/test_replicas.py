@@ -1,0 +1,155 @@
+"""Every entry of the catalogue, as the hub has it, from `pin` to a release that FunASR's own runtime loads."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from stages import package
+from stages.__main__ import main as command
+from stages.commands import catalogue
+from stages.core import graphs, layout, params
+from stages.core.files import read_json
+from stages.corpora import manifest
+from stages.corpora.manifest import Recording
+from stages.models.ct_transformer import read_marks
+from stages.runtimes import onnxruntime
+from tests import consumers
+from tests.hub import Hub, files_of
+from tests.workspace import ROOT
+from zoo import replicas
+
+DENSE = ("cpu_fp32", "cpu_fp32_opt", "cpu_int8")
+PRUNED = ("cpu_pruned", "cpu_pruned_int8")
+TARGETS = {"paraformer_large": DENSE + PRUNED, "fsmn_vad": DENSE + PRUNED}  # of those that are pruned too
+ITEMS = {"calibration": 4, "tuning": 2, "evaluation": 6}
+HURRIED = {
+    "prune": {"allocation": "uniform", "ratio": 0.1, "round_to": 1, "heads": False, "variations": 1}
+    | {"distill_steps": 2, "validate_every": 1},
+    "evaluate": {"resamples": 100},
+    "benchmark": {"seconds": 0.01, "pairs": 5, "warmup": 1, "loads": 3},
+}
+YAML_LINES = YAML()
+YAML_LINES.width = 1000  # `add` wants each line of a table on one
+
+
+@dataclass(frozen=True)
+class Built:
+    """A replica after all stages. releases: its release folder for each target."""
+
+    name: str
+    family: ModuleType
+    folder: Path
+    checkpoint: Path
+    recordings: list[Recording]
+    releases: dict[str, Path]
+
+    def score(self, folder: Path, recordings: Sequence[Recording]) -> list[Any]:
+        """What Kiln hears with the graphs of a folder."""
+        graph_set = graphs.read(folder)
+        artifact = graph_set, onnxruntime.load(folder, graph_set)
+        return self.family.score(self.checkpoint, artifact, self.family.MODES[0], recordings)
+
+
+@pytest.fixture(scope="module", params=list(catalogue.models()))
+def built(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path
+) -> Iterator[Built]:
+    """A replica on the hub, pinned, added and built in a repository that has the real params.yaml, with little data."""
+    name = request.param
+    folder, home = tmp_path_factory.mktemp("hub"), tmp_path_factory.mktemp("repository")
+    replicas.make(name, folder, tiny=True)
+    (source,) = [source for source in catalogue.models()[name].sources if source.kind == "modelscope"]
+    with Hub({source.hub_id: {source.revision: files_of(folder)}}) as hub, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setenv("MODELSCOPE_ENDPOINT", hub.url)
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        patch.setenv("PYTHONPATH", str(ROOT))  # for the stages' own children
+        yield build(name, folder, tiny_corpus)
+
+
+def build(name: str, folder: Path, detected: Path) -> Built:
+    """Take a replica through every command and stage, in the current folder."""
+    write_params(name, detected)
+    command(["pin", name])
+    command(["add", name, "--targets", ",".join(TARGETS.get(name, DENSE))])
+    leave_only(name)
+    p = params.load()
+    model = p.models[name]
+    for stage, keys in (
+        ("environment", [None]),
+        ("fetch", [name]),
+        ("corpus", [model.dataset]),
+        ("reference", [name]),
+        ("prune", [line.model for line in p.variants.values() if line.variant == "pruned"]),
+        ("export", p.variants),
+        ("simplify", p.variants),
+        ("optimize", p.variants),
+        ("quantize", p.quantize.graphs),
+        ("evaluate", p.builds),
+        ("benchmark", p.builds),
+        ("report", p.targets),
+        ("summary", [None]),
+    ):
+        for key in keys:
+            importlib.import_module(f"stages.{stage}").main([key] if key else [])
+    recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
+    family = importlib.import_module(f"stages.models.{model.family}")
+    return Built(name, family, folder, layout.checkpoint(name), recordings, release(p, name))
+
+
+def write_params(name: str, detected: Path) -> None:
+    """The repository's params.yaml without the entry, in a hurry."""
+    settings = YAML_LINES.load(ROOT / "params.yaml")
+    without(settings, lambda line: line == name)
+    for dataset in settings["datasets"].values():
+        dataset |= {"items": ITEMS} if "items" in dataset else {}
+    settings["datasets"]["vad_mixtures"] = {"kind": "manifest", "path": str(detected)}
+    for section in settings["prune"].values():
+        section |= HURRIED["prune"]
+    settings["evaluate"] |= HURRIED["evaluate"]
+    settings["benchmark"] |= HURRIED["benchmark"]
+    YAML_LINES.dump(settings, Path("params.yaml"))
+
+
+def leave_only(name: str) -> None:
+    """Take all other models out of params.yaml: they are neither pinned nor built here."""
+    settings = YAML_LINES.load(Path("params.yaml"))
+    for table in (settings["models"], settings["prune"]):
+        for other in [other for other in table if other != name]:
+            del table[other]
+    without(settings, lambda line: line != name)
+    YAML_LINES.dump(settings, Path("params.yaml"))
+
+
+def without(settings: dict[str, Any], unwanted: Callable[[str], bool]) -> None:
+    """Drop the lines of the tables whose model is not wanted, and the pipelines, which need several."""
+    tables = (settings["variants"], settings["builds"], settings["quantize"]["graphs"], settings["engine"]["builds"])
+    for table in tables:
+        for key in [key for key, line in table.items() if unwanted(line["model"])]:
+            del table[key]
+    settings["pipeline"]["builds"] = {}
+
+
+def release(p: params.Params, name: str) -> dict[str, Path]:
+    """Release folders as `package` fills them, whatever the gate says of random weights."""
+    summary, folders = read_json(layout.SUMMARY), {}
+    for key, build in p.builds.items():
+        folder = folders[build.target] = layout.RELEASE / key
+        folder.mkdir(parents=True)
+        checkpoint = layout.checkpoint(name, p.targets[build.target].variant)
+        record = package.provenance(summary, key, p.models[name])
+        package.package(layout.ARTIFACTS / build.artifact, checkpoint, record, folder)
+    return folders
+
+
+def test_x(built: Built):
+    assert built.releases

@@ -1,0 +1,312 @@
+"""FunASR's checkpoints as the model hub has them, with random weights: a folder for every entry of the catalogue.
+
+    python -m zoo.replicas seaco_paraformer_large FOLDER [--tiny]
+
+A replica has the hub's files, every key of its config.yaml (zoo/replicas.yaml), and a state dict with the names and
+wrappings that FunASR's loader copes with. It says nothing of accuracy and everything of whether a checkpoint gets
+through: the tests take each of them, tiny, from `pin` to a release, and `make scale` takes one at full size. What the
+hub's own checkpoints do not have and a user's may, such as half precision, is given to one of them each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib
+import json
+import re
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from stages.commands import catalogue
+from stages.corpora import manifest, spoken_commands
+
+Config = dict[str, Any]
+Weights = dict[str, Any]
+SEED = 0
+
+
+# What may be done to a state dict before it is saved
+
+
+def in_half_precision(weights: Weights) -> Weights:
+    """Store every weight as fp16."""
+    return {name: weight.half() for name, weight in weights.items()}
+
+
+def as_data_parallel(weights: Weights) -> Weights:
+    """Prefix the names as torch's wrapper for several devices does."""
+    return {f"module.{name}": weight for name, weight in weights.items()}
+
+
+def beside_training_state(weights: Weights) -> Weights:
+    """Wrap the weights in what FunASR's trainer saves of an epoch."""
+    optimizer = {"state": {}, "param_groups": [{"lr": 5e-4, "params": [0]}]}
+    return {"epoch": 3, "state_dict": weights, "optimizer": optimizer, "best_step_or_epoch": "model.pt.ep3"}
+
+
+def as_fairseq_pretrains(weights: Weights) -> Weights:
+    """Prefix all but the last layer, add a part of the teacher as a mapping of its own, and wrap it all in `model`."""
+    prefix = "d2v_model."
+    named = {name if name.startswith("proj.") else prefix + name: weight for name, weight in weights.items()}
+    teacher = {name: weight.clone() for name, weight in weights.items() if name.startswith("blocks.0.")}
+    return {"model": named | {f"{prefix}_ema": teacher}}
+
+
+# What is done to a random network so that it says different things of different inputs
+
+
+def fire_as_speech_does(model: Any) -> None:
+    """Have Paraformer's predictor find four tokens a second, as there are in speech."""
+    torch.nn.init.constant_(model.predictor.cif_output.bias, -1.2)
+
+
+def hear_few_hotwords(model: Any) -> None:
+    """Have the decoder of hotwords leave about half of the tokens to the other one."""
+    fire_as_speech_does(model)
+    model.hotword_output_layer.bias.data[model.NO_BIAS] += 1.0
+
+
+def hear_some_silence(model: Any) -> None:
+    """Have silence be about as likely as all else, by the frame: torch's usual weights let little of it through."""
+    for layer in (module for module in model.encoder.modules() if isinstance(module, torch.nn.Linear)):
+        layer.weight.data *= 2
+        if layer.bias is not None:
+            layer.bias.data.zero_()
+    last = model.encoder.out_linear2.linear
+    last.bias.data[0] = float(np.log(last.out_features))
+
+
+# Files beside weights and configuration
+
+
+def cmvn(width: int) -> bytes:
+    """Return am.mvn for features of that width: a network that shifts and scales, as Kaldi writes it."""
+    size = f"{width} {width}"
+    shift, scale = (" ".join([value] * width) for value in ("-8.0", "0.2"))
+    return (
+        f"<Nnet>\n<Splice> {size}\n[ 0 ]\n<AddShift> {size}\n<LearnRateCoef> 0 [ {shift} ]\n"
+        f"<Rescale> {size}\n<LearnRateCoef> 0 [ {scale} ]\n</Nnet>\n"
+    ).encode()
+
+
+def picture() -> bytes:
+    """Return a PNG of one white dot."""
+
+    def part(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(b"\0\xff")) + part(b"IEND", b"")
+
+
+SPEECH = ("<blank>", "<s>", "</s>", *spoken_commands.characters())
+TEXT = ("<blank>", "<s>", "</s>", "app", "python", "word")
+LABELS = tuple("生气/angry 厌恶/disgusted 恐惧/fearful 开心/happy 中立/neutral 其他/other 难过/sad 吃惊/surprised".split())
+SEGMENTATION = "".join(f"{character} {character}\n" for character in SPEECH[3:]).encode()
+TALK = {"example/asr_example.wav": None, "am.mvn": cmvn(560), "seg_dict": SEGMENTATION}
+TALK_METAS = {"tokenizer_conf": {"seg_dict_file": "seg_dict"}, "frontend_conf": {"cmvn_file": "am.mvn"}}
+PROSE = {"example/punc_example.txt": "今天天气很好我们去公园走走吧\n".encode(), "fig/struct.png": picture()}
+
+
+# The checkpoints
+
+
+@dataclass(frozen=True)
+class Replica:
+    """What a checkpoint has beside its config.yaml.
+
+    task: as the hub names it. vocabulary: how many tokens at full size, and how many in the small one. tokens: the first
+    of them; characters follow, and the unknown one is last. token_file: where they are. files: the others by path, None
+    for a recording. metas: those that configuration.json hands to FunASR. settle: what is done to the random network.
+    quirks: what is done to its state dict, in order.
+    """
+
+    task: str
+    vocabulary: tuple[int, int]
+    tokens: Sequence[str]
+    files: Mapping[str, bytes | None]
+    token_file: str = "tokens.json"
+    metas: Mapping[str, Any] = field(default_factory=dict)
+    settle: Callable[[Any], None] = lambda _: None
+    quirks: Sequence[Callable[[Weights], Weights]] = ()
+
+
+SPEECH_TO_TEXT = "auto-speech-recognition"
+REPLICAS = {
+    "paraformer_large": Replica(
+        SPEECH_TO_TEXT,
+        (8404, 80),
+        SPEECH,
+        TALK | {"fig/struct.png": picture()},
+        metas=TALK_METAS,
+        settle=fire_as_speech_does,
+    ),
+    "paraformer_large_online": Replica(
+        SPEECH_TO_TEXT,
+        (8404, 80),
+        SPEECH,
+        TALK | {"fig/struct.png": picture()},
+        metas=TALK_METAS,
+        settle=fire_as_speech_does,
+        quirks=(as_data_parallel, beside_training_state),  # as a fine-tuned one may have them
+    ),
+    "seaco_paraformer_large": Replica(
+        SPEECH_TO_TEXT,
+        (8404, 80),
+        SPEECH,
+        TALK | {"example/hotword.txt": "北京\n".encode(), "fig/res.png": picture(), "fig/seaco.png": picture()},
+        metas=TALK_METAS,
+        settle=hear_few_hotwords,
+    ),
+    "punc_ct_transformer": Replica(
+        "punctuation",
+        (272_727, 3000),
+        TEXT,
+        PROSE,
+        quirks=(in_half_precision,),  # as somebody who wants half the download may save it
+    ),
+    "punc_ct_transformer_realtime": Replica("punctuation", (272_727, 3000), TEXT, PROSE),
+    "emotion2vec_plus_large": Replica(
+        "emotion-recognition",
+        (9, 9),
+        LABELS,
+        {"example/test.wav": None, "logo.png": picture()},
+        token_file="tokens.txt",
+        quirks=(as_fairseq_pretrains,),
+    ),
+    "fsmn_vad": Replica(
+        "voice-activity-detection",
+        (0, 0),
+        (),
+        {"example/vad_example.wav": None, "am.mvn": cmvn(400), "fig/struct.png": picture()},
+        metas={"frontend_conf": {"cmvn_file": "am.mvn"}},
+        settle=hear_some_silence,
+    ),
+}
+
+
+def make(name: str, folder: Path, *, tiny: bool, seed: int = SEED) -> None:
+    """Write the replica of an entry of the catalogue into `folder`; the same seed gives the same weights."""
+    replica, config = REPLICAS[name], configuration(name, tiny=tiny)
+    tokens = list(token_list(replica, tiny=tiny))
+    texts = {
+        ".gitattributes": "".join(f"{kind} filter=lfs diff=lfs merge=lfs -text\n" for kind in ("*.pt", "*.wav")),
+        "README.md": card(name, replica),
+        "configuration.json": json.dumps(hub_configuration(replica), indent=2),
+        "config.yaml": yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True),
+    }
+    if tokens:
+        as_json = replica.token_file.endswith(".json")
+        texts[replica.token_file] = json.dumps(tokens, ensure_ascii=False, indent=0) if as_json else "\n".join(tokens)
+    for path, content in chain(((path, text.encode()) for path, text in texts.items()), replica.files.items()):
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            manifest.write_wav(place, 0.05 * np.random.default_rng(seed).standard_normal(manifest.SAMPLE_RATE))
+        else:
+            place.write_bytes(content)
+    torch.save(random_weights(name, config | {"vocab_size": len(tokens)}, seed), folder / "model.pt")
+
+
+def configuration(name: str, *, tiny: bool) -> Config:
+    """Return what config.yaml of a replica holds."""
+    entry = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))[name]
+    config: Config = copy.deepcopy(entry["config"])  # parts of it are those of other entries too
+    for path, value in entry["tiny"].items() if tiny else ():
+        *sections, key = path.split(".")
+        section = config
+        for step in sections:
+            section = section[step]
+        section[key] = value
+    return config
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes numbers as Python does, `1e-05` for one, as what wrote the hub's files did; and no anchors."""
+
+    def ignore_aliases(self, _: object) -> bool:
+        return True
+
+
+FLOAT = "tag:yaml.org,2002:float"
+_Dumper.add_representer(float, lambda dumper, value: dumper.represent_scalar(FLOAT, repr(value)))
+_Dumper.add_implicit_resolver(FLOAT, re.compile(r"\d+e-\d+"), [*"123456789"])  # else it would write the tag before it
+
+
+def token_list(replica: Replica, *, tiny: bool) -> Iterator[str]:
+    """Yield as many tokens as the replica has: its own, then Chinese characters, then words, and `<unk>`."""
+    count = replica.vocabulary[tiny]
+    if count:
+        known = set(replica.tokens)
+        characters = (chr(code) for code in range(0x4E00, 0x9FA6))
+        words = (f"w{number}" for number in range(count))
+        more = (token for token in chain(characters, words) if token not in known)
+        yield from islice(chain(replica.tokens, more), count - 1)
+        yield "<unk>"
+
+
+def random_weights(name: str, config: Config, seed: int) -> Weights:
+    """Return the state dict of FunASR's own network of a configuration, as the replica's file has it."""
+    replica = REPLICAS[name]
+    family = importlib.import_module(f"stages.models.{catalogue.models()[name].family}")
+    torch.manual_seed(seed)
+    model = family.build(config)
+    replica.settle(model)
+    weights: Weights = dict(model.state_dict())
+    for quirk in replica.quirks:
+        weights = quirk(weights)
+    return weights
+
+
+def hub_configuration(replica: Replica) -> Config:
+    """Return what configuration.json holds: for ModelScope what the model is for, for FunASR which file is what."""
+    metas: Config = {"init_param": "model.pt", "config": "config.yaml", **copy.deepcopy(dict(replica.metas))}
+    if replica.tokens:
+        metas["tokenizer_conf"] = {"token_list": replica.token_file} | metas.get("tokenizer_conf", {})
+    return {
+        "framework": "pytorch",
+        "task": replica.task,
+        "model": {"type": "funasr"},
+        "pipeline": {"type": "funasr-pipeline"},
+        "model_name_in_hub": {"ms": "", "hf": ""},
+        "file_path_metas": metas,
+    }
+
+
+def card(name: str, replica: Replica) -> str:
+    """Return README.md with the front matter that the hub reads."""
+    front = {
+        "tasks": [replica.task],
+        "domain": ["audio"],
+        "frameworks": ["pytorch"],
+        "license": catalogue.models()[name].license,
+        "language": ["cn"],
+        "tags": ["FunASR"],
+        "widgets": [{"task": replica.task, "model_revision": catalogue.models()[name].sources[0].revision}],
+    }
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name}\n\nA replica with random weights.\n"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Write one replica."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=REPLICAS)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tiny", action="store_true", help="every kind of layer, at a size for tests")
+    options = parser.parse_args(argv)
+    make(options.name, options.folder, tiny=options.tiny)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
