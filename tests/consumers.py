@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from stages.corpora.manifest import Recording
@@ -59,7 +60,9 @@ def _edges(streaming: Any, samples: NDArray[np.float32]) -> list[int]:
     edges: list[int] = []
     for start in range(0, len(samples), VAD_CHUNK):
         state["is_final"] = start + VAD_CHUNK >= len(samples)
-        edges += [edge for event in streaming(samples[start : start + VAD_CHUNK], param_dict=state) for edge in event[0]]
+        edges += [
+            edge for event in streaming(samples[start : start + VAD_CHUNK], param_dict=state) for edge in event[0]
+        ]
     return [edge for edge in edges if edge >= 0]
 
 
@@ -115,6 +118,19 @@ def pieces(text: str) -> list[str]:
     """The tokens of a text without its marks, as many at a time as `ct_transformer` gives the realtime model."""
     tokens, step = read_marks(text)[0], ct_transformer.PIECE
     return [" ".join(tokens[i : i + step]) for i in range(0, len(tokens), step)]
+
+
+def emotions(folder: Path, recordings: Sequence[Recording]) -> list[NDArray[np.float32]]:
+    """A probability for each label, by ONNX Runtime alone: FunASR's has no class for it."""
+    session = ort.InferenceSession(folder / "model.onnx")
+    scores = []
+    for recording in recordings:
+        samples = recording.samples()
+        normalized = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-5)
+        (logits,) = session.run(["logits"], {"source": normalized[None]})
+        shares = np.exp(logits[0] - logits[0].max())
+        scores.append(shares / shares.sum())
+    return scores
 
 
 # FunASR's AutoModel of a checkpoint folder

@@ -112,7 +112,7 @@ def picture() -> bytes:
 
 SPEECH = ("<blank>", "<s>", "</s>", *spoken_commands.characters())
 TEXT = ("<blank>", "<s>", "</s>", "app", "python", "word")
-LABELS = tuple("生气/angry 厌恶/disgusted 恐惧/fearful 开心/happy 中立/neutral 其他/other 难过/sad 吃惊/surprised".split())
+LABELS = Path(__file__).with_name("emotion2vec").joinpath("tokens.txt").read_text(encoding="utf-8").split()[:-1]
 SEGMENTATION = "".join(f"{character} {character}\n" for character in SPEECH[3:]).encode()
 TALK = {"example/asr_example.wav": None, "am.mvn": cmvn(560), "seg_dict": SEGMENTATION}
 TALK_METAS = {"tokenizer_conf": {"seg_dict_file": "seg_dict"}, "frontend_conf": {"cmvn_file": "am.mvn"}}
@@ -126,17 +126,17 @@ PROSE = {"example/punc_example.txt": "今天天气很好我们去公园走走吧
 class Replica:
     """What a checkpoint has beside its config.yaml.
 
-    task: as the hub names it. vocabulary: how many tokens at full size, and how many in the small one. tokens: the first
-    of them; characters follow, and the unknown one is last. token_file: where they are. files: the others by path, None
-    for a recording. metas: those that configuration.json hands to FunASR. settle: what is done to the random network.
-    quirks: what is done to its state dict, in order.
+    task: as the hub names it. vocabulary: how many tokens at full size, and how many in the small one. tokens: the
+    first of them; characters follow, and the unknown one is last. files: the others by path, None for a recording.
+    listed_in: the file of tokens. metas: those files that configuration.json hands to FunASR. settle: what is done to
+    the random network. quirks: what is done to its state dict, in order.
     """
 
     task: str
     vocabulary: tuple[int, int]
     tokens: Sequence[str]
     files: Mapping[str, bytes | None]
-    token_file: str = "tokens.json"
+    listed_in: str = "tokens.json"
     metas: Mapping[str, Any] = field(default_factory=dict)
     settle: Callable[[Any], None] = lambda _: None
     quirks: Sequence[Callable[[Weights], Weights]] = ()
@@ -182,7 +182,7 @@ REPLICAS = {
         (9, 9),
         LABELS,
         {"example/test.wav": None, "logo.png": picture()},
-        token_file="tokens.txt",
+        listed_in="tokens.txt",
         quirks=(as_fairseq_pretrains,),
     ),
     "fsmn_vad": Replica(
@@ -207,8 +207,8 @@ def make(name: str, folder: Path, *, tiny: bool, seed: int = SEED) -> None:
         "config.yaml": yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True),
     }
     if tokens:
-        as_json = replica.token_file.endswith(".json")
-        texts[replica.token_file] = json.dumps(tokens, ensure_ascii=False, indent=0) if as_json else "\n".join(tokens)
+        as_json = replica.listed_in.endswith(".json")
+        texts[replica.listed_in] = json.dumps(tokens, ensure_ascii=False, indent=0) if as_json else "\n".join(tokens)
     for path, content in chain(((path, text.encode()) for path, text in texts.items()), replica.files.items()):
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -273,7 +273,7 @@ def hub_configuration(replica: Replica) -> Config:
     """Return what configuration.json holds: for ModelScope what the model is for, for FunASR which file is what."""
     metas: Config = {"init_param": "model.pt", "config": "config.yaml", **copy.deepcopy(dict(replica.metas))}
     if replica.tokens:
-        metas["tokenizer_conf"] = {"token_list": replica.token_file} | metas.get("tokenizer_conf", {})
+        metas["tokenizer_conf"] = {"token_list": replica.listed_in} | metas.get("tokenizer_conf", {})
     return {
         "framework": "pytorch",
         "task": replica.task,
