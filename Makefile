@@ -24,8 +24,8 @@ lint: .venv/dev  ## ruff and mypy
 gate: .venv/runtime  ## exit 0 only if every required build passed; reads the last report
 	@python -m stages.gate
 
-scale: .venv/runtime  ## Paraformer-large with random weights through the stages: seconds, memory, latency
-	@python -m benchmarks.scale
+scale: .venv/runtime  ## MODEL of the catalogue at full size, with random weights: seconds, memory, disk, latency
+	@python -m benchmarks.scale $(MODEL) $(if $(TARGETS),--targets $(TARGETS))
 
 peers: .venv/runtime  ## the same checkpoints through other tools: accuracy, latency, size, build seconds, memory
 	@python -m benchmarks.peers

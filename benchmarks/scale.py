@@ -1,145 +1,119 @@
-"""Paraformer-large with random weights through the stages: `make scale` prints seconds, memory and latency of each.
+"""A checkpoint of the catalogue at full size, with random weights, through all stages: what it costs.
 
-The public configuration (50 encoder and 16 decoder blocks, 512 wide, 220 M parameters) says how the stages scale;
-random weights say nothing of accuracy. Beside it: the same weights through FunASR's own export modules and the
-TorchScript exporter, which FunASR's `export` was written for, and onnxsim's command line with its defaults. A stage
-runs as it does under `dvc repro`: a process of its own, in a folder of its own with the repository's params.yaml.
+    python -m benchmarks.scale seaco_paraformer_large --targets cpu_fp32_opt,cpu_int8
+
+Prints seconds, peak memory and what is left on disk of each step, and the latency of each build. Random weights say
+nothing of accuracy, so there are few recordings; pruned targets are pruned once and not distilled, which is as long as
+one wants. A step runs as it does under `dvc repro`: a process of its own. For Paraformer-large also the same weights
+through FunASR's own export modules and the TorchScript exporter, which FunASR's `export` was written for, and onnxsim's
+command line with its defaults.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
+from stages.commands import catalogue
+from stages.core import layout, params
+from stages.core.errors import did_you_mean
+from zoo import alone
+
 ROOT = Path(__file__).parents[1]
-MODEL = "paraformer_large"
-VOCABULARY = 8404
 MIB = 2**20
-SAN_M = {"dropout_rate": 0.1, "kernel_size": 11, "sanm_shfit": 0, "attention_heads": 4, "linear_units": 2048}
-CONFIG = {
-    "model": "Paraformer",
-    "model_conf": {"ctc_weight": 0.0, "lsm_weight": 0.1, "length_normalized_loss": True}
-    | {"predictor_weight": 1.0, "predictor_bias": 1, "sampling_ratio": 0.75},
-    "encoder": "SANMEncoder",
-    "encoder_conf": {
-        "output_size": 512,
-        "num_blocks": 50,
-        "input_layer": "pe",
-        "pos_enc_class": "SinusoidalPositionEncoder",
-    }
-    | {"normalize_before": True, "selfattention_layer_type": "sanm", **SAN_M},
-    "decoder": "ParaformerSANMDecoder",
-    "decoder_conf": {"num_blocks": 16, "att_layer_num": 16, **SAN_M},
-    "predictor": "CifPredictorV2",
-    "predictor_conf": {"idim": 512, "threshold": 1.0, "l_order": 1, "r_order": 1, "tail_threshold": 0.45},
-    "frontend": "WavFrontend",
-    "frontend_conf": {"fs": 16000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
-    | {"lfr_m": 7, "lfr_n": 6, "dither": 0.0},
-    "tokenizer": "CharTokenizer",
-    "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True},
-}
-STAGES = (
-    ("fetch", MODEL),
-    ("corpus", "spoken_commands"),
-    ("export", f"{MODEL}-dense"),
-    ("simplify", f"{MODEL}-dense"),
-    ("optimize", f"{MODEL}-dense"),
-    ("quantize", f"{MODEL}-dense-int8"),
-    ("prune", MODEL),
-    ("benchmark", f"{MODEL}-cpu_int8"),
-    ("benchmark", f"{MODEL}-cpu_fp32_opt"),
-)
+TARGETS = "cpu_fp32,cpu_fp32_opt,cpu_int8"
+ITEMS = {"calibration": 24, "tuning": 4, "evaluation": 6}
+ONCE = {"prune": {"distill_steps": 0, "variations": 0, "allocation": "uniform", "criterion": "magnitude"}}
+WITH_PEERS = "paraformer_large"
 
 
-def make_checkpoint(folder: Path) -> None:
-    """A checkpoint folder with random weights, seeded."""
-    import torch
+class Step(NamedTuple):
+    """What one step took: seconds, peak resident MiB over it and what it waited for, MiB that it added to artifacts."""
 
-    from stages.models import paraformer
-
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    (folder / "tokens.json").write_text(json.dumps([f"t{i}" for i in range(VOCABULARY - 1)] + ["<unk>"]))
-    shift, scale = " ".join(["-8.0"] * 560), " ".join(["0.2"] * 560)
-    (folder / "am.mvn").write_text(
-        f"<Nnet>\n<Splice> 560 560\n[ 0 ]\n<AddShift> 560 560\n<LearnRateCoef> 0 [ {shift} ]\n"
-        f"<Rescale> 560 560\n<LearnRateCoef> 0 [ {scale} ]\n</Nnet>\n"
-    )
-    torch.manual_seed(0)
-    model = paraformer.build(paraformer.read_config(folder))
-    torch.nn.init.constant_(model.predictor.cif_output.bias, -1.2)  # four tokens a second, as speech has
-    torch.save(model.state_dict(), folder / "model.pt")
+    name: str
+    seconds: float
+    peak: float
+    disk: float
 
 
-def make_params(folder: Path) -> None:
-    """The repository's params.yaml with this one model, pruned once and not distilled: that is as long as one wants."""
-    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    model = settings["models"]["paraformer"] | {"sources": [{"kind": "folder", "path": str(folder / "random")}]}
-    prune = settings["prune"]["paraformer"] | {
-        "distill_steps": 0,
-        "variations": 0,
-        "allocation": "uniform",
-        "criterion": "magnitude",
-    }
-
-    def own(table: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-        lines = [line for line in table.values() if line["model"] == "paraformer"]
-        return {
-            key.replace("paraformer", MODEL, 1): line
-            | {"model": MODEL}
-            | ({"artifact": line["artifact"].replace("paraformer", MODEL, 1)} if "artifact" in line else {})
-            for key, line in table.items()
-            if line in lines
-        }
-
-    settings |= {"models": {MODEL: model}, "prune": {MODEL: prune}}
-    settings["pipeline"]["builds"] = {}
-    settings |= {table: own(settings[table]) for table in ("variants", "builds")}
-    settings["quantize"]["graphs"] = own(settings["quantize"]["graphs"])
-    settings["engine"]["builds"] = own(settings["engine"]["builds"])
-    (folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-
-
-def measured(command: Sequence[str], folder: Path) -> tuple[float, float]:
-    """Seconds and peak resident MiB of a command, over it and what it waited for.
+def measured(name: str, command: Sequence[str], folder: Path) -> Step:
+    """Run a command in `folder`.
 
     Raises:
-        SystemExit: it failed; its output was shown.
+        SystemExit: it failed; what it wrote to standard error was shown.
     """
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
-    )
+    before, start = stored(folder / layout.ARTIFACTS), time.perf_counter()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)}: ended with status {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    seconds, added = time.perf_counter() - start, stored(folder / layout.ARTIFACTS) - before
+    step = Step(name, seconds, usage.ru_maxrss / 1024, added)
+    print(f"{step.name}: {step.seconds:.1f} s, {step.peak:.0f} MiB, {step.disk:+.0f} MiB on disk", flush=True)
+    return step
+
+
+def stored(folder: Path) -> float:
+    """Return the MiB of all files below `folder`."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MIB
+
+
+def build(model: str, targets: str, folder: Path) -> Iterator[Step]:
+    """Make the replica in `folder`, which becomes a repository, and take it to a release."""
+    python = (sys.executable, "-m")
+    replica = folder / "replica"
+    if not replica.exists():
+        yield measured("replica", [*python, "zoo.replicas", model, str(replica)], folder)
+    with alone.settings(ROOT / "params.yaml", folder / params.PARAMS) as settings:
+        alone.hurry(settings, ITEMS, ONCE)
+        alone.without_builds(settings, model)
+        entry = catalogue.models()[model].model_dump(mode="json")
+        settings["models"][model] = entry | {"sources": [{"kind": "folder", "path": str(replica)}]}
+    yield measured("pin", [*python, "stages", "pin", model], folder)
+    yield measured("add", [*python, "stages", "add", model, "--targets", targets], folder)
+    with alone.settings(folder / params.PARAMS, folder / params.PARAMS) as settings:
+        alone.leave_only(settings, model)
+    p = params.load(folder / params.PARAMS)
+    for stage, key in alone.steps(p, model):
+        name, *arguments = (stage, key) if key else (stage,)
+        yield measured(f"{stage} {key or ''}".strip(), [*python, f"stages.{name}", *arguments], folder)
+    yield measured("package", [*python, "benchmarks.scale", "--package"], folder)
+    if model == WITH_PEERS:
+        yield from peers(replica, folder)
+
+
+def peers(replica: Path, folder: Path) -> Iterator[Step]:
+    """Take the same weights through FunASR's export and onnxsim's command line."""
+    own, simplified = folder / "funasr.onnx", folder / "onnxsim.onnx"
+    export = [sys.executable, "-m", "benchmarks.scale", "--funasr", str(replica), str(own)]
+    yield measured("FunASR's export, TorchScript", export, folder)
+    onnxsim = Path(sys.executable).parent / "onnxsim"
+    yield measured("onnxsim's command line", [str(onnxsim), str(own), str(simplified)], folder)
 
 
 def funasr_export(checkpoint: Path, place: Path) -> None:
-    """FunASR's own export modules with the TorchScript exporter; its `export` itself fails with this torch."""
+    """Run FunASR's own export modules with the TorchScript exporter; its `export` itself fails with this torch."""
     import torch
 
     from stages.models import checkpoint as files
     from stages.models import paraformer
 
-    model = paraformer.load(checkpoint)
+    model, config = paraformer.load(checkpoint), paraformer.read_config(checkpoint)
     with files.importing_funasr():
         from funasr.models.paraformer.export_meta import export_rebuild_model
-    kinds = {part: CONFIG[part] for part in ("encoder", "predictor", "decoder")}
+    kinds = {part: config[part] for part in paraformer.SECTIONS}
     rebuilt = export_rebuild_model(model, **kinds, max_seq_len=512, onnx=True, device="cpu")
     torch.onnx.export(
         rebuilt,
@@ -154,65 +128,58 @@ def funasr_export(checkpoint: Path, place: Path) -> None:
     )
 
 
-def peers(folder: Path) -> list[tuple[str, float, float]]:
-    """FunASR's export and onnxsim's command line on the same weights."""
-    own, simplified = folder / "funasr.onnx", folder / "onnxsim.onnx"
-    commands = {
-        "FunASR's export, TorchScript": [
-            sys.executable,
-            "-m",
-            "benchmarks.scale",
-            "--funasr",
-            str(folder / "random"),
-            str(own),
-        ],
-        "onnxsim's command line": [str(Path(sys.executable).parent / "onnxsim"), str(own), str(simplified)],
-    }
-    return [(name, *measured(command, folder)) for name, command in commands.items()]
+def cost(steps: Sequence[Step], checkpoint: float) -> Table:
+    """Return the table of steps and their sum; sizes also as multiples of the checkpoint's MiB."""
+    table = Table("step", "seconds", "peak MiB", "peak / checkpoint", "disk MiB", "disk / checkpoint")
+    total = Step("all", sum(s.seconds for s in steps), max(s.peak for s in steps), sum(s.disk for s in steps))
+    for step in [*steps, total]:
+        sizes = [text for mib in (step.peak, step.disk) for text in (f"{mib:.0f}", f"{mib / checkpoint:.1f}x")]
+        table.add_row(step.name, f"{step.seconds:.1f}", *sizes)
+    return table
+
+
+def latency(folder: Path) -> Table:
+    """Return the table of every latency case of every build."""
+    table = Table("build", "case", "fp32 p50 ms", "p50 ms", "speedup", "MiB")
+    for path in sorted((folder / "reports" / "measurements").glob("*/*/latency.json")):
+        record = json.loads(path.read_text())
+        for case, found in record["cases"].items():
+            times = (f"{found['baseline_p50_ms']:.0f}", f"{found['p50_ms']:.0f}", f"{found['speedup']:.2f}x")
+            table.add_row(path.parts[-3], case, *times, f"{record['bytes']['value'] / MIB:.0f}")
+    return table
+
+
+def run(model: str, targets: str, folder: Path) -> None:
+    """Take one model through and print what it cost."""
+    steps = list(build(model, targets, folder.resolve()))
+    checkpoint = (folder / "replica" / "model.pt").stat().st_size / MIB
+    Console().print(latency(folder))
+    Console().print(f"{model}: {checkpoint:.0f} MiB of weights", cost(steps, checkpoint))
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run every stage, then the peers, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print the names of the catalogue, or take one of its models through all stages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", help="a name of the catalogue; without one, the names are printed")
+    parser.add_argument("--targets", default=TARGETS, help=f"as `add` takes them; {TARGETS} by default")
     parser.add_argument("--folder", type=Path, help="keep the work here; a temporary folder by default")
+    parser.add_argument("--package", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--funasr", nargs=2, type=Path, metavar=("CHECKPOINT", "PLACE"), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    if options.funasr:
-        return funasr_export(*options.funasr)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = (options.folder or Path(scratch)).resolve()
-        folder.mkdir(exist_ok=True)
-        if not (folder / "random").exists():
-            # In a process of its own: what this one holds would count as the peak of those it starts.
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                pool.submit(make_checkpoint, folder / "random").result()
-        make_params(folder)
-        size = (folder / "random" / "model.pt").stat().st_size / MIB
-        measured([sys.executable, "-m", "stages", "pin", MODEL], folder)
-        table = Table("step", "seconds", "peak MiB", "peak / checkpoint")
-        steps = _stages(folder)
-        _print_latency(folder)
-        for name, seconds, peak in [*steps, *peers(folder)]:
-            table.add_row(name, f"{seconds:.1f}", f"{peak:.0f}", f"{peak / size:.1f}x")
-        Console().print(f"{size:.0f} MiB of weights", table)
-    return None
-
-
-def _stages(folder: Path) -> list[tuple[str, float, float]]:
-    steps = []
-    for stage, key in STAGES:
-        steps.append((f"{stage} {key}", *measured([sys.executable, "-m", f"stages.{stage}", key], folder)))
-        print(*steps[-1], flush=True)
-    return steps
-
-
-def _print_latency(folder: Path) -> None:
-    table = Table("build", "case", "fp32 p50 ms", "p50 ms", "speedup")
-    for path in sorted((folder / "reports" / "measurements").glob("*/*/latency.json")):
-        for case, found in json.loads(path.read_text())["cases"].items():
-            times = (f"{found['baseline_p50_ms']:.0f}", f"{found['p50_ms']:.0f}", f"{found['speedup']:.2f}x")
-            table.add_row(path.parts[-3], case, *times)
-    Console().print(table)
+    known = catalogue.models()
+    if options.package:
+        alone.release(params.load())
+    elif options.funasr:
+        funasr_export(*options.funasr)
+    elif not options.model:
+        print("make scale MODEL=one of", *known, sep="\n  ")
+    elif options.model not in known:
+        raise SystemExit(f"the catalogue has no model {options.model!r}; {did_you_mean(options.model, known)}")
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = options.folder or Path(scratch)
+            folder.mkdir(exist_ok=True)
+            run(options.model, options.targets, folder)
 
 
 if __name__ == "__main__":

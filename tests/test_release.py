@@ -7,15 +7,12 @@ tiny network of the other tests.
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from stages import package
 from stages.core import graphs, params
@@ -24,14 +21,13 @@ from stages.core.files import sha256
 from stages.corpora import manifest, punctuated_text, spoken_commands
 from stages.corpora.manifest import Recording
 from stages.export import export_variant
-from stages.models import ct_transformer
 from stages.models.ct_transformer import read_marks
 from stages.quantize import quantize
 from stages.runtimes import onnxruntime
+from tests import consumers
 from tests.workspace import ROOT
 
 SETTINGS = params.load(ROOT / "params.yaml")
-CHUNK = 9600  # 600 ms
 FAMILIES = {
     "fsmn_vad": "fsmn_vad",
     "paraformer": "paraformer",
@@ -102,32 +98,13 @@ def ours(checkpoints: dict[str, Path], release: Release) -> Callable[..., list[A
     return score
 
 
-def runtime(name: str, folder: Path) -> Any:
-    """FunASR's class of that name over a release folder, on one thread as ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its imports
-        import funasr_onnx
-        from funasr_onnx import paraformer_online_bin
-
-    classes = {"ParaformerOnline": paraformer_online_bin.Paraformer}  # the package exports it under no name
-    return (classes.get(name) or getattr(funasr_onnx, name))(str(folder), intra_op_num_threads=1)
-
-
 GRAPHS = pytest.mark.parametrize("graph", ["export", "int8"])
 
 
 @GRAPHS
 def test_fsmn_vad(release: Release, ours: Callable[..., list[Any]], tiny_corpus: Path, graph: str):
     recordings = manifest.read(tiny_corpus, "evaluation")
-    offline = runtime("Fsmn_vad", release("fsmn_vad", graph))
-    extract = offline.extract_feat
-
-    def one_recording(waveform: list[NDArray[np.float32]]) -> tuple[Any, Any]:
-        features, lengths = extract(waveform)
-        return features, lengths[0]  # it calls int() on the array of one, which NumPy 2.4 no longer allows
-
-    offline.extract_feat = one_recording
-    found = [offline(recording.samples())[0] for recording in recordings]
+    found = consumers.fsmn_vad(release("fsmn_vad", graph), recordings)
     assert found == [outcome.segments for outcome in ours("fsmn_vad", graph, recordings, "offline")]
     assert any(found)
 
@@ -136,43 +113,29 @@ def test_fsmn_vad(release: Release, ours: Callable[..., list[Any]], tiny_corpus:
 def test_fsmn_vad_online(release: Release, ours: Callable[..., list[Any]], tiny_corpus: Path, graph: str):
     recordings = manifest.read(tiny_corpus, "evaluation")[:2]
     outcomes = ours("fsmn_vad", graph, recordings, "streaming")
-    for recording, outcome in zip(recordings, outcomes, strict=True):
-        streaming, state = runtime("Fsmn_vad_online", release("fsmn_vad", graph)), {"in_cache": []}
-        samples, edges = recording.samples(), []
-        for start in range(0, len(samples), 3200):
-            state["is_final"] = start + 3200 >= len(samples)
-            edges += [edge for event in streaming(samples[start : start + 3200], param_dict=state) for edge in event[0]]
-        assert [edge for edge in edges if edge >= 0] == [edge for segment in outcome.segments for edge in segment]
+    found = consumers.fsmn_vad_online(release("fsmn_vad", graph), recordings)
+    assert found == [[edge for segment in outcome.segments for edge in segment] for outcome in outcomes]
 
 
 @GRAPHS
 def test_paraformer(release: Release, ours: Callable[..., list[Any]], spoken: list[Recording], graph: str):
-    offline = runtime("Paraformer", release("paraformer", graph))
-    found = [offline(recording.samples())[0]["preds"][0] for recording in spoken]
+    found = consumers.paraformer(release("paraformer", graph), spoken)
     assert found == [outcome.text for outcome in ours("paraformer", graph, spoken, "offline")]
     assert all(found)
 
 
 @GRAPHS
 def test_paraformer_online(release: Release, ours: Callable[..., list[Any]], spoken: list[Recording], graph: str):
-    # It decodes a last chunk of over 300 ms in two steps, torch in one: the same graphs may differ there.
-    chosen = [r for r in spoken if 960 < len(r.samples()) % CHUNK <= CHUNK // 2]
+    chosen = consumers.streamed_alike(spoken)
     assert chosen
-    streaming, said = runtime("ParaformerOnline", release("paraformer_streaming", graph)), []
-    for recording in chosen:
-        samples, cache, text = recording.samples(), {}, ""
-        for start in range(0, len(samples), CHUNK):
-            state = {"cache": cache, "is_final": start + CHUNK >= len(samples)}
-            text += "".join(part["preds"][0] for part in streaming(samples[start : start + CHUNK], param_dict=state))
-        said.append(text)
+    said = consumers.paraformer_online(release("paraformer_streaming", graph), chosen)
     assert said == [outcome.text for outcome in ours("paraformer_streaming", graph, chosen, "streaming")]
     assert all(said)
 
 
 @GRAPHS
 def test_ct_transformer(release: Release, ours: Callable[..., list[Any]], written: list[Recording], graph: str):
-    punctuate = runtime("CT_Transformer", release("ct_transformer", graph))
-    found = [punctuate(" ".join(read_marks(recording.text)[0]))[0] for recording in written]
+    found = consumers.punctuation(release("ct_transformer", graph), written)
     outcomes = ours("ct_transformer", graph, written, "text")
     assert [read_marks(text) for text in found] == [read_marks(outcome.text) for outcome in outcomes]
     assert any("。" in text for text in found)
@@ -182,12 +145,8 @@ def test_ct_transformer(release: Release, ours: Callable[..., list[Any]], writte
 def test_ct_transformer_vad_realtime(
     release: Release, ours: Callable[..., list[Any]], written: list[Recording], graph: str
 ):
-    model, step, found = "ct_transformer_realtime", ct_transformer.PIECE, []
-    for recording in written:
-        punctuate, state = runtime("CT_Transformer_VadRealtime", release(model, graph)), {"cache": []}
-        tokens = read_marks(recording.text)[0]
-        pieces = [punctuate(" ".join(tokens[i : i + step]), state)[0] for i in range(0, len(tokens), step)]
-        found.append(read_marks("".join(pieces))[1][:-1])
+    model = "ct_transformer_realtime"
+    found = [read_marks(text)[1][:-1] for text in consumers.punctuation_realtime(release(model, graph), written)]
     assert found == [outcome.marks for outcome in ours(model, graph, written, "text")]
 
 

@@ -77,6 +77,11 @@ def hear_few_hotwords(model: Any) -> None:
     model.hotword_output_layer.bias.data[model.NO_BIAS] += 1.0
 
 
+def know_every_mark(model: Any) -> None:
+    """Have a punctuation model never say `<unk>`, which is the first of its marks."""
+    model.decoder.bias.data[0] = -10.0
+
+
 def hear_some_silence(model: Any) -> None:
     """Have silence be about as likely as all else, by the frame: torch's usual weights let little of it through."""
     for layer in (module for module in model.encoder.modules() if isinstance(module, torch.nn.Linear)):
@@ -174,9 +179,10 @@ REPLICAS = {
         (272_727, 3000),
         TEXT,
         PROSE,
+        settle=know_every_mark,
         quirks=(in_half_precision,),  # as somebody who wants half the download may save it
     ),
-    "punc_ct_transformer_realtime": Replica("punctuation", (272_727, 3000), TEXT, PROSE),
+    "punc_ct_transformer_realtime": Replica("punctuation", (272_727, 3000), TEXT, PROSE, settle=know_every_mark),
     "emotion2vec_plus_large": Replica(
         "emotion-recognition",
         (9, 9),
