@@ -87,8 +87,9 @@ def build(model: str, targets: str, folder: Path) -> Iterator[Step]:
         alone.leave_only(settings, model)
     p = params.load(folder / params.PARAMS)
     for stage, key in alone.steps(p, model):
-        name, *arguments = (stage, key) if key else (stage,)
-        yield measured(f"{stage} {key or ''}".strip(), [*python, f"stages.{name}", *arguments], folder)
+        keys = [key] if key else []
+        short = [key.removeprefix(f"{model}-") for key in keys if key != model]
+        yield measured(" ".join([stage, *short]), [*python, f"stages.{stage}", *keys], folder)
     yield measured("package", [*python, "benchmarks.scale", "--package"], folder)
     if model == WITH_PEERS:
         yield from peers(replica, folder)

@@ -20,6 +20,7 @@ from stages.models.ct_transformer import read_marks
 
 VAD_CHUNK = 3200  # 200 ms
 CHUNK = paraformer_streaming.CHUNK_SAMPLES
+HOTWORDS = "客厅 卧室 天气"
 
 
 def runtime(name: str, folder: Path) -> Any:
@@ -72,10 +73,10 @@ def paraformer(folder: Path, recordings: Sequence[Recording]) -> list[str]:
     return [offline(recording.samples())[0]["preds"][0] for recording in recordings]
 
 
-def seaco(folder: Path, recordings: Sequence[Recording], hotwords: str = "") -> list[str]:
-    """Texts, with hotwords between spaces."""
+def seaco(folder: Path, recordings: Sequence[Recording]) -> list[str]:
+    """Texts of a recognizer that is given HOTWORDS."""
     offline = runtime("SeacoParaformer", folder)
-    return [offline(recording.samples(), hotwords)[0]["preds"] for recording in recordings]
+    return [offline(recording.samples(), HOTWORDS)[0]["preds"] for recording in recordings]
 
 
 def paraformer_online(folder: Path, recordings: Sequence[Recording]) -> list[str]:
@@ -139,8 +140,10 @@ def emotions(folder: Path, recordings: Sequence[Recording]) -> list[NDArray[np.f
 def auto_model(folder: Path) -> Any:
     """FunASR's own loader, of a checkpoint as the hub has it."""
     with importing_funasr():
-        # These register what the families of Kiln do not need.
-        import funasr.models.specaug.specaug  # noqa: F401
+        # These register what config.yaml names; the network's own classes are registered by the families of Kiln.
+        import funasr.frontends.wav_frontend
+        import funasr.models.specaug.specaug
+        import funasr.tokenizer.char_tokenizer  # noqa: F401
         from funasr.auto.auto_model import AutoModel
 
     quiet = {"disable_update": True, "disable_pbar": True, "disable_log": True, "log_level": "ERROR"}
@@ -148,10 +151,15 @@ def auto_model(folder: Path) -> Any:
         return AutoModel(model=str(folder), device="cpu", ncpu=1, **quiet)
 
 
-def text(model: Any, recording: Recording) -> str:
-    """What it says of a recording."""
-    found = model.generate(input=recording.samples())
+def text(model: Any, recording: Recording, hotwords: str = "") -> str:
+    """What it says of a recording; without the argument, SeACo-Paraformer would leave out what its graph has."""
+    found = model.generate(input=recording.samples(), hotword=hotwords)
     return found[0]["text"] if found else ""
+
+
+def text_with_hotwords(model: Any, recording: Recording) -> str:
+    """The same of a recognizer that is given HOTWORDS."""
+    return text(model, recording, HOTWORDS)
 
 
 def streamed_text(model: Any, recording: Recording) -> str:

@@ -18,7 +18,7 @@ from stages.core import graphs, layout, params
 from stages.core.files import read_json
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
-from stages.models import ct_transformer
+from stages.models import checkpoint, ct_transformer
 from stages.models.ct_transformer import read_marks
 from stages.runtimes import onnxruntime
 from tests import consumers
@@ -139,10 +139,13 @@ def test_a_release_says_in_funasr_s_runtime_what_was_measured(built: Built, targ
     elif built.family is ct_transformer:  # of the text: FunASR's torch code writes ASCII marks after ASCII words
         marks = [read_marks(text)[1][: len(o.marks)] for text, o in zip(found, outcomes, strict=True)]
         assert marks == [outcome.marks for outcome in outcomes]
+    elif built.name == "seaco_paraformer_large":  # its runtime has no way to be given no hotword
+        if target == "cpu_fp32":
+            check_hotwords(built, found)
     else:
         said = [text.replace(" ", "") for text in found]
         assert said == [said_by_runtime(built, outcome.tokens) for outcome in outcomes]
-    assert found
+    assert any(found)
 
 
 def said_by_runtime(built: Built, tokens: Sequence[int]) -> str:
@@ -150,3 +153,35 @@ def said_by_runtime(built: Built, tokens: Sequence[int]) -> str:
     known = read_json(built.folder / "tokens.json")
     kept = [known[token] for token in tokens if token not in {0, 2}][: len(tokens) - 1]
     return "".join(token for token in kept if not token.startswith("<"))
+
+
+def check_hotwords(built: Built, found: Sequence[str]) -> None:
+    """Texts of a release that is given hotwords are those of FunASR's AutoModel, which differ from those without.
+
+    With `predictor_bias: 1` the runtime leaves out the last token, which may be one that is not shown.
+    """
+    model = consumers.auto_model(built.folder)
+    wanted = [consumers.text_with_hotwords(model, recording) for recording in built.recordings]
+    for said, text in zip(found, wanted, strict=True):
+        assert said.split() in (text.split(), text.split()[:-1])
+    assert wanted != [consumers.text(model, recording) for recording in built.recordings]
+
+
+KNOWN = {  # weights of the state dict, and millions of parameters
+    "paraformer_large": (956, 220),
+    "paraformer_large_online": (956, 220),
+    "seaco_paraformer_large": (1095, 247),
+    "punc_ct_transformer": (57, 73),
+    "punc_ct_transformer_realtime": (44, 72),
+    "emotion2vec_plus_large": (329, 313),
+    "fsmn_vad": (24, 0),
+}
+
+
+@pytest.mark.parametrize("name", list(catalogue.models()))
+def test_a_full_size_replica_is_as_large_as_the_checkpoint(name: str):
+    config = replicas.configuration(name, tiny=False) | {"vocab_size": replicas.REPLICAS[name].vocabulary[0]}
+    family = importlib.import_module(f"stages.models.{catalogue.models()[name].family}")
+    model = checkpoint.weightless(family.build, config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert (len(model.state_dict()), round(parameters / 1e6)) == KNOWN[name]
