@@ -145,7 +145,7 @@ def test_a_release_says_in_funasr_s_runtime_what_was_measured(built: Built, targ
     else:
         said = [text.replace(" ", "") for text in found]
         assert said == [said_by_runtime(built, outcome.tokens) for outcome in outcomes]
-    assert any(found)
+    assert len({str(one) for one in found}) > 1
 
 
 def said_by_runtime(built: Built, tokens: Sequence[int]) -> str:
