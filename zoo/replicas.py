@@ -67,13 +67,17 @@ def as_fairseq_pretrains(weights: Weights) -> Weights:
 
 
 def fire_as_speech_does(model: Any) -> None:
-    """Have Paraformer's predictor find four tokens a second, as there are in speech."""
+    """Have Paraformer find four tokens a second, as there are in speech, and none of them blank, begin or end."""
     torch.nn.init.constant_(model.predictor.cif_output.bias, -1.2)
+    model.decoder.output_layer.bias.data[:3] = -10.0
 
 
 def hear_few_hotwords(model: Any) -> None:
-    """Have the decoder of hotwords leave about half of the tokens to the other one."""
+    """Have the decoder of hotwords leave about half of the tokens to the other one, and depend on the hotwords."""
     fire_as_speech_does(model)
+    model.hotword_output_layer.bias.data[:3] = -10.0
+    for layer in model.seaco_decoder.decoders:
+        layer.src_attn.linear_out.weight.data *= 5
     model.hotword_output_layer.bias.data[model.NO_BIAS] += 1.0
 
 
