@@ -12,8 +12,8 @@ def main(argv: Sequence[str]) -> None:
     """`python -m stages COMMAND`, of which `--help` lists what there is."""
     parser = argparse.ArgumentParser(prog="python -m stages", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    pin = commands.add_parser("pin", help="write the size and digest of every file of a model to pins/MODEL.json")
-    pin.add_argument("models", nargs="+", metavar="MODEL", help="of params.yaml or stages/catalogue.yaml")
+    pin = commands.add_parser("pin", help="write the size and digest of every file of a model or data set to pins/NAME.json")
+    pin.add_argument("names", nargs="+", metavar="NAME", help="of params.yaml or stages/catalogue.yaml")
     pin.add_argument("--force", action="store_true", help="accept other bytes for a revision that was pinned before")
     add = commands.add_parser("add", help="add a model and its builds to params.yaml")
     add.add_argument("model", metavar="MODEL", help="of params.yaml or stages/catalogue.yaml")
@@ -39,8 +39,8 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.command == "pin":
         from stages.commands.pin import pin
 
-        for model in arguments.models:
-            pin(model, force=arguments.force)
+        for name in arguments.names:
+            pin(name, force=arguments.force)
     elif arguments.command == "sensitivity":
         from stages.commands.sensitivity import sensitivity
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from stages.core import layout, params
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder
-from stages.core.params import Dataset, ManifestDataset, MixturesDataset
-from stages.corpora import manifest, vad_mixtures
+from stages.core.params import Dataset, ManifestDataset, MixturesDataset, ModelScopeDataset
+from stages.corpora import hub, manifest, vad_mixtures
 from stages.sources.index import download
 
 
@@ -23,6 +23,8 @@ def corpus(dataset: Dataset, folder: Path) -> None:
     """
     if isinstance(dataset, ManifestDataset):
         _copy(Path(dataset.path), folder)
+    elif isinstance(dataset, ModelScopeDataset):
+        hub.make(dataset, folder)
     elif isinstance(dataset, MixturesDataset):
         archives = {name: download(archive) for name, archive in dataset.archives.items()}
         vad_mixtures.make(dataset, archives, folder)

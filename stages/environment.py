@@ -16,6 +16,7 @@ from stages.core import layout, params, pins
 from stages.core.errors import entrypoint
 from stages.core.files import new_folder, write_json
 from stages.core.parallel import cores
+from stages.core.params import ModelScopeDataset
 
 LIBRARIES = (
     "torch",
@@ -66,8 +67,10 @@ def main(argv: Sequence[str]) -> None:
     if argv:
         raise SystemExit("usage: python -m stages.environment")
     p = params.load()
-    for name, model in p.models.items():
-        pins.demand(name, model)
+    pinned: dict[str, pins.Pinned] = dict(p.models)
+    pinned |= {name: each for name, each in p.datasets.items() if isinstance(each, ModelScopeDataset)}
+    for name, each in pinned.items():
+        pins.demand(name, each)
     write_json(layout.PARAMS_JSON, p.model_dump(mode="json"))
     facts = {name: library(name) for name in LIBRARIES} | {
         "python": platform.python_version(),

@@ -35,13 +35,14 @@ class Faults:
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `models` (id -> revision -> path -> bytes) inside a `with` block and remembers what was asked."""
+    """Serves `models` and `datasets` (id -> revision -> path -> bytes) in a `with` block; remembers what was asked."""
 
     daemon_threads = True
 
     def __init__(self, models: dict[str, dict[str, Files]] | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.models = models or {}
+        self.datasets: dict[str, dict[str, Files]] = {}
         self.faults = Faults()
         self.paths: list[str] = []  # of every request for something
         self.headers: list[Message] = []  # of every request
@@ -73,20 +74,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         hub, url = cast(Hub, self.server), urlsplit(self.path)
         hub.paths.append(url.path)
-        route = re.fullmatch(r"/api/v1/models/([^/]+/[^/]+)/(repo/files|repo|revisions)", url.path)
-        revisions = hub.models.get(route[1]) if route else None
+        route = re.fullmatch(r"/api/v1/(models|datasets)/([^/]+/[^/]+)/(repo/files|repo/tree|repo|revisions)", url.path)
+        repositories = hub.datasets if route and route[1] == "datasets" else hub.models
+        revisions = repositories.get(route[2]) if route else None
         if route is None or revisions is None:
-            self._json(404, {"Code": 10010205001, "Success": False, "Message": "no such model"})
+            self._json(404, {"Code": 10010205001, "Success": False, "Message": "no such repository"})
             return
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        if route[2] == "revisions":
+        if route[3] == "revisions":
             self._json(200, {"RevisionMap": {"Tags": [{"Revision": name} for name in revisions], "Branches": []}})
-        elif route[2] == "repo/files":
-            self._list(hub.faults, revisions.get(query["Revision"]))
+        elif route[3] == {"models": "repo/files", "datasets": "repo/tree"}[route[1]]:
+            size, page = int(query.get("PageSize", 10**9)), int(query.get("PageNumber", 1))
+            self._list(hub.faults, revisions.get(query["Revision"]), slice((page - 1) * size, page * size))
         else:
             self._download(hub, query["FilePath"], revisions.get(query["Revision"], {}).get(query["FilePath"]))
 
-    def _list(self, faults: Faults, files: Files | None) -> None:
+    def _list(self, faults: Faults, files: Files | None, page: slice) -> None:
         if faults.body is not None:
             self._send(200, faults.body)
             return
@@ -100,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
                 del entry["Sha256"]
             elif faults.wrong_sha256:
                 entry["Sha256"] = "0" * 64
-        self._json(200, {"Files": entries})
+        self._json(200, {"Files": entries[page]})
 
     def _download(self, hub: Hub, path: str, content: bytes | None) -> None:
         ranged = self.headers.get("Range")

@@ -1,6 +1,6 @@
-"""`python -m stages pin MODEL`: write down the size and digest of every file that a model is made of.
+"""`python -m stages pin NAME`: write down the size and digest of every file that a model or a data set is made of.
 
-The files are loaded first: a digest makes whatever was behind it right for good, a web page too.
+The files of a model are loaded first: a digest makes whatever was behind it right for good, a web page too.
 """
 
 from __future__ import annotations
@@ -14,61 +14,83 @@ from pathlib import Path
 from stages import sources
 from stages.commands import catalogue
 from stages.core import layout, params, pins
-from stages.core.errors import UserError
-from stages.core.params import Model, Source
-from stages.core.pins import Pin, PinnedFile
+from stages.core.errors import UserError, first_of
+from stages.core.params import Model, ModelScopeDataset, Source
+from stages.core.pins import Pin, Pinned, PinnedFile
+from stages.corpora import hub
 from stages.models import weights
 
 # What FunASR reads of a checkpoint folder: weights, configuration, CMVN, tokens and word lists. A hub
 # repository also has a card, figures, example audio and at times code, which nothing here needs.
 TAKEN = ("model.pt", "config.yaml", "configuration.json", "am.mvn", "tokens.*", "seg_dict", "jieba*")
-NEEDED = ("model.pt", "config.yaml")
+WEIGHTS = "model.pt"
+NEEDED = (WEIGHTS, "config.yaml")
+EPOCHS = "model.pt.*"  # FunASR's trainer: of each epoch, the best, an average
 
 
 def pin(name: str, *, force: bool) -> None:
-    """Ask the model's first source that answers for its files and write pins/NAME.json; print what changed.
+    """Write pins/NAME.json and print what changed.
 
     Raises:
-        UserError: no source answered with what a checkpoint needs, a file of a revision that was pinned before has
-            other bytes now and `force` is not set, or the files are not a checkpoint of the model's family.
+        UserError: as `listed` does.
     """
-    model = catalogue.find(name, params.load())
-    old, hub = pins.read(name), pins.hub_source(model)
-    source, (files, left_out) = sources.first_good(name, model.sources, _taken, "a list of files to pin")
-    new = Pin(hub_id=hub and hub.hub_id, revision=hub and hub.revision, files=files)
-    size, others = sum(file.size for file in files.values()), ", ".join(left_out) or "none"
-    print(f"{name}: {len(files)} files, {size:,} bytes, from {source.kind}; left out: {others}")
-    if old and not force:
-        _refuse_moved(name, old, new)
-    for line in changes(old.files if old else {}, files):
-        print(f"  {line}")
-    _check(name, model, source, new)
-    if old == new:
+    new = listed(name, _find(name), force=force)
+    if pins.read(name) == new:
         print(f"{layout.pin(name)} is up to date")
     else:
         pins.write(name, new)
         print(f"wrote {layout.pin(name)}")
 
 
-def _taken(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
-    """The files of a source that a checkpoint needs, and the names of the others.
+def _find(name: str) -> Pinned:
+    """Find a data set of the hub by its name in params.yaml, or a model."""
+    present = params.load()
+    dataset = present.datasets.get(name)
+    return dataset if isinstance(dataset, ModelScopeDataset) else catalogue.find(name, present)
+
+
+def listed(name: str, of: Pinned, *, force: bool) -> Pin:
+    """Ask the first source that answers for its files, print what changed, and return what pins/NAME.json should say.
+
+    Raises:
+        UserError: no source answered with what a checkpoint or a data set needs, or a file of a revision that was
+            pinned before has other bytes now and `force` is not set, or a model's files are no checkpoint of its family.
+    """
+    old, on_hub = pins.read(name), pins.hub_source(of)
+    places, taken = ([of], hub.listed) if isinstance(of, ModelScopeDataset) else (of.sources, taken_of)
+    source, (files, left_out) = sources.first_good(name, places, taken, "a list of files to pin")
+    new = Pin(hub_id=on_hub and on_hub.hub_id, revision=on_hub and on_hub.revision, files=files)
+    size, others = sum(file.size for file in files.values()), first_of(left_out)
+    print(f"{name}: {len(files)} files, {size:,} bytes, from {source.kind}; left out: {others}")
+    if old and not force:
+        _refuse_moved(name, old, new)
+    for line in changes(old.files if old else {}, files):
+        print(f"  {line}")
+    if isinstance(of, Model):
+        _check(name, of, source, new)
+    return new
+
+
+def is_taken(name: str) -> bool:
+    """Whether FunASR reads a file of that path in a checkpoint's folder."""
+    return "/" not in name and any(fnmatchcase(name, kind) for kind in TAKEN)
+
+
+def taken_of(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
+    """List the files of a source that a checkpoint needs, and the names of the others.
 
     Raises:
         UserError: there are no weights or no configuration among them, or one has no digest.
     """
-    listed: dict[str, PinnedFile | None] = sources.module(source).listing(source)
-    names = sorted(name for name in listed if "/" not in name and any(fnmatchcase(name, kind) for kind in TAKEN))
+    found: dict[str, PinnedFile | None] = sources.module(source).listing(source, is_taken)
+    names = sorted(filter(is_taken, found))
     missing = [name for name in NEEDED if name not in names]
     if missing:
-        raise UserError(f"no {' and no '.join(missing)} among {', '.join(sorted(listed)) or 'no files'}")
-    files = {name: file for name in names if (file := listed[name])}
-    unsure = [name for name in names if name not in files]
-    if unsure:
-        raise UserError(
-            f"no size or no sha256 is listed for {', '.join(unsure)}, so a download could not be checked; get the "
-            "files in a way you trust and put {kind: folder, path: ...} first among the model's sources"
-        )
-    return files, sorted(listed.keys() - files.keys())
+        epochs = [name for name in found if fnmatchcase(name, EPOCHS)] if WEIGHTS in missing else []
+        advice = f"; copy the one to build, such as {epochs[0]}, to {WEIGHTS}" if epochs else ""
+        raise UserError(f"no {' and no '.join(missing)} among {first_of(sorted(found))}{advice}")
+    files = sources.certain(found, names, "put {kind: folder, path: ...} first among the model's sources")
+    return files, sorted(found.keys() - files.keys())
 
 
 def _check(name: str, model: Model, source: Source, new: Pin) -> None:

@@ -33,6 +33,12 @@ def did_you_mean(found: str, known: Collection[str]) -> str:
     return f"known: {', '.join(sorted(known)) or 'none'}"
 
 
+def first_of(names: Sequence[str], most: int = 20) -> str:
+    """Join names; of many, the first and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
+
+
 def key_from(argv: Sequence[str], stage: str, known: Collection[str]) -> str:
     """The one argument of a stage, checked against the keys that params.yaml has for it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
@@ -73,6 +74,31 @@ def read_json(place: Path) -> Any:
         raise UserError(f"{place} is not there; `dvc repro` makes it") from e
     except ValueError as e:
         raise UserError(f"{place} is not JSON ({e}); remove it and run `dvc repro`") from e
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a UTF-8 file: a line feed ends one, with or without a carriage return, and nothing else does.
+
+    A text may hold characters that `str.splitlines` takes for the end of a line, such as U+2028. A byte order mark is
+    left out.
+
+    Raises:
+        UserError: the file is not there, or a line is not UTF-8.
+    """
+    try:
+        rows = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
+    except (FileNotFoundError, IsADirectoryError) as e:
+        raise UserError(f"{path} is not there, or not a file") from e
+    if not rows[-1]:
+        rows.pop()
+    return [_decoded(row.removesuffix(b"\r"), f"{path} line {number}") for number, row in enumerate(rows, start=1)]
+
+
+def _decoded(row: bytes, where: str) -> str:
+    try:
+        return row.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise UserError(f"{where}: byte {e.start + 1} is not UTF-8; save the file as UTF-8") from e
 
 
 def sha256(path: Path) -> str:

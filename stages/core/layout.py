@@ -19,9 +19,9 @@ def corpus(dataset: str) -> Path:
     return ARTIFACTS / "corpus" / dataset
 
 
-def pin(model: str) -> Path:
-    """The lock file of a model's checkpoint; in git, written by `python -m stages pin`."""
-    return Path("pins") / f"{model}.json"
+def pin(name: str) -> Path:
+    """The lock file of a model's checkpoint, or of a data set of the hub; in git, written by `python -m stages pin`."""
+    return Path("pins") / f"{name}.json"
 
 
 def search(build: str) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
+from stages.core import layout
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import safe_relative
 
@@ -57,6 +58,7 @@ class Archive(_Section):
 class ModelScopeSource(_Section):
     """The ModelScope hub, by the model's id and revision."""
 
+    repository: ClassVar[Literal["model", "dataset"]] = "model"  # what the hub calls it
     kind: Literal["modelscope"]
     hub_id: str = Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$")
     revision: str = Field(min_length=1)
@@ -123,7 +125,16 @@ class ManifestDataset(_Section):
     path: str
 
 
-Dataset = Annotated[MixturesDataset | SyntheticDataset | ManifestDataset, Field(discriminator="kind")]
+class ModelScopeDataset(ModelScopeSource):
+    """Manifests and WAV files in a data set of the ModelScope hub; `path` is its lock file, as `pin` writes it."""
+
+    repository: ClassVar[Literal["model", "dataset"]] = "dataset"
+    path: str
+
+
+Dataset = Annotated[
+    MixturesDataset | SyntheticDataset | ManifestDataset | ModelScopeDataset, Field(discriminator="kind")
+]
 
 
 class PruneParams(_Section):
@@ -454,6 +465,7 @@ def _preflight(p: Params) -> list[str]:
             problems.append(f"{where}: unknown {what} {name!r}; {did_you_mean(name, list(table))}")
         return name in table
 
+    _check_hub_datasets(p, problems)
     families = families_with("SCHEMAS")
     for name, model in p.models.items():
         known(f"models.{name}", "family", model.family, dict.fromkeys(families))
@@ -478,6 +490,18 @@ def _preflight(p: Params) -> list[str]:
     for name, line in p.pipeline.builds.items():
         _check_pipeline(name, line, p, problems, known)
     return problems
+
+
+def _check_hub_datasets(p: Params, problems: list[str]) -> None:
+    """Their lock files lie with those of models, so they are where `pin` writes them, and no model has their names."""
+    for name, dataset in p.datasets.items():
+        if not isinstance(dataset, ModelScopeDataset):
+            continue
+        lock = str(layout.pin(name))
+        if dataset.path != lock:
+            problems.append(f"datasets.{name}.path: found {dataset.path!r}, wanted its lock file, {lock!r}")
+        if name in p.models:
+            problems.append(f"datasets.{name}: a model has that name, and both would have the lock file {lock}")
 
 
 def families_with(definition: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Lock files: the size and digest of every file of a checkpoint, which decide what bytes are right."""
+"""Lock files: size and digest of every file of a checkpoint, or of a data set's manifests: what bytes are right."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from stages.core import layout
 from stages.core.errors import UserError
 from stages.core.files import check_sha256, safe_relative, write_json
-from stages.core.params import Model, ModelScopeSource, Sha256
+from stages.core.params import Model, ModelScopeDataset, ModelScopeSource, Sha256
 
 
 class PinnedFile(BaseModel):
@@ -30,7 +30,7 @@ class PinnedFile(BaseModel):
 
 
 class Pin(BaseModel):
-    """The files of a checkpoint, whatever source they come from; the hub's id and revision where it is one."""
+    """The files of a checkpoint or a data set, whatever their source; the hub's id and revision where it is one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,13 +49,17 @@ class Pin(BaseModel):
         return value
 
 
-def hub_source(model: Model) -> ModelScopeSource | None:
-    """The model's first source that is the hub."""
-    return next((source for source in model.sources if isinstance(source, ModelScopeSource)), None)
+Pinned = Model | ModelScopeDataset  # what has a lock file
+
+
+def hub_source(of: Pinned) -> ModelScopeSource | None:
+    """Find the first source that is the hub."""
+    sources = [of] if isinstance(of, ModelScopeDataset) else of.sources
+    return next((source for source in sources if isinstance(source, ModelScopeSource)), None)
 
 
 def read(name: str) -> Pin | None:
-    """The model's lock file, or None where there is none.
+    """Read a lock file; None where there is none.
 
     Raises:
         UserError: it is not what `write` leaves.
@@ -71,13 +75,13 @@ def read(name: str) -> Pin | None:
         raise UserError(f"{path}: {where}: {first['msg']}; remove it and run `python -m stages pin {name}`") from e
 
 
-def demand(name: str, model: Model) -> Pin:
-    """The model's lock file, which must be of the revision that params.yaml has.
+def demand(name: str, of: Pinned) -> Pin:
+    """Read the lock file of a model or a data set, which must be of the revision that params.yaml has.
 
     Raises:
         UserError: it is missing or of another revision; names the command that makes it.
     """
-    pin, hub, mend = read(name), hub_source(model), f"run `python -m stages pin {name}`"
+    pin, hub, mend = read(name), hub_source(of), f"run `python -m stages pin {name}`"
     if pin is None:
         raise UserError(f"{name}: no lock file {layout.pin(name)}, which says what bytes are right; {mend}")
     found, wanted = (pin.hub_id, pin.revision), (hub.hub_id, hub.revision) if hub else (None, None)
@@ -91,6 +95,6 @@ def _version(version: tuple[str | None, str | None]) -> str:
 
 
 def write(name: str, pin: Pin) -> None:
-    """Write the model's lock file, files in order of name."""
+    """Write a lock file, files in order of name."""
     files = dict(sorted(pin.files.items()))
     write_json(layout.pin(name), pin.model_copy(update={"files": files}).model_dump(exclude_none=True))

@@ -2,8 +2,8 @@
 
 Each line has an `id`. Audio has `wav` (relative to the manifest), `seconds` and `sha256` of the WAV file.
 What is known of it: `segments` ([start, end] of speech in seconds), `text` (what is said, or for
-punctuation the punctuated text, which needs no audio), `label` (an emotion). A data set is a folder with
-one manifest for each split.
+punctuation the punctuated text, which needs no audio), `label` (an emotion), `speaker` (who says it). A data set is
+a folder with one manifest for each split.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stages.core.errors import UserError
-from stages.core.files import check_sha256, safe_relative, write_text
+from stages.core.files import check_sha256, read_lines, safe_relative, write_text
 from stages.core.params import Sha256, Split
 
 SAMPLE_RATE = 16_000
@@ -37,6 +37,7 @@ class Line(BaseModel):
     segments: list[tuple[Seconds, Seconds]] = []
     text: str = ""
     label: str = ""
+    speaker: str = ""
 
     @model_validator(mode="after")
     def _whole(self) -> Line:
@@ -114,7 +115,7 @@ def read(folder: Path, split: Split) -> list[Recording]:
     if not path.is_file():
         raise UserError(f"{path} is not there; a data set has {', '.join(f'{s}.jsonl' for s in SPLITS)}")
     recordings = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, text in enumerate(read_lines(path), start=1):
         try:
             line = Line.model_validate_json(text)
         except ValidationError as e:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from stages.core.errors import UserError
+from stages.core.errors import UserError, first_of
 from stages.core.params import Source
+from stages.core.pins import PinnedFile
 
 Result = TypeVar("Result")
 
@@ -16,6 +17,22 @@ Result = TypeVar("Result")
 def module(source: Source) -> Any:
     """The module that speaks to a source; imported late, because the hub's SDK takes its time."""
     return importlib.import_module(f"stages.sources.{source.kind}")
+
+
+def certain(found: Mapping[str, PinnedFile | None], names: Iterable[str], instead: str) -> dict[str, PinnedFile]:
+    """Take the named files out of a listing, all with size and digest.
+
+    Raises:
+        UserError: one has no size or no digest; says what to do `instead`.
+    """
+    files = {name: found.get(name) for name in names}
+    unsure = [name for name, file in files.items() if file is None]
+    if unsure:
+        raise UserError(
+            f"no size or no sha256 is listed for {first_of(unsure)}, so a download could not be checked; get the files "
+            f"in a way you trust and {instead}"
+        )
+    return {name: file for name, file in files.items() if file}
 
 
 def first_good(

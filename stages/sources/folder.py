@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from stages.core.errors import UserError
@@ -12,16 +12,18 @@ from stages.core.params import FolderSource
 from stages.core.pins import PinnedFile
 
 
-def listing(source: FolderSource) -> dict[str, PinnedFile | None]:
-    """Every file below the folder with its size and digest; None for an empty one.
+def listing(source: FolderSource, taken: Callable[[str], bool]) -> dict[str, PinnedFile | None]:
+    """List every file below the folder, with the size and digest of those that are `taken` and not empty.
+
+    The folder of a training run holds every epoch's weights: what is not taken is not read.
 
     Raises:
         UserError: the folder is not there.
     """
     if not source.path.is_dir():
         raise UserError(f"{source.path} is not a folder; a relative path starts at the repository's root")
-    paths = sorted(path for path in source.path.rglob("*") if path.is_file())
-    return {path.relative_to(source.path).as_posix(): _pinned(path) for path in paths}
+    paths = {path.relative_to(source.path).as_posix(): path for path in source.path.rglob("*") if path.is_file()}
+    return {name: _pinned(paths[name]) if taken(name) else None for name in sorted(paths)}
 
 
 def _pinned(path: Path) -> PinnedFile | None:

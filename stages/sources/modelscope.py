@@ -1,4 +1,4 @@
-"""A checkpoint on the ModelScope hub, through its SDK; the pinned digests decide, not what the hub says."""
+"""A checkpoint or data set on the ModelScope hub, through its SDK; the pinned digests decide, not what the hub says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,16 +29,16 @@ CACHE = layout.CACHE / "modelscope"
 ANSWER_SECONDS = 5  # to connect, and again for the first byte
 
 
-def listing(source: ModelScopeSource) -> dict[str, PinnedFile | None]:
-    """Every file that the hub lists at the source's revision; None for one without a size or a usable digest.
+def listing(source: ModelScopeSource, taken: Callable[[str], bool]) -> dict[str, PinnedFile | None]:
+    """List every file of the source's revision, with the size and digest of those that are `taken` and have both.
 
     Raises:
-        UserError: the hub cannot be reached, does not have the model or the revision, or lists a path that
+        UserError: the hub cannot be reached, does not have the repository or the revision, or lists a path that
             would leave its folder.
     """
     with _one_address(), _explained():
         listed = _listing(_connect(), source)
-    return {name: _pinned(info) for name, info in listed.items() if not info.is_dir}
+    return {name: _pinned(info) if taken(name) else None for name, info in listed.items() if not info.is_dir}
 
 
 def _pinned(info: FileInfo) -> PinnedFile | None:
@@ -54,7 +54,7 @@ def fetch(source: ModelScopeSource, files: Mapping[str, PinnedFile], folder: Pat
     `MODELSCOPE_ENDPOINT` chooses another hub. Needs no account and sends no token.
 
     Raises:
-        UserError: the hub cannot be reached, does not have the model, the revision or a file, lists a
+        UserError: the hub cannot be reached, does not have the repository, the revision or a file, lists a
             path that would leave its folder, or has other bytes than the pinned ones.
     """
     with _one_address(), _explained():
@@ -138,7 +138,8 @@ def _listing(api: HubApi, source: ModelScopeSource) -> dict[str, FileInfo]:
 
     what = f"{source.hub_id} at {source.revision}"
     try:
-        listed = {info.path: info for info in api.list_repo_files(source.hub_id, "model", revision=source.revision)}
+        files = api.list_repo_files(source.hub_id, source.repository, revision=source.revision)
+        listed = {info.path: info for info in files}
         for path in listed:
             safe_relative(path, what)
     except NotExistError:
@@ -157,9 +158,9 @@ def _why_nothing(api: HubApi, source: ModelScopeSource) -> str:
     from modelscope_hub import NotExistError
 
     try:
-        revisions: list[dict[str, Any]] = api.list_repo_revisions(source.hub_id, "model")
+        revisions: list[dict[str, Any]] = api.list_repo_revisions(source.hub_id, source.repository)
     except NotExistError:
-        return f"the hub at {_endpoint()} has no model {source.hub_id!r}"
+        return f"the hub at {_endpoint()} has no {source.repository} {source.hub_id!r}"
     known = [str(revision.get("Revision")) for revision in revisions]
     hint = did_you_mean(source.revision, known)
     return f"{source.hub_id}: the hub at {_endpoint()} has no files at revision {source.revision!r}; {hint}"
@@ -195,7 +196,7 @@ def _download(api: HubApi, source: ModelScopeSource, name: str, pinned: PinnedFi
     """The file in the cache, hashed by the SDK whether it was there or is downloaded now, three times if need be."""
     return api.download_file(
         source.hub_id,
-        "model",
+        source.repository,
         name,
         revision=source.revision,
         local_dir=CACHE / pinned.sha256,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
@@ -18,8 +18,8 @@ from stages.core.pins import PinnedFile
 from stages.sources.index import download
 
 
-def listing(source: WheelSource) -> dict[str, PinnedFile | None]:
-    """Every file below the wheel's folder with its size and digest; None for an empty one.
+def listing(source: WheelSource, taken: Callable[[str], bool]) -> dict[str, PinnedFile | None]:
+    """List every file below the wheel's folder, with the size and digest of those that are `taken` and not empty.
 
     Raises:
         UserError: the wheel cannot be had, is not a zip file or has a path that would leave its folder.
@@ -29,7 +29,7 @@ def listing(source: WheelSource) -> dict[str, PinnedFile | None]:
         for info in archive.infolist():
             if info.filename.startswith(start) and not info.is_dir():
                 name = str(safe_relative(info.filename.removeprefix(start), source.archive.file))
-                listed[name] = _pinned(archive, info)
+                listed[name] = _pinned(archive, info) if taken(name) else None
     return listed
 
 
