@@ -12,12 +12,17 @@ def main(argv: Sequence[str]) -> None:
     """`python -m stages COMMAND`, of which `--help` lists what there is."""
     parser = argparse.ArgumentParser(prog="python -m stages", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    pin = commands.add_parser("pin", help="write the size and digest of every file of a model or data set to pins/NAME.json")
+    pin = commands.add_parser(
+        "pin", help="write the size and digest of a model's or data set's files to pins/NAME.json"
+    )
     pin.add_argument("names", nargs="+", metavar="NAME", help="of params.yaml or stages/catalogue.yaml")
     pin.add_argument("--force", action="store_true", help="accept other bytes for a revision that was pinned before")
     add = commands.add_parser("add", help="add a model and its builds to params.yaml")
-    add.add_argument("model", metavar="MODEL", help="of params.yaml or stages/catalogue.yaml")
-    add.add_argument("--targets", required=True, metavar="A,B", help="targets of params.yaml")
+    add.add_argument("model", metavar="NAME", help="of params.yaml or stages/catalogue.yaml, or a new one with --from")
+    add.add_argument("--from", dest="origin", metavar="DIR", help="a FunASR checkpoint, or OWNER/MODEL@REVISION")
+    add.add_argument("--targets", metavar="A,B", help="of params.yaml; those of other models of the family by default")
+    add.add_argument("--dataset", metavar="D", help="of params.yaml; set at every place that has the model")
+    add.add_argument("--license", metavar="L", help="where the checkpoint's README.md does not say it")
     add.add_argument("--dry-run", action="store_true", help="print the lines and write nothing")
     for name, what in (
         ("sensitivity", "what each layer costs at INT8"),
@@ -57,7 +62,9 @@ def _run(arguments: argparse.Namespace) -> None:
     else:
         from stages.commands.add import add
 
-        add(arguments.model, arguments.targets.split(","), dry_run=arguments.dry_run)
+        targets = arguments.targets.split(",") if arguments.targets else None
+        chosen = {"dataset": arguments.dataset, "license_": arguments.license}
+        add(arguments.model, targets, origin=arguments.origin, dry_run=arguments.dry_run, **chosen)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -53,8 +53,8 @@ def listed(name: str, of: Pinned, *, force: bool) -> Pin:
     """Ask the first source that answers for its files, print what changed, and return what pins/NAME.json should say.
 
     Raises:
-        UserError: no source answered with what a checkpoint or a data set needs, or a file of a revision that was
-            pinned before has other bytes now and `force` is not set, or a model's files are no checkpoint of its family.
+        UserError: no source answered with what a checkpoint or a data set needs, a file of a revision that was pinned
+            before has other bytes now and `force` is not set, or a model's files are no checkpoint of its family.
     """
     old, on_hub = pins.read(name), pins.hub_source(of)
     places, taken = ([of], hub.listed) if isinstance(of, ModelScopeDataset) else (of.sources, taken_of)
@@ -83,12 +83,8 @@ def taken_of(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
         UserError: there are no weights or no configuration among them, or one has no digest.
     """
     found: dict[str, PinnedFile | None] = sources.module(source).listing(source, is_taken)
+    check_whole(found)
     names = sorted(filter(is_taken, found))
-    missing = [name for name in NEEDED if name not in names]
-    if missing:
-        epochs = [name for name in found if fnmatchcase(name, EPOCHS)] if WEIGHTS in missing else []
-        advice = f"; copy the one to build, such as {epochs[0]}, to {WEIGHTS}" if epochs else ""
-        raise UserError(f"no {' and no '.join(missing)} among {first_of(sorted(found))}{advice}")
     files = sources.certain(found, names, "put {kind: folder, path: ...} first among the model's sources")
     return files, sorted(found.keys() - files.keys())
 
@@ -119,6 +115,15 @@ def _check(name: str, model: Model, source: Source, new: Pin) -> None:
 def _origin(source: Source) -> str:
     facts = source.model_dump(mode="json", exclude={"kind", "archive"})
     return f"{source.kind} ({', '.join(map(str, facts.values()))})"
+
+
+def check_whole(found: Collection[str]) -> None:
+    """Raise UserError if there are no weights or no configuration among the files of a checkpoint."""
+    missing = [name for name in NEEDED if name not in found]
+    if missing:
+        epochs = [name for name in sorted(found) if fnmatchcase(name, EPOCHS)] if WEIGHTS in missing else []
+        advice = f"; copy the one to build, such as {epochs[0]}, to {WEIGHTS}" if epochs else ""
+        raise UserError(f"no {' and no '.join(missing)} among {first_of(sorted(found))}{advice}")
 
 
 def _refuse_moved(name: str, old: Pin, new: Pin) -> None:

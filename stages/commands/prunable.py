@@ -9,20 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages.core import layout, pins
+from stages.core import layout
 from stages.core.files import sha256
 from stages.core.params import FolderSource, Model, PruneParams, RatioOf
+from stages.core.pins import Pin
 
 MOST = 2 / 3  # of what can be cut: emptier layers leave a refit little to work with
 
 
-def pick(name: str, model: Model, settings: PruneParams) -> tuple[RatioOf, str]:
+def pick(name: str, model: Model, settings: PruneParams, pin: Pin | None) -> tuple[RatioOf, str]:
     """Return what `settings.ratio` is to be of, and a line that says why.
 
     Raises:
         UserError: the model's config.yaml is here and not what its family reads, or nothing of the model can be cut.
     """
-    with _at_hand(name, model) as folder:
+    with _at_hand(name, model, pin) as folder:
         if folder is None:
             why = f"its config.yaml is not here before `python -m stages pin {name}`; any model can give that"
             return "prunable", f"{name}: prune has ratio {settings.ratio} of prunable: {why}"
@@ -45,22 +46,21 @@ def _of_what(name: str, model: Model, settings: PruneParams, folder: Path) -> tu
 
 
 @contextmanager
-def _at_hand(name: str, model: Model) -> Iterator[Path | None]:
+def _at_hand(name: str, model: Model, pin: Pin | None) -> Iterator[Path | None]:
     """Give a folder with all of a checkpoint but perhaps the weights: fetched, a source, or what `pin` downloaded."""
     from stages.models.checkpoint import CONFIG
 
     own = [source.path for source in model.sources if isinstance(source, FolderSource)]
     found = next((folder for folder in (layout.checkpoint(name), *own) if (folder / CONFIG).is_file()), None)
     with tempfile.TemporaryDirectory() as scratch:
-        yield found or (Path(scratch) if _copy_downloads(name, Path(scratch)) else None)
+        yield found or (Path(scratch) if _copy_downloads(pin, Path(scratch)) else None)
 
 
-def _copy_downloads(name: str, folder: Path) -> bool:
+def _copy_downloads(pin: Pin | None, folder: Path) -> bool:
     """Copy a model's pinned files without the weights from the cache; whether all were there with the right bytes."""
     from stages.models.checkpoint import WEIGHTS
     from stages.sources import modelscope
 
-    pin = pins.read(name)
     if pin is None or pin.hub_id is None:
         return False
     for file in pin.files.keys() - {WEIGHTS}:

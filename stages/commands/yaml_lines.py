@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 
 from ruamel.yaml import YAML
@@ -40,6 +42,23 @@ def replace(text: str, path: tuple[str, ...], key: str, lines: Sequence[str]) ->
     return "\n".join(rows) + "\n"
 
 
+def set_value(text: str, path: tuple[str, ...], value: str) -> str:
+    """Replace the value of a key, whether its table is written in lines or in braces.
+
+    path: the keys that lead to the value, which is there.
+    """
+    node: Node = YAML().compose(text)
+    for step in path:
+        node = _keys(node)[step][1]
+    return text[: node.start_mark.index] + scalar(value) + text[node.end_mark.index :]
+
+
+def scalar(value: str) -> str:
+    """Write a text as YAML, in quotes where it needs them."""
+    plain = re.fullmatch(r"[A-Za-z][\w.+-]*", value, re.ASCII) and YAML(typ="safe", pure=True).load(value) == value
+    return value if plain else json.dumps(value)
+
+
 def lines_of(text: str, path: tuple[str, ...], key: str) -> list[str]:
     """The lines of a key with all that is in it, without the table's indent.
 
@@ -61,7 +80,7 @@ def _table(text: str, path: tuple[str, ...]) -> MappingNode:
     return node
 
 
-def _keys(table: MappingNode) -> dict[str, tuple[Node, Node]]:
+def _keys(table: Node) -> dict[str, tuple[Node, Node]]:
     return {key.value: (key, value) for key, value in table.value}
 
 
