@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from stages.core.errors import entrypoint
+
+LAYOUTS = {
+    "kaldi": "wav.scp, text, utt2spk and perhaps segments",
+    "aishell": "data_aishell or a part of it, such as wav/test",
+    "librispeech": "SPEAKER/CHAPTER/*.trans.txt with FLAC files",
+    "common-voice": "validated.tsv and clips/, or another table beside clips/",
+}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -24,6 +32,16 @@ def main(argv: Sequence[str]) -> None:
     add.add_argument("--dataset", metavar="D", help="of params.yaml; set at every place that has the model")
     add.add_argument("--license", metavar="L", help="where the checkpoint's README.md does not say it")
     add.add_argument("--dry-run", action="store_true", help="print the lines and write nothing")
+    data = commands.add_parser("data", help="make a data set of your own speech").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    imported = data.add_parser("import", help="write manifests and WAV files to data/NAME, and NAME into params.yaml")
+    imported.add_argument("name", metavar="NAME", help="of the data set")
+    layouts = imported.add_mutually_exclusive_group(required=True)
+    for flag, what in LAYOUTS.items():
+        layouts.add_argument(f"--{flag}", metavar="DIR", help=what)
+    imported.add_argument("--items", metavar="C,T,E", default="100,100,500", help="at most, in each split: %(default)s")
+    imported.add_argument("--seed", type=int, default=0, help="draws speakers and utterances: %(default)s")
     for name, what in (
         ("sensitivity", "what each layer costs at INT8"),
         ("tune", "search the best recipe"),
@@ -55,6 +73,12 @@ def _run(arguments: argparse.Namespace) -> None:
 
         limits = Limits(minutes=arguments.minutes, trials=arguments.trials)
         tune(arguments.model, arguments.target, limits, smallest=arguments.smallest, dry_run=arguments.dry_run)
+    elif arguments.command == "data":
+        from stages.commands.data import import_, items_of
+
+        layout, origin = next((flag, place) for flag in LAYOUTS if (place := vars(arguments)[flag.replace("-", "_")]))
+        items = items_of(arguments.items)
+        import_(arguments.name, layout.replace("-", "_"), Path(origin), items, arguments.seed)
     elif arguments.command == "side-by-side":
         from stages.commands.side_by_side import side_by_side
 

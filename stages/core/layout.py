@@ -19,6 +19,11 @@ def corpus(dataset: str) -> Path:
     return ARTIFACTS / "corpus" / dataset
 
 
+def data(dataset: str) -> Path:
+    """The folder of a data set that the user imported: not in git, and no stage writes there."""
+    return Path("data") / dataset
+
+
 def pin(name: str) -> Path:
     """The lock file of a model's checkpoint, or of a data set of the hub; in git, written by `python -m stages pin`."""
     return Path("pins") / f"{name}.json"

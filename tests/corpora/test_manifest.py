@@ -101,3 +101,26 @@ def test_a_missing_or_empty_manifest_is_named(folder: Path):
     (folder / "tuning.jsonl").unlink()
     with pytest.raises(UserError, match=r"tuning\.jsonl is not there; a data set has"):
         manifest.check(folder)
+
+
+def test_a_text_may_hold_what_unicode_calls_the_end_of_a_line(folder: Path):
+    edit(folder, text="one\u2028two\u0085three", speaker="someone")
+    path = folder / "evaluation.jsonl"
+    path.write_text(path.read_text().replace("\\u2028", "\u2028").replace("\\u0085", "\u0085"))
+    first = manifest.read(folder, "evaluation")[0]
+    assert (first.text, first.speaker) == ("one\u2028two\u0085three", "someone")
+    manifest.write(folder, "tuning", [manifest.Line(**first.model_dump(exclude={"folder"}))])
+    assert manifest.read(folder, "tuning") == [first]
+
+
+def test_a_manifest_as_windows_saves_it(folder: Path):
+    path = folder / "evaluation.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(manifest.read(folder, "evaluation")) == 4
+
+
+def test_a_byte_that_is_not_utf_8_is_named(folder: Path):
+    path = folder / "evaluation.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"evaluation-2", b"evaluation-\xc4", 1))
+    with pytest.raises(UserError, match=r"evaluation\.jsonl line 3: byte \d+ is not UTF-8"):
+        manifest.read(folder, "evaluation")

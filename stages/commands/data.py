@@ -1,0 +1,144 @@
+"""`python -m stages data import NAME --kaldi DIR`: a user's speech data becomes a data set with three manifests."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from stages.commands import yaml_lines
+from stages.core import layout, params
+from stages.core.errors import UserError, first_of
+from stages.core.files import new_folder, write_text
+from stages.core.params import PARAMS, ManifestDataset, Split
+from stages.corpora import manifest
+from stages.corpora.imports import audio, split
+from stages.corpora.imports.utterances import Found, Utterance
+from stages.corpora.manifest import Line
+
+LEFT_OUT = "left_out.tsv"
+SAME = "the same audio as another"
+
+
+def import_(name: str, layout_: str, origin: Path, items: Mapping[Split, int], seed: int) -> None:
+    """Write manifests and WAV files of at most `items` utterances to data/NAME, and the data set into params.yaml.
+
+    layout_: a module of `stages/corpora/imports/`.
+
+    What is left out is in data/NAME/left_out.tsv, its reasons are printed. Nothing is written unless all is valid.
+
+    Raises:
+        UserError: the name is taken, the data is not as its layout has it, or too little of it can be used.
+    """
+    old, place = PARAMS.read_text(encoding="utf-8"), layout.data(name)
+    new = _with_dataset(old, name, place)
+    if not origin.exists():
+        raise UserError(f"{origin} is not there; wanted data as {layout_} has it")
+    found: Found = importlib.import_module(f"stages.corpora.imports.{layout_}").read(origin)
+    if not found.utterances:
+        raise UserError(f"{origin}: none of {len(found.left_out)} utterances can be used{_reasons(found.left_out)}")
+    parts = split.by_speaker(found.utterances, items, seed)
+    with new_folder(place) as folder:
+        lines, converted = _write(parts, items, folder, found.left_out)
+        if empty := [part for part in items if not lines[part]]:
+            raise UserError(f"{origin}: nothing is left for {', '.join(empty)}{_reasons(found.left_out)}")
+        manifest.check(folder)
+        write_text(folder / LEFT_OUT, "".join(f"{id_}\t{why}\n" for id_, why in found.left_out.items()))
+        write_text(PARAMS, new)
+    _report(name, lines, converted, found)
+
+
+def items_of(text: str) -> dict[Split, int]:
+    """Read how many utterances each split gets at most.
+
+    Raises:
+        UserError: it is not a number over 0 for each.
+    """
+    counts = [int(part) if part.isascii() and part.isdigit() else 0 for part in text.split(",")]
+    if len(counts) != len(manifest.SPLITS) or not all(counts):
+        raise UserError(f"--items: found {text!r}, wanted a number over 0 for each of {', '.join(manifest.SPLITS)}")
+    return dict(zip(manifest.SPLITS, counts, strict=True))
+
+
+def _with_dataset(text: str, name: str, place: Path) -> str:
+    """Insert the data set into params.yaml.
+
+    Raises:
+        UserError: the name cannot be one, or params.yaml or data/ has it already.
+    """
+    wanted = ManifestDataset(kind="manifest", path=str(place))
+    present = params.load().datasets.get(name, wanted)
+    if present != wanted:
+        raise UserError(f"params.yaml has a data set {name!r} already, of kind {present.kind}; choose another name")
+    new = yaml_lines.insert(text, ("datasets",), name, [f"{name}: {{kind: manifest, path: {place}}}"])
+    params.parse(new, f"{PARAMS} with {name} added")
+    if place.exists():
+        raise UserError(f"{place} is there already; remove it to import it again, or choose another name")
+    return new
+
+
+def _write(
+    parts: Mapping[Split, Sequence[Utterance]], items: Mapping[Split, int], folder: Path, left_out: dict[str, str]
+) -> tuple[dict[Split, list[Line]], Counter[str]]:
+    """Write each split's audio and manifest.
+
+    Returns:
+        The lines of each manifest, and how many files had what other rate and channels.
+    """
+    seen: dict[str, str] = {}
+    converted: Counter[str] = Counter()
+    lines: dict[Split, list[Line]] = {}
+    for part, utterances in parts.items():
+        usable = islice(_usable(part, utterances, folder, seen, left_out), items[part])
+        total = min(items[part], len(utterances))
+        taken = list(tqdm(usable, desc=part, total=total, unit="utterance", disable=None))
+        lines[part] = [line for line, _ in taken]
+        converted.update(was for _, was in taken if was)
+        manifest.write(folder, part, lines[part])
+    return lines, converted
+
+
+def _usable(
+    part: Split, utterances: Sequence[Utterance], folder: Path, seen: dict[str, str], left_out: dict[str, str]
+) -> Iterator[tuple[Line, str]]:
+    """Write the audio of one utterance after the other; leave out what cannot be used or was `seen` before."""
+    for number, utterance in enumerate(utterances):
+        name = f"{part}-{number:05}.wav"
+        try:
+            line, was = audio.write(utterance, folder, name)
+        except audio.UnusableError as e:
+            left_out[utterance.id] = str(e)
+            continue
+        if seen.setdefault(str(line.sha256), utterance.id) == utterance.id:
+            yield line, was
+        else:
+            left_out[utterance.id] = SAME
+            (folder / name).unlink()
+
+
+def _report(name: str, lines: Mapping[Split, Sequence[Line]], converted: Counter[str], found: Found) -> None:
+    for part, chosen in lines.items():
+        speakers, seconds = len({line.speaker for line in chosen}), sum(line.seconds for line in chosen)
+        print(f"{name}: {part}: {len(chosen)} utterances of {speakers} speakers, {seconds:.0f} s of audio")
+    for was, count in converted.items():
+        print(f"  {count} were of {was}: made 16 kHz mono")
+    taken = {line.id for chosen in lines.values() for line in chosen}
+    more = sum(each.id not in found.left_out and each.id not in taken for each in found.utterances)
+    if more:
+        print(f"  {more} more are not needed")
+    print(f"  left out: {len(found.left_out)}{_reasons(found.left_out)}")
+    print(
+        f"next: `python -m stages add MODEL --dataset {name}`; {layout.data(name) / LEFT_OUT} names what was left out"
+    )
+
+
+def _reasons(left_out: Mapping[str, str]) -> str:
+    """One line for each reason, with how many it left out and the first few of them."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for id_, why in left_out.items():
+        by_reason[why].append(id_)
+    return "".join(f"\n    {len(ids)}: {why} ({first_of(ids, 3)})" for why, ids in by_reason.items())

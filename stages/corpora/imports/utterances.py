@@ -1,0 +1,76 @@
+"""What every layout gives: utterances with audio, text and speaker, and why others were left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stages.core.errors import UserError
+from stages.core.files import read_lines
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording, or the part of one between two times in seconds."""
+
+    id: str
+    speaker: str
+    text: str
+    audio: Path
+    start: float = 0
+    end: float | None = None
+
+
+@dataclass
+class Found:
+    """The utterances of a layout, and the id and reason of each that was left out."""
+
+    utterances: list[Utterance] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def add(self, utterance: Utterance) -> None:
+        """Take an utterance that has a text, a speaker and a file; leave another out."""
+        if not utterance.text:
+            self.left_out[utterance.id] = "no text"
+        elif not utterance.speaker:
+            self.left_out[utterance.id] = "no speaker"
+        elif not utterance.audio.is_file():
+            self.left_out[utterance.id] = "its audio is not there"
+        else:
+            self.utterances.append(utterance)
+
+
+def rows(path: Path) -> Iterator[tuple[str, str]]:
+    """Give each line of a file that is not empty, with the place that a message names.
+
+    Raises:
+        UserError: the file is not there, or not UTF-8.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            yield f"{path} line {number}", line
+
+
+def once(pairs: Iterable[tuple[str, str, str]], what: str) -> dict[str, tuple[str, str]]:
+    """Gather (place, id, value) by id, with the place of each.
+
+    Raises:
+        UserError: an id stands there twice.
+    """
+    table: dict[str, tuple[str, str]] = {}
+    for where, key, value in pairs:
+        if key in table:
+            raise UserError(f"{where}: {what} {key!r} twice, first in {table[key][0]}")
+        table[key] = (where, value)
+    return table
+
+
+def keyed(path: Path) -> dict[str, tuple[str, str]]:
+    """Read lines of an id and the rest, by id, with the place of each.
+
+    Raises:
+        UserError: the file is not there, not UTF-8, or has an id twice.
+    """
+    split = ((where, line.split(maxsplit=1)) for where, line in rows(path))
+    return once(((where, parts[0], parts[1].strip() if parts[1:] else "") for where, parts in split), "the id")
