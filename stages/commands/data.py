@@ -41,7 +41,10 @@ def import_(name: str, layout_: str, origin: Path, items: Mapping[Split, int], s
     found: Found = importlib.import_module(f"stages.corpora.imports.{layout_}").read(origin)
     if not found.utterances:
         raise UserError(f"{origin}: none of {len(found.left_out)} utterances can be used{_reasons(found.left_out)}")
-    parts = split.by_speaker(found.utterances, items, seed)
+    try:
+        parts = split.by_speaker(found.utterances, items, seed)
+    except UserError as e:
+        raise UserError(f"{origin}: {e}{_reasons(found.left_out)}") from e
     with new_folder(place) as folder:
         lines, converted = _write(parts, items, folder, found.left_out)
         if empty := [part for part in items if not lines[part]]:

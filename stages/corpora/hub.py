@@ -30,7 +30,10 @@ def listed(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
     files = sources.certain(found, MANIFESTS, INSTEAD)
     with tempfile.TemporaryDirectory() as place:
         sources.module(source).fetch(source, files, Path(place))
-        audio = _audio(Path(place), found)
+        try:
+            audio = _audio(Path(place), found)
+        except UserError as e:
+            raise UserError(str(e).replace(f"{place}/", "")) from e
     return files, sorted(found.keys() - files.keys() - audio.keys())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -91,8 +92,9 @@ def test_what_is_no_data_set_is_refused_at_pin(files: Files, path: str, content:
     files.pop(path)
     if content is not None:
         files[path] = content
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=said) as caught:
         main(["pin", "calls"])
+    assert tempfile.gettempdir() not in str(caught.value)
     assert pins.read("calls") is None
 
 

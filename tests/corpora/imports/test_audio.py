@@ -27,6 +27,12 @@ def tone(path: Path, rate: int, channels: int = 1) -> Path:
     return path
 
 
+def test_a_format_without_a_header_cannot_be_read(tmp_path: Path):
+    (tmp_path / "a.raw").write_bytes(bytes(32_000))
+    with pytest.raises(audio.UnusableError, match="its audio cannot be read"):
+        write(tmp_path / "a.raw")
+
+
 def test_a_file_that_fits_is_copied(tmp_path: Path):
     path = speech.put(tmp_path / "a.wav")
     line, was = write(path)
