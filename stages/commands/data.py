@@ -73,6 +73,7 @@ def _with_dataset(text: str, name: str, place: Path) -> str:
     Raises:
         UserError: the name cannot be one, or params.yaml or data/ has it already.
     """
+    yaml_lines.check_name(name, "a data set")
     wanted = ManifestDataset(kind="manifest", path=str(place))
     present = params.load().datasets.get(name, wanted)
     if present != wanted:

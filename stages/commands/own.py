@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from stages import sources
-from stages.commands import catalogue, pin
+from stages.commands import catalogue, pin, yaml_lines
 from stages.core import params
 from stages.core.errors import UserError, did_you_mean
-from stages.core.params import FolderSource, Key, Model, ModelScopeSource, Params, Source
+from stages.core.params import FolderSource, Model, ModelScopeSource, Params, Source
 from stages.core.pins import Pin, PinnedFile
 
 CARD, CONFIG = "README.md", "config.yaml"
@@ -42,7 +42,7 @@ def find(name: str, origin: str, present: Params, *, dataset: str | None, licens
     Raises:
         UserError: the name cannot be one or is another model's, there is no checkpoint, or no family takes it.
     """
-    _check_name(name)
+    yaml_lines.check_name(name, "a model")
     source = source_of(origin)
     model = _known(name, source, present)
     with _small_files(source, origin) as folder:
@@ -60,13 +60,6 @@ def find(name: str, origin: str, present: Params, *, dataset: str | None, licens
     if model.license == UNKNOWN:
         print(f"  license: unknown, as no {CARD} says it; say it with --license before you ship")
     return Addition(model, _lines(name, model), pinned)
-
-
-def _check_name(name: str) -> None:
-    try:
-        TypeAdapter(Key).validate_python(name)
-    except ValidationError as e:
-        raise UserError(f"a model's name: found {name!r}, wanted lower-case letters, digits and _") from e
 
 
 def source_of(origin: str) -> Source:

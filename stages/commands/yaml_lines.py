@@ -6,10 +6,23 @@ import json
 import re
 from collections.abc import Sequence
 
+from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from stages.core.errors import UserError
+from stages.core.params import Key
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise UserError unless a name can be a key of params.yaml: `123` and `null` are other things there."""
+    try:
+        TypeAdapter(Key).validate_python(YAML(typ="safe", pure=True).load(name))
+    except (ValidationError, YAMLError) as e:
+        raise UserError(
+            f"{what}: found {name!r}, wanted a name of lower-case letters, digits and _ that YAML reads as a text"
+        ) from e
 
 
 def insert(text: str, path: tuple[str, ...], key: str, lines: Sequence[str]) -> str:

@@ -105,7 +105,10 @@ def test_the_same_audio_of_two_speakers_is_taken_once(folder: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("name", "extra", "said"),
     [
-        pytest.param("My-Calls", [], r"datasets.*My-Calls", id="name"),
+        pytest.param("My-Calls", [], "a data set: found 'My-Calls', wanted a name of lower-case", id="name"),
+        pytest.param("../calls", [], r"found '\.\./calls', wanted a name", id="a-path"),
+        pytest.param("null", [], "found 'null', wanted a name", id="a-word-of-yaml-s"),
+        pytest.param("{a", [], "found '{a', wanted a name", id="half-a-mapping"),
         pytest.param("spoken_commands", [], "has a data set 'spoken_commands' already, of kind spoken_", id="taken"),
         pytest.param("calls", ["--items", "1,2"], "--items: found '1,2', wanted a number over 0 for each of", id="two"),
         pytest.param("calls", ["--items", "1,0,2"], "--items: found '1,0,2', wanted a number over 0", id="zero"),

@@ -188,7 +188,10 @@ def test_a_training_run_says_which_file_to_choose(mine: Path):
 @pytest.mark.parametrize(
     ("name", "origin", "said"),
     [
-        pytest.param("My-ASR", "{mine}", "found 'My-ASR', wanted lower-case letters, digits and _", id="name"),
+        pytest.param("My-ASR", "{mine}", "found 'My-ASR', wanted a name of lower-case letters", id="name"),
+        pytest.param(
+            "123", "{mine}", "a model: found '123', wanted a name of .* that YAML reads as a text", id="number"
+        ),
         pytest.param("paraformer", "{mine}", "params.yaml has a model 'paraformer' with other sources", id="taken"),
         pytest.param(
             "paraformer_large", "{mine}", "catalogue.yaml has a model 'paraformer_large' with", id="catalogue"
