@@ -10,8 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .DELETE_ON_ERROR:
 
 repro: .venv/runtime  ## build, measure and report everything that changed
-	@test -n "$(REPRO)" -o -e reports/summary.json || python -m stages side-by-side
-	@dvc repro $(REPRO) && python -m stages.summary --show
+	@python -m stages repro $(REPRO)
 
 test: .venv/dev  ## run the tests
 	pytest

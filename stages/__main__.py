@@ -54,7 +54,11 @@ def main(argv: Sequence[str]) -> None:
             search.add_argument("--trials", type=int, default=200, help="the most recipes to try")
             search.add_argument("--smallest", action="store_true", help="the smallest artifact, not the fastest")
             search.add_argument("--dry-run", action="store_true", help="do not write the winner into params.yaml")
-    commands.add_parser("side-by-side", help="a first build, all models at the same time")
+    commands.add_parser("plan", help="derive plan.yaml, which says what runs, from params.yaml")
+    repro = commands.add_parser("repro", help="build what changed, measure, report, release what passed")
+    repro.add_argument(
+        "arguments", nargs=argparse.REMAINDER, metavar="...", help="for `dvc repro`, such as report@cpu_int8"
+    )
     _run(parser.parse_args(argv))
 
 
@@ -79,10 +83,14 @@ def _run(arguments: argparse.Namespace) -> None:
         layout, origin = next((flag, place) for flag in LAYOUTS if (place := vars(arguments)[flag.replace("-", "_")]))
         items = items_of(arguments.items)
         import_(arguments.name, layout.replace("-", "_"), Path(origin), items, arguments.seed)
-    elif arguments.command == "side-by-side":
-        from stages.commands.side_by_side import side_by_side
+    elif arguments.command == "plan":
+        from stages.core import params, plan
 
-        side_by_side()
+        print(f"{plan.PLAN}: {'written' if plan.write(params.load()) else 'is as params.yaml asks for'}")
+    elif arguments.command == "repro":
+        from stages.commands.repro import repro
+
+        repro(arguments.arguments)
     else:
         from stages.commands.add import add
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from stages import runtimes
-from stages.core import graphs, layout, params
+from stages.core import graphs, layout, params, plan
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.graphs import Feeds, GraphSet
@@ -180,8 +180,9 @@ def main(argv: Sequence[str]) -> None:
     if argv[:1] == [MEMORY]:
         return _print_memory(Path(argv[1]), argv[2])  # type: ignore[arg-type]
     p = params.load()
-    name = key_from(argv, "benchmark", p.builds)
-    build, target = p.builds[name], p.targets[p.builds[name].target]
+    builds = plan.derive(p).builds
+    name = key_from(argv, "benchmark", builds)
+    build, target = builds[name], p.targets[builds[name].target]
     why = runtimes.why_unavailable(target.runtime)
     # Which bytes these are: a report is made again when they change, though nothing here can run them.
     result: dict[str, Any] = {"unavailable": why, "files": graphs.digests(layout.ARTIFACTS / build.artifact)}

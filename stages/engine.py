@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.core import graphs, layout, params
+from stages.core import graphs, layout, params, plan
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder, sha256, write_json
 from stages.core.graphs import Graph
@@ -33,8 +33,9 @@ def build(graph: Graph, onnx: Path, place: Path, runtime: str, settings: EngineP
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.engine MODEL-TARGET`."""
     p = params.load()
-    name = key_from(argv, "engine", p.engine.builds)
-    line = p.engine.builds[name]
+    lines = plan.derive(p).engine
+    name = key_from(argv, "engine", lines)
+    line = lines[name]
     runtime = p.targets[line.target].runtime
     origin = layout.graphs(line.model, line.variant, line.graph)
     graph_set = graphs.read(origin)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from stages.core import layout, params, pins
+from stages.core import failures, layout, params, pins, plan
 from stages.core.errors import entrypoint
-from stages.core.files import new_folder, write_json
+from stages.core.files import new_folder
 from stages.core.parallel import cores
 from stages.core.params import ModelScopeDataset
 
@@ -63,15 +63,16 @@ def library(name: str) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.environment`; also checks params.yaml and pins/, before any stage that works on them."""
+    """`python -m stages.environment`; also checks params.yaml, the plan and pins/ before any stage works on them."""
     if argv:
         raise SystemExit("usage: python -m stages.environment")
     p = params.load()
+    plan.check(p)
+    failures.clear()  # a build begins here
     pinned: dict[str, pins.Pinned] = dict(p.models)
     pinned |= {name: each for name, each in p.datasets.items() if isinstance(each, ModelScopeDataset)}
     for name, each in pinned.items():
         pins.demand(name, each)
-    write_json(layout.PARAMS_JSON, p.model_dump(mode="json"))
     facts = {name: library(name) for name in LIBRARIES} | {
         "python": platform.python_version(),
         "cpu": cpu(),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import runtimes
-from stages.core import graphs, layout, params
+from stages.core import graphs, layout, params, plan
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.parallel import in_shares
@@ -54,8 +54,9 @@ def evaluate(
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.evaluate MODEL-TARGET`."""
     p = params.load()
-    name = key_from(argv, "evaluate", p.builds)
-    build, target, model = p.builds[name], p.targets[p.builds[name].target], p.models[p.builds[name].model]
+    builds = plan.derive(p).builds
+    name = key_from(argv, "evaluate", builds)
+    build, target, model = builds[name], p.targets[builds[name].target], p.models[builds[name].model]
     why = runtimes.why_unavailable(target.runtime)
     result: dict[str, Any] = {"unavailable": why}
     if why is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from stages.core import graphs, layout, params
+from stages.core import graphs, layout, params, plan
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph, Tensor
@@ -173,7 +173,8 @@ def export_variant(
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.export MODEL-VARIANT`."""
     p = params.load()
-    line = p.variants[key_from(argv, "export", p.variants)]
+    variants = plan.derive(p).variants
+    line = variants[key_from(argv, "export", variants)]
     family = importlib.import_module(f"stages.models.{p.models[line.model].family}")
     with new_folder(layout.graphs(line.model, line.variant, "export")) as folder:
         checkpoint = layout.checkpoint(line.model, line.variant)

@@ -10,11 +10,11 @@ from stages import sources
 from stages.core import layout, params, pins
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder
-from stages.core.params import Model, Source
+from stages.core.params import Checkpoint, Source
 from stages.core.pins import Pin
 
 
-def fetch(name: str, model: Model, pin: Pin, place: Path) -> Source:
+def fetch(name: str, model: Checkpoint, pin: Pin, place: Path) -> Source:
     """Put the pinned files into `place` and return the source they came from.
 
     Every file's size and SHA-256 are checked after the copy; the sources that failed or had other bytes

@@ -11,19 +11,19 @@ from stages.core.files import read_json, write_json
 from stages.core.results import describe
 from stages.summary import show
 
+CLOSING = ("fail", "inconclusive")
+
 
 def failures(summary: dict[str, Any]) -> Iterator[str]:
-    """One line for each thing that keeps a required build or pipeline from passing."""
-    for name, build in gated(summary).items():
+    """Yield a line for each thing that keeps a required build or pipeline from passing; what was not made first."""
+    entries = gated(summary)
+    for name, build in sorted(entries.items(), key=lambda item: item[1]["verdict"] != "failed"):
         if not build["required"] or build["verdict"] == "pass":
             continue
         judged = {**build["accuracy"], **build["latency"]}
-        bad = [
-            f"{name}: {v['verdict']}: {describe(m, v)}"
-            for m, v in judged.items()
-            if v["verdict"] in {"fail", "inconclusive"}
-        ]
-        yield from bad or [f"{name}: {build['verdict']}: {build['reason']}"]
+        is_judged = build["verdict"] in CLOSING
+        bad = [f"{name}: {v['verdict']}: {describe(m, v)}" for m, v in judged.items() if v["verdict"] in CLOSING]
+        yield from (bad if is_judged else ()) or [f"{name}: {build['verdict']}: {build['reason']}"]
 
 
 def gated(summary: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     required = [name for name, build in gated(summary).items() if build["required"]]
     if not required:
         raise UserError(f"{layout.SUMMARY} has no required build: nothing was proved")
-    write_json(layout.GATE, {"passed": [name for name, b in summary["builds"].items() if b["verdict"] == "pass"]})
+    write_json(layout.GATE, {"required": required})
     print(f"gate: all {len(required)} required builds passed")
     others = {name: build for name, build in gated(summary).items() if not build["required"]}
     for name, build in others.items():

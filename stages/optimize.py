@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.core import graphs, layout, params
+from stages.core import graphs, layout, params, plan
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Feeds, Graph
@@ -23,6 +24,7 @@ from stages.runtimes import onnxruntime
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+SAID = 280  # characters of a library's message, at most
 FAILED, DIFFERS = "failed:", "differs"  # how the reason begins that a rewrite which applies was left out for
 Rewrite = Callable[["ir.Model"], tuple["ir.Model", int]]
 REWRITES: dict[str, Rewrite] = {
@@ -80,9 +82,9 @@ def _tried(candidate: ir.Model, graph: Graph, trial: Path, reference: Network) -
 
 
 def _failure(error: Exception) -> str:
-    """Return what went wrong, in one line."""
-    said = " ".join(str(error).split())
-    return f"{FAILED} {said if isinstance(error, UserError) else f'{type(error).__name__}: {said}'}"
+    """Return what went wrong, in one line; libraries quote whole graphs."""
+    said = " ".join(str(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+    return f"{FAILED} {textwrap.shorten(said, SAID, placeholder=' ...')}"
 
 
 def _judged(differences: dict[str, float], tolerance: float) -> dict[str, Any]:
@@ -112,7 +114,8 @@ def remembered(network: Network) -> Callable[[], Network]:
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.optimize MODEL-VARIANT`."""
     p = params.load()
-    line = p.variants[key_from(argv, "optimize", p.variants)]
+    variants = plan.derive(p).variants
+    line = variants[key_from(argv, "optimize", variants)]
     origin = layout.graphs(line.model, line.variant, "simplify")
     graph_set = graphs.read(origin)
     with new_folder(layout.graphs(line.model, line.variant, "optimize")) as folder:

@@ -1,4 +1,4 @@
-"""Stage `package`: the builds that the gate let through, as folders that FunASR's own ONNX runtime loads.
+"""Stage `package`: the builds that passed, as folders that FunASR's own ONNX runtime loads.
 
 `artifacts/release/<model>-<target>/` holds what the runtime reads (graphs or engines under FunASR's names, config,
 tokens, CMVN), `provenance.json`, which says where each byte came from, and `SHA256SUMS`.
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.core import graphs, layout, params, pins
+from stages.core import graphs, layout, params, pins, plan
 from stages.core.errors import UserError, entrypoint
 from stages.core.files import new_folder, read_json, sha256, write_json, write_text
 from stages.models.checkpoint import WEIGHTS
@@ -47,7 +47,7 @@ def provenance(summary: Mapping[str, Any], name: str, model: params.Model) -> di
     return {
         "build": name,
         "kiln": _commit(),
-        "model": {**model.model_dump(mode="json"), "pin": pin},
+        "model": {**model.model_dump(mode="json", include=set(params.Checkpoint.model_fields)), "pin": pin},
         "environment": summary["environment"],
         **{key: entry[key] for key in ("artifact", "records", "verdict", "reason", "accuracy", "latency", "flags")},
     }
@@ -66,15 +66,16 @@ def main(argv: Sequence[str]) -> None:
     if argv:
         raise SystemExit("usage: python -m stages.package")
     p, summary = params.load(), read_json(layout.SUMMARY)
-    passed = read_json(layout.GATE)["passed"]
+    builds = plan.derive(p).builds
+    passed = [name for name, build in summary["builds"].items() if build["verdict"] == "pass"]
     with new_folder(layout.RELEASE) as folder:
         for name in passed:
-            build = p.builds[name]
+            build = builds[name]
             (folder / name).mkdir()
             checkpoint = layout.checkpoint(build.model, p.targets[build.target].variant)
             record = provenance(summary, name, p.models[build.model])
             package(layout.ARTIFACTS / build.artifact, checkpoint, record, folder / name)
-    print(f"{layout.RELEASE}: {len(passed)} of {len(p.builds)} builds")
+    print(f"{layout.RELEASE}: {len(passed)} of {len(builds)} builds")
 
 
 if __name__ == "__main__":

@@ -18,12 +18,13 @@ import jiwer
 import numpy as np
 
 from stages import runtimes
-from stages.core import chain, graphs, layout, params
+from stages.core import chain, graphs, layout, params, plan
 from stages.core.chain import Chain, Transcript, TwoPass
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import write_json
-from stages.core.params import ROLES, EvaluateParams, Params, PipelineBuild, PipelineParams, Runtime
+from stages.core.params import ROLES, EvaluateParams, Params, PipelineParams, Runtime
 from stages.core.parity import Artifact
+from stages.core.plan import PipelineBuild
 from stages.core.statistics import Counts, Metric, drift, speedup
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
@@ -238,8 +239,9 @@ def pipeline(heard: Sequence[Heard], settings: EvaluateParams) -> dict[str, Any]
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.pipeline PIPELINE-TARGET`."""
     p = params.load()
-    name = key_from(argv, "pipeline", p.pipeline.builds)
-    line = p.pipeline.builds[name]
+    lines = plan.derive(p).pipelines
+    name = key_from(argv, "pipeline", lines)
+    line = lines[name]
     runtime = p.targets[line.target].runtime
     why = runtimes.why_unavailable(runtime)
     result: dict[str, Any] = {"unavailable": why}

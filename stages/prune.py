@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from stages.core import allocation, layout, narrowing, params, recovery
+from stages.core import allocation, layout, narrowing, params, plan, recovery
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.params import PruneParams
@@ -260,13 +260,13 @@ def _ends(losses: Sequence[float]) -> dict[str, float] | None:
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.prune MODEL`."""
     p = params.load()
-    name = key_from(argv, "prune", p.prune)
-    settings, model = p.prune[name], p.models[name]
+    name = key_from(argv, "prune", plan.derive(p).prune)
+    settings, model = p.prune_settings(name), p.models[name]
     family = importlib.import_module(f"stages.models.{model.family}")
     origin = layout.checkpoint(name)
     dense, config = family.load(origin), family.read_config(origin)
     goal(family, dense, config, settings)  # what cannot be is said before minutes of preparation
-    corpus, as_recorded = layout.corpus(settings.dataset), settings.model_copy(update={"variations": 0})
+    corpus, as_recorded = layout.corpus(model.dataset), settings.model_copy(update={"variations": 0})
     calibration = family.calibration(origin, manifest.read(corpus, "calibration"), settings)
     recordings = manifest.read(corpus, "tuning")
     tuning = family.calibration(origin, recordings, as_recorded)

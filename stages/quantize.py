@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core import calibration, graphs, layout, params
+from stages.core import calibration, graphs, layout, params, plan
 from stages.core.errors import UserError, did_you_mean, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Feeds, GraphSet
@@ -24,10 +24,10 @@ from stages.core.params import (
     DynamicRecipe,
     Float16Recipe,
     Params,
-    QuantizedGraph,
     Recipe,
     StaticRecipe,
 )
+from stages.core.plan import QuantizedGraph
 from stages.corpora import manifest
 
 if TYPE_CHECKING:
@@ -402,8 +402,9 @@ def _retype(tensor: onnx.TensorProto) -> None:
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.quantize MODEL-VARIANT-RECIPE`."""
     p = params.load()
-    line = p.quantize.graphs[key_from(argv, "quantize", p.quantize.graphs)]
-    recipe = line.tuned or p.quantize.recipes[line.recipe]
+    lines = plan.derive(p).quantize
+    line = lines[key_from(argv, "quantize", lines)]
+    recipe = p.recipe(line.model, line.variant, line.recipe)
     origin = layout.graphs(line.model, line.variant, line.graph)
     graph_set = graphs.read(origin)
     check_excluded(recipe, origin, graph_set)

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from stages.core import figures, layout, params, results
+from stages.core import figures, layout, params, plan, results
 from stages.core.errors import entrypoint, key_from
 from stages.core.figures import Entries, Entry
 from stages.core.files import read_json, write_json, write_text
@@ -113,7 +113,8 @@ def narrowing(record: Mapping[str, Any]) -> str | None:
 
 def checkpoints(entries: Entries) -> dict[str, dict[str, str]]:
     """The digests of every checkpoint's files, once for each model and variant."""
-    return {f"{e['model']} {e['variant']}": e["records"]["checkpoint"] for e in entries.values()}
+    known = [entry for entry in entries.values() if entry["records"]]
+    return {f"{e['model']} {e['variant']}": e["records"]["checkpoint"] for e in known}
 
 
 FILTERS = {
@@ -232,7 +233,7 @@ def main(argv: Sequence[str]) -> None:
     """`python -m stages.report TARGET`."""
     p = params.load()
     target = key_from(argv, "report", p.targets)
-    entries = {name: results.of_build(p, name) for name, build in p.builds.items() if build.target == target}
+    entries = {name: results.of_build(p, name) for name in plan.derive(p).reports[target].builds}
     environment, confidence, folder = results.environment(), f"{p.evaluate.confidence:.0%}", layout.report(target)
     write_text(folder / "index.html", page(target, entries, environment, confidence))
     write_text(folder / "report.md", markdown(target, entries, environment, confidence))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import runtimes
-from stages.core import graphs, layout, params
+from stages.core import graphs, layout, params, plan
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph
@@ -155,7 +155,8 @@ def main(argv: Sequence[str]) -> None:
     if argv[:1] == [CHILD]:
         return _in_child(Path(argv[1]), Path(argv[2]))
     p = params.load()
-    line = p.variants[key_from(argv, "simplify", p.variants)]
+    variants = plan.derive(p).variants
+    line = variants[key_from(argv, "simplify", variants)]
     origin = layout.graphs(line.model, line.variant, "export")
     graph_set = graphs.read(origin)
     record = {}

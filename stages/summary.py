@@ -15,17 +15,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stages.core import figures, layout, params, results
+from stages.core import figures, layout, params, plan, results
 from stages.core.errors import entrypoint
 from stages.core.figures import COLOURS, Entries, Entry
 from stages.core.files import read_json, write_json, write_text
-from stages.report import gated, render, signed, size
+from stages.report import gated, number, render, signed, size
 
 PAGE = layout.REPORTS / "index.html"
 PIPELINES = layout.REPORTS / "pipeline" / "index.html"
 PLOTS = layout.REPORTS / "plots"
-WIDTH = 112
-STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "unavailable": "dim"}
+WIDTH = 128
+STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "baseline": "bold magenta"}
+STYLES |= {"failed": "bold red", "unavailable": "dim"}
 
 
 def summary(entries: Entries, pipelines: Entries, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -109,18 +110,27 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def table(builds: Entries) -> Table:
-    """What `make repro` ends with; fits 112 columns."""
+    """What `make repro` ends with; fits 128 columns."""
     shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     shown.add_column("build", overflow="fold")
     shown.add_column("verdict", no_wrap=True)
-    for heading in ("drift", "speedup", "size"):
-        shown.add_column(heading, justify="right", no_wrap=heading == "size")
+    for heading in ("truth", "drift", "speedup", "size"):
+        shown.add_column(heading, justify="right", no_wrap=heading in {"truth", "size"})
     shown.add_column("required")
     for name, entry in builds.items():
         style = STYLES[entry["verdict"]]
         required = "yes" if entry["required"] else "no"
-        shown.add_row(name, f"[{style}]{entry['verdict']}[/]", _drift(entry), _speedups(entry), _size(entry), required)
+        known = (_truth(entry), _drift(entry), _speedups(entry), _size(entry))
+        shown.add_row(name, f"[{style}]{entry['verdict']}[/]", *known, required)
     return shown
+
+
+def _truth(entry: Entry) -> str:
+    """How right the fp32 model is and how right the build, by what the data set knows."""
+    if not entry["accuracy"]:
+        return "-"
+    measured = entry["accuracy"][entry["truth"]]
+    return f"{number(measured['baseline'])} {number(measured['value'])}"
 
 
 def _drift(entry: Entry) -> str:
@@ -144,11 +154,12 @@ def _size(entry: Entry) -> str:
 
 def legend(builds: Entries, pipelines: Entries) -> list[str]:
     """What the columns hold, for each set of latency cases that the builds have, then what needs a word."""
-    held = dict.fromkeys((e["headline"], tuple(results.one_thread(e))) for e in builds.values() if e["accuracy"])
+    measured = [entry for entry in builds.values() if entry["accuracy"]]
+    held = dict.fromkeys((e["truth"], e["headline"], tuple(results.one_thread(e))) for e in measured)
     lines = [
-        f"drift: {metric} against the fp32 torch model; speedup: {' and '.join(cases[:: max(1, len(cases) - 1)])} "
-        "against the plain fp32 export, 1 thread"
-        for metric, cases in held
+        f"truth: {truth} of the fp32 torch model and of the build; drift: {metric} against that model; speedup: "
+        f"{' and '.join(cases[:: max(1, len(cases) - 1)])} against the plain fp32 export, 1 thread"
+        for truth, metric, cases in held
     ]
     if pipelines:
         systems = ", ".join(dict.fromkeys(entry["model"] for entry in pipelines.values()))
@@ -163,7 +174,7 @@ def legend(builds: Entries, pipelines: Entries) -> list[str]:
 
 
 def show() -> None:
-    """Print the last summary; without colours, and 112 columns wide, where the output is no terminal."""
+    """Print the last summary; without colours, and 128 columns wide, where the output is no terminal."""
     last = read_json(layout.SUMMARY)
     builds, pipelines = last["builds"], last["pipelines"]
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
@@ -182,8 +193,9 @@ def main(argv: Sequence[str]) -> None:
         print("usage: python -m stages.summary [--show]", file=sys.stderr)
         raise SystemExit(2)
     p = params.load()
-    entries = {name: results.of_build(p, name) for name in p.builds}
-    pipelines = {name: results.of_pipeline(p, name) for name in p.pipeline.builds}
+    tables = plan.derive(p)
+    entries = {name: results.of_build(p, name) for name in tables.builds}
+    pipelines = {name: results.of_pipeline(p, name) for name in tables.pipelines}
     environment, confidence = results.environment(), f"{p.evaluate.confidence:.0%}"
     write_text(PLOTS / "accuracy_latency.csv", accuracy_latency_csv(entries))
     write_text(PLOTS / "latency.csv", latency_csv(entries))

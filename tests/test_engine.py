@@ -17,7 +17,7 @@ from stages.core.params import EngineParams, Float16Recipe
 from stages.quantize import quantize
 from stages.runtimes import tensorrt
 
-SETTINGS = EngineParams(compute_capabilities=["SM86", "SM89"], workspace_mib=64, builds={})
+SETTINGS = EngineParams(compute_capabilities=["SM86", "SM89"], workspace_mib=64)
 needs_rtx = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="TensorRT-RTX has wheels for x86-64 Linux only"
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,8 @@ from tests.workspace import ROOT
 @pytest.fixture
 def fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    for name in ("params.yaml", "plan.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "pins", tmp_path / "pins")
     environment.main([])
     return {p.name: p.read_text().strip() for p in (tmp_path / "artifacts" / "environment").iterdir()}
@@ -40,16 +40,22 @@ def test_every_file_that_dvc_yaml_depends_on_is_written(fields: dict[str, str]):
     assert wanted <= set(fields)
 
 
-def test_params_are_written_as_dvc_tracks_them(fields: dict[str, str]):
-    assert fields
-    known = json.loads(Path("artifacts/params.json").read_text())
-    assert known["models"]["fsmn_vad"]["family"] == "fsmn_vad"
-    assert known["quantize"]["recipes"]["int8"]["weight_type"] == "QInt8"
+def test_a_plan_that_is_not_what_params_ask_for_is_named_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "plan.yaml").write_text((ROOT / "plan.yaml").read_text().replace("cpu_int8", "cpu_int9"))
+    with pytest.raises(
+        UserError, match=r"plan\.yaml is not what params\.yaml asks for now; run `python -m stages plan`"
+    ):
+        environment.main([])
 
 
 def test_a_missing_lock_file_is_named_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    for name in ("params.yaml", "plan.yaml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
     with pytest.raises(UserError, match=r"no lock file pins/\w+\.json.*run `python -m stages pin \w+`"):
         environment.main([])
 

@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from stages import gate, summary
-from stages.core import layout, params, results
+from stages.core import layout, params, plan, results
 from stages.core.errors import UserError, entrypoint
 from stages.core.files import read_json, write_json
 from tests import workspace
@@ -20,7 +21,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def build(**required: bool) -> None:
         workspace.make(tmp_path, **required)
         p = params.load()
-        entries = {name: results.of_build(p, name) for name in p.builds}
+        entries = {name: results.of_build(p, name) for name in plan.derive(p).builds}
         write_json(layout.SUMMARY, summary.summary(entries, {}, results.environment()))
 
     return build
@@ -67,6 +68,39 @@ def test_all_required_pass_and_an_unavailable_build_that_is_not_required_does_no
 def test_unavailable_and_required_closes_the_gate(built, monkeypatch):
     built(bad=False, unsure=False, absent=True)
     assert str(status(monkeypatch)).splitlines()[1:] == [f"  fsmn_vad-absent: unavailable: {workspace.WHY_ABSENT}"]
+
+
+def test_a_baseline_that_says_nothing_is_no_pass_whatever_the_drift(built, monkeypatch):
+    built(bad=False, unsure=False)
+    text = Path("params.yaml").read_text()
+    raw = YAML(typ="safe").load(text)
+    raw["baselines"]["fsmn_vad"] = {workspace.ERROR: 0.05}
+    YAML().dump(raw, Path("params.yaml"))
+    entry = results.of_build(params.load(), "fsmn_vad-good")
+    assert entry["verdict"] == "baseline"
+    write_json(layout.SUMMARY, summary.summary({"fsmn_vad-good": entry}, {}, results.environment()))
+    assert str(status(monkeypatch)).splitlines()[1:] == [
+        "  fsmn_vad-good: baseline: says nothing here: the fp32 model has streaming_error 0.1000, wanted at most 0.05"
+    ]
+
+
+def test_a_score_of_the_baseline_must_reach_its_floor(built):
+    built()
+    raw = YAML(typ="safe").load(Path("params.yaml"))
+    raw["baselines"]["fsmn_vad"] = {workspace.AGREEMENT: 1.5}
+    YAML().dump(raw, Path("params.yaml"))
+    assert results.of_build(params.load(), "fsmn_vad-good")["reason"].endswith("1.0000, wanted at least 1.5")
+
+
+def test_a_floor_of_what_is_not_measured_is_refused(built):
+    built()
+    raw = YAML(typ="safe").load(Path("params.yaml"))
+    raw["baselines"]["fsmn_vad"] = {"streaming_eror": 0.5}
+    YAML().dump(raw, Path("params.yaml"))
+    with pytest.raises(
+        UserError, match=r"baselines\.fsmn_vad\.streaming_eror: nothing of that name was measured; did you"
+    ):
+        results.of_build(params.load(), "fsmn_vad-good")
 
 
 def test_nothing_required_proves_nothing(built):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stages import gate, pipeline, summary
-from stages.core import layout, params, results
+from stages.core import layout, params, plan, results
 from stages.core.chain import Transcript, TwoPass
 from stages.core.errors import UserError
 from stages.core.files import write_json
@@ -115,20 +115,14 @@ def test_rules_of_inverse_text_normalisation(spoken: str, final: str):
             r"asr: 'ct_transformer' is of the family ct_transformer, wanted one of paraformer",
             id="role",
         ),
-        pytest.param(
-            "target: cpu_int8, artifact: dense/int8}",
-            "target: cpu_int8, artifact: dense/int9}",
-            r"artifact: found 'dense/int9', wanted 'dense/int8'",
-            id="artifact",
-        ),
-        pytest.param("pipeline: speech\n", "pipeline: fsmn_vad\n", r"is the name of a model", id="name"),
+        pytest.param("    speech:\n", "    fsmn_vad:\n", r"is the name of a model", id="name"),
         pytest.param(
             "dataset: conversations\n", "dataset: conversation\n", r"did you mean 'conversations'", id="data-set"
         ),
         pytest.param(
-            "  paraformer-cpu_int8: {model: paraformer, target: cpu_int8, artifact: paraformer/dense/int8}\n",
-            "",
-            r"asr: add the line paraformer-cpu_int8 to builds",
+            "zoo/paraformer}]\n    targets: [cpu_fp32, cpu_fp32_opt, cpu_int8,",
+            "zoo/paraformer}]\n    targets: [cpu_fp32, cpu_fp32_opt,",
+            r"asr: 'paraformer' is not built for cpu_int8; add it to models\.paraformer\.targets",
             id="a-part-that-is-not-built",
         ),
     ],
@@ -150,7 +144,7 @@ def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "speech-trt_rtx_fp16": {},
     }
     for name, result in measured.items():
-        line = p.pipeline.builds[name]
+        line = plan.derive(p).pipelines[name]
         for role in params.ROLES:
             folder = layout.ARTIFACTS / getattr(line, role) / line.artifact
             folder.mkdir(parents=True, exist_ok=True)

@@ -231,6 +231,7 @@ def test_the_stage_writes_a_checkpoint_with_its_record(
 ):
     raw = YAML(typ="safe").load(ROOT / "params.yaml")
     raw["datasets"]["tiny"] = {"kind": "manifest", "path": str(tiny_corpus)}
+    raw["models"]["fsmn_vad"]["dataset"] = "tiny"
     raw["prune"]["fsmn_vad"] = SETTINGS.model_dump()
     YAML().dump(raw, tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)

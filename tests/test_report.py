@@ -200,8 +200,7 @@ def test_numbers_keep_what_matters(value: float, text: str):
 def change(place: Path, **settings: Any) -> None:
     """Change the INT8 recipe, or with `graph` what it is applied to."""
     raw = YAML(typ="safe").load(place)
-    raw["quantize"]["graphs"]["fsmn_vad-dense-int8"] |= {k: v for k, v in settings.items() if k == "graph"}
-    raw["quantize"]["recipes"]["int8"] |= {k: v for k, v in settings.items() if k != "graph"}
+    raw["quantize"]["recipes"]["int8"] |= settings
     YAML().dump(raw, place)
 
 

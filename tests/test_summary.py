@@ -94,9 +94,9 @@ def test_show_prints_a_table_that_fits_a_pipe(
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert "\x1b" not in out
-    assert max(map(len, lines)) <= 112
-    assert lines[0].split() == ["build", "verdict", "drift", "speedup", "size", "required"]
-    row = "fsmn_vad-bad fail -0.0300 [-0.0400, -0.0200] 0.80x 0.80x 4 B yes"
+    assert max(map(len, lines)) <= 128
+    assert lines[0].split() == ["build", "verdict", "truth", "drift", "speedup", "size", "required"]
+    row = "fsmn_vad-bad fail 0.1000 0.1010 -0.0300 [-0.0400, -0.0200] 0.80x 0.80x 4 B yes"
     assert " ".join(next(line for line in lines if line.startswith("fsmn_vad-bad ")).split()) == row
     assert any(line.split()[:3] == ["fsmn_vad-absent", "unavailable", "-"] for line in lines)
     assert f"fsmn_vad-absent: unavailable: {workspace.WHY_ABSENT}" in lines

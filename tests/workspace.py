@@ -24,7 +24,6 @@ INTERVALS = {"good": (-0.004, -0.002), "bad": (-0.04, -0.02), "unsure": (-0.02, 
 CASES = {"chunk_1_thread": 0.5, "10s_1_thread": 20.0, "10s_2_threads": 10.0}
 SPEEDUPS = {"good": 1.0, "bad": 0.8, "unsure": 1.5}
 PRUNE = PruneParams(
-    dataset="tiny",
     ratio=0.3,
     round_to=1,
     heads=False,
@@ -44,25 +43,14 @@ RECORDINGS = {f"recording-{i:02}": {AGREEMENT: 0.95 + 0.001 * i} for i in range(
 def make(root: Path, **required: bool) -> None:
     """Write all of it below `root`; a target is required unless it is `absent` or named as not."""
     settings = YAML(typ="safe").load(ROOT / "params.yaml")
+    model = settings["models"][MODEL] | {"targets": list(GRAPHS)}
     settings |= {
-        "variants": {f"{MODEL}-dense": {"model": MODEL, "variant": "dense"}},
+        "models": {MODEL: model},
+        "baselines": {MODEL: {ERROR: 0.3}},
         "gates": {"usual": {"accuracy": {MODEL: {AGREEMENT: 0.01, ERROR: 0.01}}}},
         "targets": {name: _target(name, required=required.get(name, name != "absent")) for name in GRAPHS},
-        "builds": {f"{MODEL}-{name}": _build(name) for name in GRAPHS},
     }
-    settings["quantize"]["graphs"] = {
-        f"{MODEL}-dense-{recipe}": {
-            "model": MODEL,
-            "variant": "dense",
-            "graph": graph,
-            "recipe": recipe,
-            "dataset": "vad_mixtures",
-        }
-        for recipe, graph in (("int8", "optimize"), ("fp16", "simplify"))
-    }
-    engine = {"model": MODEL, "variant": "dense", "graph": "fp16", "target": "absent"}
-    settings["engine"]["builds"] = {f"{MODEL}-absent": engine}
-    settings["pipeline"]["builds"] = {}  # tests/test_pipeline.py has its own
+    settings["pipeline"]["systems"] = {}  # tests/test_pipeline.py has its own
     YAML().dump(settings, root / "params.yaml")
     _artifacts(root / "artifacts")
     for name in GRAPHS:
@@ -74,11 +62,6 @@ def make(root: Path, **required: bool) -> None:
 def _target(name: str, *, required: bool) -> dict[str, Any]:
     runtime = "tensorrt_rtx" if name == "absent" else "onnxruntime"
     return {"runtime": runtime, "variant": "dense", "graph": GRAPHS[name], "gate": "usual", "required": required}
-
-
-def _build(name: str) -> dict[str, Any]:
-    folder = name if name == "absent" else GRAPHS[name]
-    return {"model": MODEL, "target": name, "artifact": f"{MODEL}/dense/{folder}"}
 
 
 def _artifacts(place: Path) -> None:

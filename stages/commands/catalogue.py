@@ -8,24 +8,24 @@ from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
 from stages.core.errors import UserError, did_you_mean
-from stages.core.params import Key, Model, Params
+from stages.core.params import Checkpoint, Key, Params
 
 CATALOGUE = Path(__file__).parents[1] / "catalogue.yaml"
 
 
-def models() -> dict[str, Model]:
+def models() -> dict[str, Checkpoint]:
     """Every model of the catalogue by its short name."""
     raw = YAML(typ="safe").load(CATALOGUE.read_text(encoding="utf-8"))
-    return TypeAdapter(dict[Key, Model]).validate_python(raw)
+    return TypeAdapter(dict[Key, Checkpoint]).validate_python(raw)
 
 
-def find(name: str, params: Params) -> Model:
+def find(name: str, params: Params) -> Checkpoint:
     """A model of params.yaml or, where it has none of that name, of the catalogue.
 
     Raises:
         UserError: neither has it.
     """
-    known = models() | params.models
+    known: dict[str, Checkpoint] = {**models(), **params.models}
     if name not in known:
         raise UserError(f"neither params.yaml nor {CATALOGUE.name} has a model {name!r}; {did_you_mean(name, known)}")
     return known[name]

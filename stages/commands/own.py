@@ -17,9 +17,9 @@ from ruamel.yaml import YAML
 
 from stages import sources
 from stages.commands import catalogue, pin, yaml_lines
-from stages.core import params
+from stages.core import preflight
 from stages.core.errors import UserError, did_you_mean
-from stages.core.params import FolderSource, Model, ModelScopeSource, Params, Source
+from stages.core.params import Checkpoint, FolderSource, ModelScopeSource, Params, Source
 from stages.core.pins import Pin, PinnedFile
 
 CARD, CONFIG = "README.md", "config.yaml"
@@ -31,7 +31,7 @@ UNKNOWN = "unknown"
 class Addition:
     """A model to add, its lines for `models` of params.yaml, and its lock file, if it has one."""
 
-    model: Model
+    model: Checkpoint
     lines: list[str]
     pin: Pin | None
 
@@ -47,7 +47,7 @@ def find(name: str, origin: str, present: Params, *, dataset: str | None, licens
     model = _known(name, source, present)
     with _small_files(source, origin) as folder:
         found, family = _family(folder / CONFIG)
-        model = model or Model(
+        model = model or Checkpoint(
             family=family,
             dataset=dataset or _usual_dataset(family, present),
             license=license_ or _license(folder / CARD) or UNKNOWN,
@@ -81,13 +81,13 @@ def source_of(origin: str) -> Source:
         raise UserError(f"--from {origin}: {first['loc'][0]}: {said}; wanted a folder or OWNER/MODEL@REVISION") from e
 
 
-def _known(name: str, source: Source, present: Params) -> Model | None:
+def _known(name: str, source: Source, present: Params) -> Checkpoint | None:
     """Look up a model that was added before.
 
     Raises:
         UserError: it has other sources.
     """
-    known = (catalogue.models() | present.models).get(name)
+    known = {**catalogue.models(), **present.models}.get(name)
     if known is not None and known.sources != [source]:
         place = "params.yaml" if name in present.models else catalogue.CATALOGUE.name
         raise UserError(f"{place} has a model {name!r} with other sources already; choose another name")
@@ -128,9 +128,10 @@ def _family(config: Path) -> tuple[str, str]:
     from stages.models import yaml_config
 
     found = yaml_config.read(config).get("model")
-    families = sorted(params.families_with("SCHEMAS"))
+    families = sorted(preflight.families_with("SCHEMAS"))
     takes = {key: tuple(importlib.import_module(f"stages.models.{key}").SCHEMAS) for key in families}
-    family = next((key for key, models in takes.items() if found in models), None)
+    taking = [key for key, models in takes.items() if found in models]
+    family = min(taking, key=lambda key: len(takes[key]), default=None)  # the one that is for this model alone
     if family is None:
         known = "; ".join(f"{key} takes {', '.join(models)}" for key, models in takes.items())
         closest = f" ({did_you_mean(found, sum(takes.values(), ()))})" if isinstance(found, str) else ""
@@ -176,7 +177,7 @@ def _given(family: str, folder: Path) -> Iterator[str]:
     yield f"metrics, {' and '.join(module.MODES)}: {', '.join(module.METRICS)}; headline {module.HEADLINE}"
 
 
-def _lines(name: str, model: Model) -> list[str]:
+def _lines(name: str, model: Checkpoint) -> list[str]:
     """Write the model as lines of `models` in params.yaml."""
     yaml, out = YAML(), io.StringIO()
     yaml.indent(mapping=2, sequence=4, offset=2)

@@ -15,7 +15,7 @@ from stages import sources
 from stages.commands import catalogue
 from stages.core import layout, params, pins
 from stages.core.errors import UserError, first_of
-from stages.core.params import Model, ModelScopeDataset, Source
+from stages.core.params import Checkpoint, ModelScopeDataset, Source
 from stages.core.pins import Pin, Pinned, PinnedFile
 from stages.corpora import hub
 from stages.models import weights
@@ -66,7 +66,7 @@ def listed(name: str, of: Pinned, *, force: bool) -> Pin:
         _refuse_moved(name, old, new)
     for line in changes(old.files if old else {}, files):
         print(f"  {line}")
-    if isinstance(of, Model):
+    if isinstance(of, Checkpoint):
         _check(name, of, source, new)
     return new
 
@@ -89,7 +89,7 @@ def taken_of(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
     return files, sorted(found.keys() - files.keys())
 
 
-def _check(name: str, model: Model, source: Source, new: Pin) -> None:
+def _check(name: str, model: Checkpoint, source: Source, new: Pin) -> None:
     """Load the files as every stage will.
 
     The download is the one of `fetch`, which finds it in the cache then.

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from stages.core import layout
 from stages.core.files import sha256
-from stages.core.params import FolderSource, Model, PruneParams, RatioOf
+from stages.core.params import Checkpoint, FolderSource, PruneParams, RatioOf
 from stages.core.pins import Pin
 
 MOST = 2 / 3  # of what can be cut: emptier layers leave a refit little to work with
 
 
-def pick(name: str, model: Model, settings: PruneParams, pin: Pin | None) -> tuple[RatioOf, str]:
+def pick(name: str, model: Checkpoint, settings: PruneParams, pin: Pin | None) -> tuple[RatioOf, str]:
     """Return what `settings.ratio` is to be of, and a line that says why.
 
     Raises:
@@ -30,7 +30,7 @@ def pick(name: str, model: Model, settings: PruneParams, pin: Pin | None) -> tup
         return _of_what(name, model, settings, folder)
 
 
-def _of_what(name: str, model: Model, settings: PruneParams, folder: Path) -> tuple[RatioOf, str]:
+def _of_what(name: str, model: Checkpoint, settings: PruneParams, folder: Path) -> tuple[RatioOf, str]:
     from stages import prune
     from stages.models import checkpoint
 
@@ -46,7 +46,7 @@ def _of_what(name: str, model: Model, settings: PruneParams, folder: Path) -> tu
 
 
 @contextmanager
-def _at_hand(name: str, model: Model, pin: Pin | None) -> Iterator[Path | None]:
+def _at_hand(name: str, model: Checkpoint, pin: Pin | None) -> Iterator[Path | None]:
     """Give a folder with all of a checkpoint but perhaps the weights: fetched, a source, or what `pin` downloaded."""
     from stages.models.checkpoint import CONFIG
 

@@ -9,79 +9,69 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from stages.core import params
+from stages.core import failures
 from stages.core.errors import UserError
 from stages.core.parallel import cores
-from stages.core.params import Params
 
-CHECKPOINTS, GRAPHS, ACCURACY, CHAIN = (
-    f"stages/dag/{part}/dvc.yaml" for part in ("checkpoints", "graphs", "accuracy", "chain")
-)
+ALONE = ("environment", "benchmark")  # stages that come before all others, or need the machine for themselves
 Group = list[str]
 """DVC's names of stages, each after what it needs."""
 
 
-def waves(p: Params) -> list[list[Group]]:
-    """Groups that share nothing, wave after wave: data sets of several models, models, composed systems."""
-    of = {name: {model.dataset} for name, model in p.models.items()}
-    for name, settings in p.prune.items():
-        of[name].add(settings.dataset)
-    users = Counter(dataset for datasets in of.values() for dataset in datasets)
-    corpus = {dataset: f"{CHECKPOINTS}:corpus@{dataset}" for dataset in p.datasets}
-    shared = [[stage] for dataset, stage in corpus.items() if users[dataset] > 1]
-    unused = [[stage] for dataset, stage in corpus.items() if users[dataset] == 0]
-    models = [
-        [*(corpus[dataset] for dataset in sorted(datasets) if users[dataset] == 1), *_stages(p, name)]
-        for name, datasets in of.items()
-    ]
-    return [shared, [*models, *unused], [[f"{CHAIN}:pipeline@{key}"] for key in p.pipeline.builds]]
+def waves() -> list[list[Group]]:
+    """Return groups that share nothing, wave after wave: data sets of several models, models, composed systems.
 
+    DVC's own graph says what belongs to a model: what needs its checkpoint and no other, and data that only it needs.
+    """
+    import networkx as nx
 
-def _stages(p: Params, model: str) -> Group:
-    tables: Mapping[str, Mapping[str, Any]] = {
-        f"{CHECKPOINTS}:fetch": p.models,
-        f"{CHECKPOINTS}:reference": p.models,
-        f"{CHECKPOINTS}:prune": p.prune,
-        f"{GRAPHS}:export": p.variants,
-        f"{GRAPHS}:simplify": p.variants,
-        f"{GRAPHS}:optimize": p.variants,
-        f"{GRAPHS}:quantize": p.quantize.graphs,
-        f"{GRAPHS}:engine": p.engine.builds,
-        f"{ACCURACY}:evaluate": p.builds,
+    graph = failures.index_graph()
+    alone = [stage for stage in graph if failures.block(stage) in ALONE]
+    timed = [stage for stage in alone if failures.block(stage) == "benchmark"]
+    late = {*alone, *(stage for one in timed for stage in nx.ancestors(graph, one))}
+    ordered = [stage for stage in reversed(list(nx.topological_sort(graph))) if stage not in late]
+    fetched = {
+        stage: {s for s in nx.descendants(graph, stage) | {stage} if failures.block(s) == "fetch"} for stage in ordered
     }
-    return [
-        f"{stage}@{key}"
-        for stage, table in tables.items()
-        for key, line in table.items()
-        if getattr(line, "model", key) == model
-    ]
+    shared: list[Group] = []
+    models: dict[Any, Group] = {}
+    systems: list[Group] = []
+    for stage in ordered:
+        users = [fetched[s] for s in nx.ancestors(graph, stage) | {stage} if s not in late and len(fetched[s]) == 1]
+        owners = fetched[stage] or set().union(*users)
+        if len(fetched[stage]) > 1:
+            systems.append([stage.addressing])
+        elif len(owners) == 1:
+            models.setdefault(owners.pop(), []).append(stage.addressing)
+        else:
+            shared.append([stage.addressing])
+    return [shared, list(models.values()), systems]
 
 
 def side_by_side() -> None:
     """Build every group of a wave, one `dvc repro` for each, before the next wave.
 
+    A group that fails keeps back what needs it and nothing else; its own output says why.
+
     Raises:
-        UserError: a group failed; its own output says why. The others of its wave were finished.
+        UserError: the settings are wrong, so that nothing can be built.
     """
     # What all others depend on; it checks params.yaml and pins/ too.
     if subprocess.run(["dvc", "repro", "--quiet", "stages/dvc.yaml"], check=False).returncode:
         raise UserError("nothing was built, see above")
-    shared, models, systems = waves(params.load())
+    shared, models, systems = waves()
     # More models than cores: the last of them would leave cores idle. A system is timed, and gets a core for itself.
     for wave, workers in ((shared, cores()), (models, 2 * cores() + 1), (systems, cores())):
         with ThreadPoolExecutor(workers) as pool:
-            failed = sum(map(bool, pool.map(_build, wave)))
-        if failed:
-            raise UserError(f"{failed} of {len(wave)} groups of stages failed, see above; the others are built")
+            list(pool.map(_build, wave))
 
 
-def _build(stages: Sequence[str]) -> int:
-    """Status of a `dvc repro` of these stages alone; those that touch other files run at the same time."""
+def _build(stages: Sequence[str]) -> None:
+    """Run `dvc repro` of these stages alone, up to one that fails; those that touch other files run meanwhile."""
     command = ["dvc", "--wait-for-lock", "repro", "--single-item", *stages]
     # More threads than cores: those of torch that wait for each other sleep, or they take half of all cores' time.
-    return subprocess.run(command, check=False, env=os.environ | {"OMP_WAIT_POLICY": "passive"}).returncode
+    subprocess.run(command, check=False, env=os.environ | {"OMP_WAIT_POLICY": "passive"})

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from stages import benchmark, runtimes
-from stages.core import calibration, graphs, layout, params
+from stages.core import calibration, graphs, layout, params, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, write_json
 from stages.core.graphs import Feeds
-from stages.core.params import DynamicRecipe, Params, QuantizedGraph, StaticRecipe
+from stages.core.params import DynamicRecipe, Params, StaticRecipe
+from stages.core.plan import QuantizedGraph
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.evaluate import evaluate
@@ -50,7 +51,7 @@ class Bench:
     @property
     def recipe(self) -> Int8:
         """What params.yaml has for the build."""
-        recipe = self.line.tuned or self.p.quantize.recipes[self.line.recipe]
+        recipe = self.p.recipe(self.line.model, self.line.variant, self.line.recipe)
         assert isinstance(recipe, DynamicRecipe | StaticRecipe)  # noqa: S101  `bench` has seen to it
         return recipe
 
@@ -73,13 +74,14 @@ def bench(model: str, target: str) -> Iterator[Bench]:
     """
     p = params.load()
     build = f"{model}-{target}"
-    if build not in p.builds:
-        raise UserError(f"params.yaml has no build {build!r}; {did_you_mean(build, p.builds)}")
+    tables = plan.derive(p)
+    if build not in tables.builds:
+        raise UserError(f"params.yaml has no build {build!r}; {did_you_mean(build, tables.builds)}")
     recipe, runtime = p.quantize.recipes.get(p.targets[target].graph), p.targets[target].runtime
     if runtime != "onnxruntime" or not isinstance(recipe, DynamicRecipe | StaticRecipe):
         raise UserError(f"targets.{target}: found {p.targets[target].graph} on {runtime}, wanted INT8 on onnxruntime")
     variant = p.targets[target].variant
-    line = p.quantize.graphs[f"{model}-{variant}-{p.targets[target].graph}"]
+    line = tables.quantize[f"{model}-{variant}-{p.targets[target].graph}"]
     origin = layout.graphs(model, variant, line.graph)
     if not (origin / graphs.FILE).is_file():
         raise UserError(f"{origin} is not there; `make repro` makes it")

@@ -21,7 +21,7 @@ from rich.table import Table
 from stages.commands import trials, yaml_lines
 from stages.commands.sensitivity import PART as SENSITIVITY
 from stages.commands.trials import Bench, Int8
-from stages.core import graphs, layout, params
+from stages.core import graphs, layout, params, plan
 from stages.core.errors import UserError
 from stages.core.figures import loss
 from stages.core.files import write_text
@@ -228,7 +228,7 @@ def _retimed(on: Bench, tried: Tried) -> Tried:
 def _violation(on: Bench, metrics: Mapping[str, Any]) -> float:
     """By how much the far ends of the losses' intervals are beyond the limits of the target's gate."""
     p = on.p
-    target, family = p.targets[p.builds[on.build].target], p.models[on.line.model].family
+    target, family = p.targets[plan.derive(p).builds[on.build].target], p.models[on.line.model].family
     limits = p.gates[target.gate].accuracy[family]
     return sum(max(0.0, loss(metrics[name])[2] - limit) for name, limit in limits.items())
 
@@ -252,18 +252,22 @@ def _show(on: Bench, rows: list[tuple[str, Tried]]) -> None:
 
 
 def _write(on: Bench, best: Tried, *, dry_run: bool) -> None:
-    """Put the winner into the build's line of `quantize.graphs`, and print the difference."""
+    """Put the winner into the model's entry of params.yaml, and print the difference."""
     line, old = on.line, PARAMS.read_text(encoding="utf-8")
-    key = f"{line.model}-{line.variant}-{line.recipe}"
-    recipe = json.dumps(_row(best)["recipe"])  # JSON is YAML, and says the types
-    fields = {"model": line.model, "variant": line.variant, "graph": best.choice["graph"]}
-    fields |= {"recipe": line.recipe, "dataset": line.dataset}
-    rows = [f"{key}:  # {layout.search(on.build)}", *(f"  {name}: {value}" for name, value in fields.items())]
-    new = yaml_lines.replace(old, ("quantize", "graphs"), key, [*rows, f"  tuned: {recipe}"])
-    params.parse(new, f"{PARAMS} with {key} tuned")
-    print(
-        "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), str(PARAMS), str(PARAMS), n=1, lineterm=""))
-    )
+    place, model = ("models", line.model), on.p.models[line.model]
+    recipe = _row(best)["recipe"] | {"graph": best.choice["graph"]}
+    tuned = {
+        variant: {name: one.model_dump(exclude_defaults=True) for name, one in recipes.items()}
+        for variant, recipes in model.tuned.items()
+    }
+    tuned[line.variant] = tuned.get(line.variant, {}) | {line.recipe: recipe}
+    rows = [f"tuned: {json.dumps(tuned)}  # {layout.search(on.build)}"]  # JSON is YAML, and says the types
+    put = yaml_lines.replace if model.tuned else yaml_lines.insert
+    new = put(old, place, "tuned", rows)
+    params.parse(new, f"{PARAMS} with {on.build} tuned")
+    changed = difflib.unified_diff(old.splitlines(), new.splitlines(), str(PARAMS), str(PARAMS), n=1, lineterm="")
+    print("\n".join(changed))
     if not dry_run:
         write_text(PARAMS, new)
+        plan.write(params.load())
         print(f"next: `make repro`, and commit {PARAMS} with {layout.search(on.build)}")

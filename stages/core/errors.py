@@ -8,11 +8,15 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from pathlib import Path
 from typing import NoReturn
 
 import psutil
+
+FULL = {errno.ENOSPC, errno.EDQUOT}  # there is no space left
 
 
 class UserError(Exception):
@@ -59,20 +63,45 @@ def entrypoint(main: Callable[[Sequence[str]], None]) -> NoReturn:
 
     0 success, 1 a user's mistake or a failed gate, 2 usage, 130 interrupted; a bug keeps its traceback.
     """
+    from stages.core import tracked  # which needs UserError
+
     _die_with_parent()
+    before = tracked.text()
     gc.set_threshold(100_000)  # torch's imports and exporter make objects that live: looking for garbage took a tenth
     try:
-        main(sys.argv[1:])
+        with _on_record():
+            main(sys.argv[1:])
+            tracked.refuse_changed(before)
     except UserError as e:
         sys.exit(f"error: {e}")
     except OSError as e:
-        if e.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if e.errno not in FULL:
             raise
         sys.exit(f"error: no space left on the disk while writing {e.filename or 'an output'}; free some and run again")
     except KeyboardInterrupt:
         print("interrupted; `dvc repro` goes on from the last finished stage", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+@contextmanager
+def _on_record() -> Iterator[None]:
+    """Leave the reason where the report finds it when a stage fails, and nothing when it succeeds."""
+    from stages.core import failures  # which needs UserError
+
+    file, *arguments = sys.argv
+    is_stage = Path(file).parent.name == "stages" and Path(file).stem not in {"__main__", "gate"}
+    if not is_stage or len(arguments) > 1:  # a command, or a stage's child
+        yield
+        return
+    stage = "@".join([Path(file).stem, *arguments])
+    try:
+        yield
+    except Exception as e:
+        with suppress(OSError):  # the disk may be full
+            failures.record(stage, str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}")
+        raise
+    failures.forget(stage)
 
 
 def _die_with_parent() -> None:

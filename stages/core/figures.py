@@ -18,8 +18,9 @@ Entry = Mapping[str, Any]
 Entries = Mapping[str, Entry]
 Box = tuple[float, float, float, float]
 
-COLOURS = {"pass": "#1a7f37", "fail": "#c62828", "inconclusive": "#b26a00", "unavailable": "#6b7280"}
-SHAPES = {"pass": "o", "fail": "X", "inconclusive": "^", "unavailable": "s"}  # so that colour is not all that tells
+COLOURS = {"pass": "#1a7f37", "fail": "#c62828", "inconclusive": "#b26a00", "baseline": "#7b3fa0"}
+COLOURS |= {"failed": "#c62828", "unavailable": "#6b7280"}
+SHAPES = {"pass": "o", "fail": "X", "inconclusive": "^", "baseline": "D"}  # so that colour is not all that tells
 BASELINE, CANDIDATE = "#8a919c", "#2563a8"
 FARTHEST = 2.5  # limits: a loss beyond it is drawn at the edge, with an arrow
 # Where a point's label may stand, in points from it: near before far, the last if all are taken.

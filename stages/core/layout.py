@@ -9,9 +9,9 @@ REPORTS = Path("reports")
 CACHE = Path(".cache")  # downloads: outside DVC's outs, which DVC deletes before a stage runs
 SUMMARY = REPORTS / "summary.json"
 GATE = REPORTS / "gate.json"
+FAILURES = REPORTS / "failures"  # a file for each stage that failed in the last build
 RELEASE = ARTIFACTS / "release"
 ENVIRONMENT = ARTIFACTS / "environment"
-PARAMS_JSON = ARTIFACTS / "params.json"  # params.yaml as DVC tracks it
 
 
 def corpus(dataset: str) -> Path:

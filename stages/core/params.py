@@ -1,18 +1,18 @@
-"""params.yaml as frozen, typed objects; every cross-reference is checked before anything is built."""
+"""params.yaml as frozen, typed objects: what is built, and how."""
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from stages.core import layout
-from stages.core.errors import UserError, did_you_mean
+from stages.core.errors import UserError
 from stages.core.files import safe_relative
 
 PARAMS = Path("params.yaml")
@@ -24,9 +24,7 @@ ROLES = {
     "punctuation": "punctuator",
 }
 UNQUANTIZED = ("export", "simplify", "optimize")  # graphs in the order in which one is made of the other
-_ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
 PIPELINE = "pipeline"  # stands for the family in `gates`
-FAMILIES = Path(__file__).parents[1] / "models"  # modules that say what they require of a config are families
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -89,15 +87,6 @@ class FolderSource(_Section):
 Source = Annotated[ModelScopeSource | WheelSource | FolderSource, Field(discriminator="kind")]
 
 
-class Model(_Section):
-    """One checkpoint: the family that knows its architecture, and where its files, pinned in pins/, may come from."""
-
-    family: Key
-    dataset: Key
-    license: str
-    sources: list[Source] = Field(min_length=1)
-
-
 class MixturesDataset(_Section):
     """Labelled mixtures that `stages/corpora/vad_mixtures.py` makes from real recordings."""
 
@@ -144,7 +133,6 @@ class PruneParams(_Section):
     vocabulary's embedding is most of a model, they are a few in a hundred. heads: attention heads may go too.
     """
 
-    dataset: Key
     ratio: float = Field(gt=0, lt=0.9)
     ratio_of: RatioOf = "all"
     round_to: int = Field(ge=1)
@@ -158,6 +146,20 @@ class PruneParams(_Section):
     patience: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     seed: int
+
+
+def _optional(field: FieldInfo) -> FieldInfo:
+    """Return the same field, not required."""
+    field = copy.copy(field)
+    field.default = None
+    return field
+
+
+PruneOverrides: Any = create_model(  # what a model has in the place of its family's settings
+    "PruneOverrides",
+    __base__=_Section,
+    **{name: (field.annotation, _optional(field)) for name, field in PruneParams.model_fields.items()},  # type: ignore[call-overload]
+)
 
 
 class ExportParams(_Section):
@@ -181,7 +183,16 @@ class OptimizeParams(_Section):
     tolerance: float = Field(gt=0)
 
 
-class _Int8Recipe(_Section):
+class _Recipe(_Section):
+    """What every recipe has.
+
+    graph: what it is applied to. `optimize` may hold ONNX Runtime's own operators, which TensorRT lacks.
+    """
+
+    graph: Literal["simplify", "optimize"] = "simplify"
+
+
+class _Int8Recipe(_Recipe):
     """What both kinds of INT8 have.
 
     min_outputs: layers with fewer outputs stay in fp32. exclude_nodes: so do these, named as in the model's graphs.
@@ -223,14 +234,14 @@ class StaticRecipe(_Int8Recipe):
     percentile: float = Field(default=99.99, gt=50, le=100)
 
 
-class Float16Recipe(_Section):
+class Float16Recipe(_Recipe):
     """fp16 weights and arithmetic between fp32 inputs and outputs."""
 
     kind: Literal["float16"]
     keep_fp32_ops: list[str]
 
 
-class BFloat16Recipe(_Section):
+class BFloat16Recipe(_Recipe):
     """bf16 weights and arithmetic between fp32 inputs and outputs; for TensorRT, as ONNX Runtime has none on a CPU."""
 
     kind: Literal["bfloat16"]
@@ -240,35 +251,34 @@ class BFloat16Recipe(_Section):
 Recipe = Annotated[DynamicRecipe | StaticRecipe | Float16Recipe | BFloat16Recipe, Field(discriminator="kind")]
 
 
-class QuantizedGraph(_Section):
-    """A line of `quantize.graphs`: which recipe is applied to which graphs of a variant.
+class Checkpoint(_Section):
+    """The family that knows a checkpoint's architecture, and where its files, pinned in pins/, may come from.
 
-    dataset: whose calibration split tells the activations, where a recipe asks. tuned: what is applied in the recipe's
-    place to this model, as `python -m stages tune` writes it.
+    dataset: whose splits it is calibrated, tuned and evaluated on.
     """
 
-    model: Key
-    variant: Variant
-    graph: Literal["simplify", "optimize"]
-    recipe: Key
+    family: Key
     dataset: Key
-    tuned: Recipe | None = None
+    license: str
+    sources: list[Source] = Field(min_length=1)
+
+
+class Model(Checkpoint):
+    """A checkpoint with what is built of it: one that has no targets is only known by name.
+
+    prune: what differs from `prune` of its family. tuned: by variant and name, what is applied in a recipe's place, as
+    `python -m stages tune` writes it.
+    """
+
+    targets: list[Key] = []
+    prune: PruneOverrides = PruneOverrides()
+    tuned: dict[Variant, dict[Key, Recipe]] = {}
 
 
 class QuantizeParams(_Section):
-    """The recipes, and what they are applied to."""
+    """The recipes that targets name."""
 
     recipes: dict[Key, Recipe]
-    graphs: dict[str, QuantizedGraph]
-
-
-class EngineBuild(_Section):
-    """A line of `engine.builds`: the graph that becomes a TensorRT engine for a target."""
-
-    model: Key
-    variant: Variant
-    graph: str
-    target: Key
 
 
 class EngineParams(_Section):
@@ -276,14 +286,6 @@ class EngineParams(_Section):
 
     compute_capabilities: list[str] = Field(min_length=1)
     workspace_mib: int = Field(ge=1)
-    builds: dict[str, EngineBuild]
-
-
-class VariantParams(_Section):
-    """A line of `variants`: what export, simplify and optimize run over."""
-
-    model: Key
-    variant: Variant
 
 
 class EvaluateParams(_Section):
@@ -305,20 +307,15 @@ class BenchmarkParams(_Section):
     seed: int
 
 
-class PipelineBuild(_Section):
-    """A line of `pipeline.builds`: a composed system on one target; a model for each of `ROLES`.
+class System(_Section):
+    """A composed system: a model for each of `ROLES`, and the targets that it is measured on."""
 
-    artifact: the folder, under that of each model in artifacts/, with what the target loads.
-    """
-
-    pipeline: Key
-    target: Key
-    artifact: str
     vad: Key
     asr: Key
     streaming: Key
     punctuation: Key
     dataset: Key
+    targets: list[Key] = Field(min_length=1)
 
 
 class PipelineParams(_Section):
@@ -326,7 +323,7 @@ class PipelineParams(_Section):
 
     rounds: int = Field(ge=1)
     live: int = Field(ge=1)
-    builds: dict[str, PipelineBuild]
+    systems: dict[Key, System]
 
 
 class Target(_Section):
@@ -339,14 +336,6 @@ class Target(_Section):
     required: bool
 
 
-class Build(_Section):
-    """One model on one target; `artifact` is the folder that holds what the runtime loads."""
-
-    model: Key
-    target: Key
-    artifact: str
-
-
 class Gate(_Section):
     """The largest loss and the smallest speedup that pass, by family (or `pipeline`) and metric or latency case."""
 
@@ -355,11 +344,14 @@ class Gate(_Section):
 
 
 class Params(_Section):
-    """All of params.yaml."""
+    """All of params.yaml.
+
+    baselines: by family (or `pipeline`), the least score or the largest rate of errors of the fp32 model itself, the
+    metric that is shown beside every drift first.
+    """
 
     models: dict[Key, Model]
     datasets: dict[Key, Dataset]
-    variants: dict[str, VariantParams]
     prune: dict[Key, PruneParams]
     export: ExportParams
     simplify: SimplifyParams
@@ -371,7 +363,16 @@ class Params(_Section):
     pipeline: PipelineParams
     targets: dict[Key, Target]
     gates: dict[Key, Gate]
-    builds: dict[str, Build]
+    baselines: dict[Key, Annotated[dict[str, float], Field(min_length=1)]]
+
+    def prune_settings(self, model: str) -> PruneParams:
+        """Return what prunes a model: the settings of its family with the model's own in their place."""
+        own = self.models[model].prune.model_dump(exclude_unset=True)
+        return self.prune[self.models[model].family].model_copy(update=own)
+
+    def recipe(self, model: str, variant: Variant, name: str) -> Recipe:
+        """Return the recipe that a target of the model means by `name`: tuned for it, or everybody's."""
+        return self.models[model].tuned.get(variant, {}).get(name) or self.quantize.recipes[name]
 
 
 def load(path: Path = PARAMS) -> Params:
@@ -397,227 +398,14 @@ def parse(text: str, name: str) -> Params:
         raise UserError(f"{name}{where}: {e.problem or e.context}") from e
     if not isinstance(raw, dict):
         raise UserError(f"{name}: found {type(raw).__name__}, wanted a mapping of sections")
+    from stages.core import preflight, wording  # they know the schema
+
     try:
         params = Params.model_validate(raw)
     except ValidationError as e:
-        raise UserError("\n  ".join([f"{name}:", *(_explain(error, raw) for error in e.errors())])) from e
-    problems = list(_preflight(params))
+        lines = (wording.explain(error, raw, Params.model_json_schema()) for error in e.errors())
+        raise UserError("\n  ".join([f"{name}:", *lines])) from e
+    problems = preflight.problems(params)
     if problems:
         raise UserError("\n  ".join([f"{name}:", *problems]))
     return params
-
-
-def _explain(error: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
-    """One line for one pydantic error: the key, what was found and what was wanted."""
-    steps = [step for step in error["loc"] if step in _reachable(error["loc"], raw)]
-    key = ".".join(map(str, steps))
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key; {did_you_mean(str(error['loc'][-1]), _fields(error['loc'][:-1]))}"
-    if error["type"] == "missing":
-        return f"{'.'.join(filter(None, [key, str(error['loc'][-1])]))}: missing"
-    return f"{key}: found {error['input']!r}; {error['msg'].removeprefix('Value error, ')}"
-
-
-def _reachable(loc: Sequence[Any], raw: Any) -> list[str | int]:
-    """The steps of a pydantic location that are keys of the file: a union adds its tag, which is not."""
-    steps = []
-    for step in loc:
-        if (isinstance(raw, dict) and step in raw) or (isinstance(raw, list) and isinstance(step, int)):
-            raw = raw[step]
-            steps.append(step)
-    return steps
-
-
-def _fields(loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that params.yaml may have at a pydantic location, found by walking the schema."""
-    schema = Params.model_json_schema()
-    node: dict[str, Any] = schema
-    for step in loc:
-        node = _resolve(node, schema)
-        if "discriminator" in node:
-            node = {"$ref": node["discriminator"]["mapping"][step]}
-        elif isinstance(step, int):
-            node = node["items"]
-        else:
-            node = node.get("properties", {}).get(step) or _any_key(node)
-    return list(_resolve(node, schema).get("properties", {}))
-
-
-def _any_key(node: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a mapping's values; pydantic files them under the pattern of a constrained key."""
-    patterns: dict[str, dict[str, Any]] = node.get("patternProperties", {})
-    values: dict[str, Any] = next(iter(patterns.values()), node.get("additionalProperties", {}))
-    return values
-
-
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-    return node
-
-
-def _preflight(p: Params) -> list[str]:
-    """Everything in params.yaml that names what is absent or asks for what cannot work."""
-    problems: list[str] = []
-
-    def known(where: str, what: str, name: str, table: Mapping[str, object]) -> bool:
-        if name not in table:
-            problems.append(f"{where}: unknown {what} {name!r}; {did_you_mean(name, list(table))}")
-        return name in table
-
-    _check_hub_datasets(p, problems)
-    families = families_with("SCHEMAS")
-    for name, model in p.models.items():
-        known(f"models.{name}", "family", model.family, dict.fromkeys(families))
-        known(f"models.{name}", "dataset", model.dataset, p.datasets)
-    for name, prune in p.prune.items():
-        known(f"prune.{name}", "model", name, p.models)
-        known(f"prune.{name}", "dataset", prune.dataset, p.datasets)
-        if 0 < prune.distill_steps < prune.validate_every:
-            problems.append(
-                f"prune.{name}.validate_every: found {prune.validate_every}, wanted at most the {prune.distill_steps} "
-                "of distill_steps, or nothing is validated on the way"
-            )
-    _check_tables(p, problems, known)
-    for name, target in p.targets.items():
-        known(f"targets.{name}", "gate", target.gate, p.gates)
-        _check_target(f"targets.{name}", target, p, problems)
-    for name, build in p.builds.items():
-        where = f"builds.{name}"
-        _check_key(where, name, f"{build.model}-{build.target}", problems)
-        if known(where, "model", build.model, p.models) and known(where, "target", build.target, p.targets):
-            _check_build(where, build, p, problems)
-    for name, line in p.pipeline.builds.items():
-        _check_pipeline(name, line, p, problems, known)
-    return problems
-
-
-def _check_hub_datasets(p: Params, problems: list[str]) -> None:
-    """Their lock files lie with those of models, so they are where `pin` writes them, and no model has their names."""
-    for name, dataset in p.datasets.items():
-        if not isinstance(dataset, ModelScopeDataset):
-            continue
-        lock = str(layout.pin(name))
-        if dataset.path != lock:
-            problems.append(f"datasets.{name}.path: found {dataset.path!r}, wanted its lock file, {lock!r}")
-        if name in p.models:
-            problems.append(f"datasets.{name}: a model has that name, and both would have the lock file {lock}")
-
-
-def families_with(definition: str) -> set[str]:
-    """The families whose file defines that constant or function; read, not imported: importing takes seconds."""
-    pattern = re.compile(rf"^(def )?{definition}\b", re.MULTILINE)
-    return {path.stem for path in FAMILIES.glob("[a-z]*.py") if pattern.search(path.read_text("utf-8"))}
-
-
-def _check_tables(p: Params, problems: list[str], known: Callable[..., bool]) -> None:
-    """The tables that DVC iterates: their keys follow from their fields and what they need is there."""
-    for name, line in p.variants.items():
-        _check_key(f"variants.{name}", name, f"{line.model}-{line.variant}", problems)
-        if known(f"variants.{name}", "model", line.model, p.models) and line.variant == "pruned":
-            known(f"variants.{name}", "model with a `prune` section", line.model, p.prune)
-    for name, graph in p.quantize.graphs.items():
-        where = f"quantize.graphs.{name}"
-        _check_key(where, name, f"{graph.model}-{graph.variant}-{graph.recipe}", problems)
-        known(where, "variant", f"{graph.model}-{graph.variant}", p.variants)
-        known(where, "recipe", graph.recipe, p.quantize.recipes)
-        known(where, "dataset", graph.dataset, p.datasets)
-    for name, engine in p.engine.builds.items():
-        where = f"engine.builds.{name}"
-        _check_key(where, name, f"{engine.model}-{engine.target}", problems)
-        if known(where, "build", name, p.builds) and known(where, "target", engine.target, p.targets):
-            target = p.targets[engine.target]
-            if (engine.variant, engine.graph) != (target.variant, target.graph):
-                wanted = f"variant: {target.variant}, graph: {target.graph}"
-                problems.append(f"{where}: wanted {wanted} as targets.{engine.target} has it")
-
-
-def _check_key(where: str, found: str, wanted: str, problems: list[str]) -> None:
-    if found != wanted:
-        problems.append(f"{where}: the key must be {wanted!r}, made of the line's own fields")
-
-
-def _check_target(where: str, target: Target, p: Params, problems: list[str]) -> None:
-    """Reject what the runtime cannot run, before anything is built."""
-    if target.graph not in {*UNQUANTIZED, *p.quantize.recipes}:
-        hint = did_you_mean(target.graph, [*UNQUANTIZED, *p.quantize.recipes])
-        problems.append(f"{where}.graph: unknown graph {target.graph!r}; {hint}")
-        return
-    recipe = p.quantize.recipes.get(target.graph)
-    if recipe is not None and (why := _cannot_run(target.runtime, recipe)):
-        problems.append(f"{where}: recipe {target.graph!r} {why}")
-    if target.runtime != "onnxruntime" and target.graph == "optimize":
-        problems.append(f"{where}: {_ORT_ONLY}, which {target.runtime} does not have; use graph: simplify")
-
-
-def _cannot_run(runtime: Runtime, recipe: Recipe) -> str | None:
-    """Why a runtime cannot run what a recipe makes, or None."""
-    if runtime == "onnxruntime":
-        return "is bf16, for which onnxruntime has no CPU kernels" if isinstance(recipe, BFloat16Recipe) else None
-    if isinstance(recipe, DynamicRecipe):
-        return (
-            f"is dynamic INT8, which {runtime} cannot run (it has no DynamicQuantizeLinear or MatMulInteger); use a "
-            "static or float16 recipe, or runtime: onnxruntime"
-        )
-    signed = isinstance(recipe, StaticRecipe) and {recipe.weight_type, recipe.activation_type} == {"QInt8"}
-    if isinstance(recipe, StaticRecipe) and not (signed and recipe.symmetric):
-        return f"is static INT8 with zero points, which {runtime} cannot run; set both types to QInt8, symmetric: true"
-    if isinstance(recipe, StaticRecipe) and recipe.embedding_rows is not None:
-        return f"has INT8 tables that Gather reads, of which {runtime} builds no engine; leave out embedding_rows"
-    return None
-
-
-def artifact(model: str, name: str, target: Target) -> str:
-    """The folder under artifacts/ with what the target called `name` loads: an ONNX graph or an engine."""
-    return f"{model}/{target.variant}/{target.graph if target.runtime == 'onnxruntime' else name}"
-
-
-def _check_build(where: str, build: Build, p: Params, problems: list[str]) -> None:
-    """The artifact is where the target's stages put it, and a table makes it."""
-    target = p.targets[build.target]
-    wanted = artifact(build.model, build.target, target)
-    if build.artifact != wanted:
-        problems.append(f"{where}.artifact: found {build.artifact!r}, wanted {wanted!r} (from targets.{build.target})")
-    if target.runtime != "onnxruntime" and f"{build.model}-{build.target}" not in p.engine.builds:
-        problems.append(f"{where}: add the line {build.model}-{build.target} to engine.builds")
-    variant = f"{build.model}-{target.variant}"
-    if variant not in p.variants:
-        problems.append(f"{where}: add the line {variant} to variants")
-    if target.graph in p.quantize.recipes and f"{variant}-{target.graph}" not in p.quantize.graphs:
-        problems.append(f"{where}: add the line {variant}-{target.graph} to quantize.graphs")
-    line = p.quantize.graphs.get(f"{variant}-{target.graph}")
-    if target.runtime != "onnxruntime" and line is not None and line.graph == "optimize":
-        name = f"quantize.graphs.{variant}-{target.graph}.graph"
-        problems.append(f"{where}: {_ORT_ONLY}, which {target.runtime} does not have; set {name}: simplify")
-    if line is not None and line.tuned is not None and (why := _cannot_run(target.runtime, line.tuned)):
-        problems.append(f"{where}: quantize.graphs.{variant}-{target.graph}.tuned {why}")
-    family = p.models[build.model].family
-    if target.gate in p.gates and family not in p.gates[target.gate].accuracy:
-        problems.append(f"{where}: gates.{target.gate}.accuracy has no limits for the family {family!r}")
-
-
-def _check_pipeline(name: str, line: PipelineBuild, p: Params, problems: list[str], known: Callable[..., bool]) -> None:
-    """Every part is a model that can take it and is built for the target."""
-    where = f"pipeline.builds.{name}"
-    _check_key(where, name, f"{line.pipeline}-{line.target}", problems)
-    known(where, "dataset", line.dataset, p.datasets)
-    if line.pipeline in p.models:
-        problems.append(f"{where}: {line.pipeline!r} is the name of a model; a pipeline needs one of its own")
-    if not known(where, "target", line.target, p.targets):
-        return
-    for role, function in ROLES.items():
-        model = getattr(line, role)
-        if not known(f"{where}.{role}", "model", model, p.models):
-            continue
-        able, family = families_with(function), p.models[model].family
-        if family not in able:
-            wanted = " or ".join(sorted(able))
-            problems.append(f"{where}.{role}: {model!r} is of the family {family}, wanted one of {wanted}")
-        if f"{model}-{line.target}" not in p.builds:
-            problems.append(f"{where}.{role}: add the line {model}-{line.target} to builds, which makes what it runs")
-    target = p.targets[line.target]
-    wanted = artifact("", line.target, target).removeprefix("/")
-    if line.artifact != wanted:
-        problems.append(f"{where}.artifact: found {line.artifact!r}, wanted {wanted!r} (from targets.{line.target})")
-    if target.gate in p.gates and PIPELINE not in p.gates[target.gate].accuracy:
-        problems.append(f"{where}: gates.{target.gate}.accuracy has no limits for {PIPELINE!r}")

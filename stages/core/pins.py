@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from stages.core import layout
 from stages.core.errors import UserError
 from stages.core.files import check_sha256, safe_relative, write_json
-from stages.core.params import Model, ModelScopeDataset, ModelScopeSource, Sha256
+from stages.core.params import Checkpoint, ModelScopeDataset, ModelScopeSource, Sha256
 
 
 class PinnedFile(BaseModel):
@@ -49,7 +49,7 @@ class Pin(BaseModel):
         return value
 
 
-Pinned = Model | ModelScopeDataset  # what has a lock file
+Pinned = Checkpoint | ModelScopeDataset  # what has a lock file
 
 
 def hub_source(of: Pinned) -> ModelScopeSource | None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.core import graphs, layout
+from stages.core import failures, graphs, layout, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, sha256
-from stages.core.params import PIPELINE, ROLES, UNQUANTIZED, Build, DynamicRecipe, Params, StaticRecipe, Target
+from stages.core.params import PIPELINE, ROLES, UNQUANTIZED, DynamicRecipe, Params, StaticRecipe, Target
+from stages.core.plan import Build
 from stages.core.statistics import verdict
 
 RECORDS = ("prune.json", "export.json", "simplify.json", "optimize.json", "quantize.json", "engine.json")
@@ -25,19 +26,17 @@ def environment() -> dict[str, str]:
 
 def of_build(p: Params, name: str) -> dict[str, Any]:
     """One entry of summary.json's `builds`."""
-    build, target = p.builds[name], p.targets[p.builds[name].target]
+    build = plan.derive(p).builds[name]
+    target = p.targets[build.target]
     folder = layout.measurements(build.target, build.model)
+    entry = _unmeasured(build.model, build.target, target) | {"records": {}}
+    if why := failures.behind(f"evaluate@{name}", f"benchmark@{name}"):
+        return entry | {"reason": why}
     accuracy, latency = read_json(folder / "accuracy.json"), read_json(folder / "latency.json")
-    entry = {
-        "model": build.model,
-        "target": build.target,
-        **target.model_dump(),
+    entry |= {
         "verdict": "unavailable",
         "reason": accuracy["unavailable"] or latency["unavailable"],
         "artifact": artifact(layout.ARTIFACTS / build.artifact),
-        "accuracy": {},
-        "latency": {},
-        "flags": [],
         "records": records(p, build),
     }
     if entry["reason"] is None:
@@ -50,21 +49,19 @@ def of_build(p: Params, name: str) -> dict[str, Any]:
 
 def of_pipeline(p: Params, name: str) -> dict[str, Any]:
     """One entry of summary.json's `pipelines`: as of a build, and what is known of its parts and its latencies."""
-    line, target = p.pipeline.builds[name], p.targets[p.pipeline.builds[name].target]
+    line = plan.derive(p).pipelines[name]
+    target = p.targets[line.target]
+    entry = _unmeasured(line.pipeline, line.target, target) | {"parts": {}}
+    if why := failures.behind(f"pipeline@{name}"):
+        return entry | {"reason": why}
     measured = read_json(layout.measurements(line.target, line.pipeline) / "pipeline.json")
     folders = {role: layout.ARTIFACTS / getattr(line, role) / line.artifact for role in ROLES}
     parts = {role: {"model": getattr(line, role), **artifact(folder)} for role, folder in folders.items()}
-    entry = {
-        "model": line.pipeline,
-        "target": line.target,
-        **target.model_dump(),
+    entry |= {
         "verdict": "unavailable",
         "reason": measured["unavailable"],
         "artifact": {"bytes": sum(part["bytes"] for part in parts.values())},
         "parts": parts,
-        "accuracy": {},
-        "latency": {},
-        "flags": [],
     }
     if entry["reason"] is None:
         entry |= {key: value for key, value in measured.items() if key not in {"unavailable", "metrics", "cases"}}
@@ -72,6 +69,21 @@ def of_pipeline(p: Params, name: str) -> dict[str, Any]:
         slower = [case for case, value in entry["latency"].items() if value["ci"][1] < 1]
         entry["flags"] = [f"slower than the chain of plain fp32 exports: {case}" for case in slower]
     return entry
+
+
+def _unmeasured(model: str, name: str, target: Target) -> dict[str, Any]:
+    """Return the entry of a build whose making failed: nothing is known of it."""
+    return {
+        "model": model,
+        "target": name,
+        **target.model_dump(),
+        "verdict": "failed",
+        "reason": None,
+        "artifact": {"path": None, "sha256": None, "bytes": 0, "files": {}},
+        "accuracy": {},
+        "latency": {},
+        "flags": [],
+    }
 
 
 def _judge(
@@ -85,8 +97,20 @@ def _judge(
         "accuracy": {name: _judged(measured, limits.get(name)) for name, measured in metrics.items()},
         "latency": {case: _judged_speed(measured, speedups.get(case)) for case, measured in cases.items()},
     }
+    floors = p.baselines[family]
+    _check_measured(f"baselines.{family}", floors, metrics)
     worst, why = _overall(judged)
-    return {**judged, "verdict": worst, "reason": why}
+    if short := [line for name, floor in floors.items() if (line := _too_poor(name, metrics[name], floor))]:
+        worst, why = "baseline", f"says nothing here: {'; '.join(short)}"
+    return {**judged, "verdict": worst, "reason": why, "truth": next(iter(floors))}
+
+
+def _too_poor(name: str, measured: Mapping[str, Any], floor: float) -> str | None:
+    """Return in what the fp32 baseline itself falls short of what makes a drift mean anything, or None."""
+    found, best = measured["baseline"], measured["higher_is_better"]
+    if found >= floor if best else found <= floor:
+        return None
+    return f"the fp32 model has {name} {found:.4f}, wanted at {'least' if best else 'most'} {floor:g}"
 
 
 def one_thread(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -155,8 +179,8 @@ def records(p: Params, build: Build) -> dict[str, Any]:
     """What each stage on the way to the artifact recorded of it, the checkpoint's files first."""
     target = p.targets[build.target]
     checkpoint = layout.checkpoint(build.model, target.variant)
-    quantized = p.quantize.graphs.get(f"{build.model}-{target.variant}-{target.graph}")
-    unquantized = target.graph if quantized is None else quantized.graph
+    is_plain = target.graph in UNQUANTIZED
+    unquantized = target.graph if is_plain else p.recipe(build.model, target.variant, target.graph).graph
     passed = UNQUANTIZED[: UNQUANTIZED.index(unquantized) + 1]  # each is made of the one before
     steps = [checkpoint] + [
         layout.graphs(build.model, target.variant, step) for step in (*passed, target.graph, build.target)
@@ -185,8 +209,7 @@ def _flags(p: Params, target: Target, entry: dict[str, Any]) -> list[str]:
 
 def _causes(p: Params, target: Target, entry: dict[str, Any], cases: list[str]) -> Iterator[str]:
     """Why it may be slower, the surest first."""
-    line = p.quantize.graphs.get(f"{entry['model']}-{target.variant}-{target.graph}")
-    recipe = None if line is None else line.tuned or p.quantize.recipes[line.recipe]
+    recipe = None if target.graph in UNQUANTIZED else p.recipe(entry["model"], target.variant, target.graph)
     if isinstance(recipe, DynamicRecipe | StaticRecipe):
         if "Conv" in recipe.op_types:
             yield "Conv is quantized, which runs slower than fp32 in ONNX Runtime"
@@ -194,8 +217,8 @@ def _causes(p: Params, target: Target, entry: dict[str, Any], cases: list[str]) 
             yield "weight_type QUInt8 has no fast kernel here; QInt8 does"
         if "vnni" not in environment()["cpu"] and "amx_int8" not in environment()["cpu"]:
             yield "this CPU has no VNNI or AMX, which INT8 needs to be fast"
-        if line is not None and line.graph == "simplify":
-            yield "its graphs were not rewritten for ONNX Runtime; quantize.graphs has graph: simplify"
+        if recipe.graph == "simplify":
+            yield "its graphs were not rewritten for ONNX Runtime; the recipe has graph: simplify"
     for rewrites in entry["records"].get("optimize", {}).values():
         for name, rewrite in rewrites.items():
             if rewrite["count"] or str(rewrite["left_out"]).startswith("failed"):

@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 
 from stages import prune
 from stages.__main__ import main
-from stages.commands import add, catalogue
-from stages.core import params, pins
+from stages.commands import catalogue
+from stages.core import params, pins, plan
 from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.pins import Pin, PinnedFile
@@ -59,7 +59,7 @@ def added() -> list[str]:
     return [line[2:] for line in lines if line[0] == "+"]
 
 
-def test_a_dense_int8_build():
+def test_a_model_is_one_entry_and_the_plan_follows():
     main(["add", "other_vad", "--targets", "cpu_int8"])
     assert added() == [
         "  other_vad:  # bigger",
@@ -70,29 +70,20 @@ def test_a_dense_int8_build():
         "      - kind: modelscope",
         "        hub_id: someone/other",
         "        revision: v1.0.0",
-        "  other_vad-dense: {model: other_vad, variant: dense}",
-        "    other_vad-dense-int8: {model: other_vad, variant: dense, graph: optimize, recipe: int8, dataset: vad_mixtures}",  # noqa: E501
-        "  other_vad-cpu_int8: {model: other_vad, target: cpu_int8, artifact: other_vad/dense/int8}",
+        "    targets: [cpu_int8]",
     ]
+    plan.check(params.load())
+    assert "other_vad-cpu_int8" in YAML(typ="safe").load(Path("plan.yaml"))["plan"]["builds"]
 
 
 def test_every_target_of_the_real_params():
-    targets = params.load().targets
+    targets = list(params.load().targets)
     main(["add", "other_vad", "--targets", ",".join(targets)])
     added()
     after = params.load()
-    assert {f"other_vad-{target}" for target in targets} <= set(after.builds)
-    assert after.prune["other_vad"] == after.prune["fsmn_vad"].model_copy(update={"ratio_of": "prunable"})
-    assert "other_vad-trt_fp16" in after.engine.builds
-
-
-def test_a_pruned_section_is_a_relative_s_on_the_model_s_own_data():
-    text = TEXT.replace("datasets:\n", "datasets:\n  mine: {kind: manifest, path: my/audio}\n")
-    Path("params.yaml").write_text(text)
-    Path("catalogue.yaml").write_text(CATALOGUE.replace("dataset: vad_mixtures", "dataset: mine"))
-    main(["add", "other_vad", "--targets", "cpu_pruned"])
-    section = params.load().prune
-    assert section["other_vad"] == section["fsmn_vad"].model_copy(update={"dataset": "mine", "ratio_of": "prunable"})
+    assert after.models["other_vad"].targets == targets
+    assert after.prune_settings("other_vad") == after.prune["fsmn_vad"].model_copy(update={"ratio_of": "prunable"})
+    assert "other_vad-trt_fp16" in plan.derive(after).engine
 
 
 def punctuation(folder: Path, tokens: int) -> Path:
@@ -100,14 +91,17 @@ def punctuation(folder: Path, tokens: int) -> Path:
     folder.mkdir(parents=True)
     shutil.copy(ROOT / "zoo/ct_transformer/config.yaml", folder)
     known = json.loads((ROOT / "zoo/ct_transformer/tokens.json").read_text())
-    (folder / "tokens.json").write_text(json.dumps([*known, *map(str, range(tokens - len(known)))]))
+    more = [f"token {n}" for n in range(tokens - len(known))]
+    (folder / "tokens.json").write_text(json.dumps([*known, *more]))
     return folder
 
 
 def goal_of(name: str, checkpoint: Path) -> prune.Goal:
     """What the stage `prune` makes of the section that was added; it raises what the stage would."""
     config = ct_transformer.read_config(checkpoint)
-    return prune.goal(ct_transformer, weightless(ct_transformer.build, config), config, params.load().prune[name])
+    return prune.goal(
+        ct_transformer, weightless(ct_transformer.build, config), config, params.load().prune_settings(name)
+    )
 
 
 ENTRY = """my_punctuation:
@@ -134,8 +128,9 @@ def test_a_pruned_section_asks_for_what_the_model_can_give(
     main(["add", "my_punctuation", "--targets", "cpu_pruned"])
     said = capsys.readouterr().out
     assert f"my_punctuation: prune has ratio 0.3 of {of}: encoder_conf.linear_units {held}" in said
-    section = params.load().prune
-    assert section["my_punctuation"] == section["ct_transformer"].model_copy(update={"ratio_of": of})
+    found = params.load()
+    assert found.prune_settings("my_punctuation") == found.prune["ct_transformer"].model_copy(update={"ratio_of": of})
+    assert ("prune: {ratio_of: prunable}" in "\n".join(added())) == (of == "prunable")
     goal = goal_of("my_punctuation", checkpoint)
     assert goal.removed == pytest.approx(0.3 if of == "all" else 0.3 * goal.prunable / goal.parameters)
 
@@ -170,36 +165,21 @@ def test_a_model_with_nothing_to_cut_gets_no_pruned_build(tmp_path: Path, monkey
     assert added() == []
 
 
-@pytest.mark.parametrize(
-    "section",
-    [
-        pytest.param("a:\n  ratio: 0.3  # some\n  seed: 7", id="lines"),
-        pytest.param("a:\n  ratio: 0.3\n  ratio_of: all  # it\n  seed: 7", id="lines with it"),
-        pytest.param("a: {ratio: 0.3, seed: 7}", id="braces"),
-        pytest.param("a: {seed: 7, ratio_of: all, ratio: 3.0e-1}", id="braces with it"),
-    ],
-)
-def test_a_relative_s_section_may_be_written_in_any_way(section: str):
-    changed = YAML(typ="safe").load(add._with_ratio_of("prunable", section))
-    assert changed == {"a": {"ratio": 0.3, "ratio_of": "prunable", "seed": 7}}
-
-
-def test_again_adds_nothing_and_more_targets_only_theirs(capsys: pytest.CaptureFixture[str]):
+def test_again_adds_nothing_and_another_target_is_a_name_in_a_list(capsys: pytest.CaptureFixture[str]):
     main(["add", "other_vad", "--targets", "cpu_int8"])
     first = Path("params.yaml").read_text()
     main(["add", "other_vad", "--targets", "cpu_int8"])
     assert Path("params.yaml").read_text() == first
     assert "has other_vad on cpu_int8 already" in capsys.readouterr().out
     main(["add", "other_vad", "--targets", "cpu_int8,cpu_fp32"])
-    build = "  other_vad-cpu_fp32: {model: other_vad, target: cpu_fp32, artifact: other_vad/dense/export}"
-    assert set(Path("params.yaml").read_text().splitlines()) - set(first.splitlines()) == {build}
+    assert Path("params.yaml").read_text() == first.replace("[cpu_int8]", "[cpu_int8, cpu_fp32]")
 
 
 def test_a_dry_run_shows_the_lines_and_writes_nothing(capsys: pytest.CaptureFixture[str]):
     main(["add", "other_vad", "--targets", "cpu_fp32", "--dry-run"])
     assert added() == []
     said = capsys.readouterr().out
-    assert "+  other_vad-dense: {model: other_vad, variant: dense}\n" in said
+    assert "+    targets: [cpu_fp32]\n" in said
     assert "next: `python -m stages pin other_vad`" in said
 
 
@@ -208,22 +188,13 @@ def test_a_dry_run_shows_the_lines_and_writes_nothing(capsys: pytest.CaptureFixt
     [
         pytest.param("other_vat", "cpu_int8", "has a model 'other_vat'; did you mean 'other_vad'", id="model"),
         pytest.param("other_vad", "cpu_int9", "no target 'cpu_int9'; did you mean 'cpu_int8'", id="target"),
-        pytest.param("strange", "cpu_int8", "has no limits for the family 'strange'", id="no-limits"),
-        pytest.param("strange", "cpu_pruned", r"write prune\.strange in params\.yaml", id="no-prune-section"),
+        pytest.param("strange", "cpu_int8", "models.strange: unknown family 'strange'", id="family"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(model: str, targets: str, said: str):
     with pytest.raises(UserError, match=said):
         main(["add", model, "--targets", targets])
     assert added() == []
-
-
-def test_a_table_in_braces_is_refused():
-    start, end = TEXT.index("variants:\n"), TEXT.index("\nprune:")
-    lines = [line.strip() for line in TEXT[start:end].splitlines()[1:] if line.strip()]
-    Path("params.yaml").write_text(f"{TEXT[:start]}variants: {{{', '.join(lines)}}}\n{TEXT[end:]}")
-    with pytest.raises(UserError, match="variants must be a table with at least one entry, one on each line"):
-        main(["add", "other_vad", "--targets", "cpu_int8"])
 
 
 def test_a_wrong_command_line_shows_the_usage(capsys: pytest.CaptureFixture[str]):

@@ -8,7 +8,7 @@ import pytest
 
 from stages.__main__ import main
 from stages.commands import catalogue
-from stages.core import params
+from stages.core import params, plan
 from stages.core.params import ModelScopeSource
 from tests.workspace import ROOT
 
@@ -18,7 +18,7 @@ def test_a_model_can_be_added_as_it_is(name: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
     main(["add", name, "--targets", "cpu_fp32,cpu_int8"])
-    assert {f"{name}-cpu_fp32", f"{name}-cpu_int8"} <= set(params.load().builds)
+    assert {f"{name}-cpu_fp32", f"{name}-cpu_int8"} <= set(plan.derive(params.load()).builds)
 
 
 def test_every_model_is_on_the_hub_at_a_revision_of_its_own():

@@ -8,7 +8,7 @@ import pytest
 
 from stages import corpus
 from stages.__main__ import main
-from stages.core import layout, params
+from stages.core import layout, params, plan
 from stages.core.errors import UserError
 from stages.corpora import manifest
 from tests.corpora.imports import speech
@@ -162,7 +162,7 @@ def test_import_and_add_make_a_build_on_ones_own_data(folder: Path):
     main(["add", "paraformer", "--dataset", "calls"])
     p = params.load()
     assert p.models["paraformer"].dataset == "calls"
-    assert p.quantize.graphs["paraformer-dense-int8"].dataset == "calls"
+    assert plan.derive(p).quantize["paraformer-dense-int8"].dataset == "calls"
 
 
 def test_one_layout_must_be_named(capsys: pytest.CaptureFixture[str]):

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from stages import fetch
 from stages.__main__ import main
 from stages.commands import add
-from stages.core import layout, params, pins
+from stages.core import layout, params, pins, plan
 from stages.core.errors import UserError
 from stages.sources import folder
 from tests.hub import Hub, files_of
@@ -46,13 +46,13 @@ def untouched() -> bool:
 def test_a_folder_becomes_an_entry_with_builds_and_a_pin(mine: Path, capsys: pytest.CaptureFixture[str]):
     main(["add", "my_asr", "--from", str(mine)])
     p = params.load()
-    assert p.models["my_asr"].model_dump(mode="json") == {
+    assert p.models["my_asr"].model_dump(mode="json", include=set(params.Checkpoint.model_fields)) == {
         "family": "paraformer",
         "dataset": "spoken_commands",
         "license": "Apache-2.0",  # the card's
         "sources": [{"kind": "folder", "path": str(mine)}],
     }
-    assert [build.target for build in p.builds.values() if build.model == "my_asr"] == TARGETS
+    assert p.models["my_asr"].targets == TARGETS
     fetch.main(["my_asr"])
     assert files_of(layout.checkpoint("my_asr")).keys() == files_of(mine).keys() - {"README.md"}
     said = capsys.readouterr().out
@@ -88,7 +88,7 @@ def test_the_hub_by_its_id_and_revision(mine: Path, hub: Hub):
     main(["add", "tuned", "--from", "someone/tuned@v1.0.1", "--targets", "cpu_int8,cpu_pruned"])
     source = params.load().models["tuned"].sources[0]
     assert source.model_dump() == {"kind": "modelscope", "hub_id": "someone/tuned", "revision": "v1.0.1"}
-    assert params.load().prune["tuned"].ratio_of == params.load().prune["paraformer"].ratio_of
+    assert params.load().prune_settings("tuned") == params.load().prune["paraformer"]
     fetch.main(["tuned"])
     assert files_of(layout.checkpoint("tuned"))["model.pt"] == files_of(mine)["model.pt"]
 
@@ -99,21 +99,18 @@ def test_a_data_set_is_set_at_every_place_and_a_licence_is_recorded(mine: Path):
     main(["add", "my_asr", "--from", str(mine), "--dataset", "calls", "--license", "All rights: ours"])
     p = params.load()
     assert (p.models["my_asr"].dataset, p.models["my_asr"].license) == ("calls", "All rights: ours")
-    assert p.prune["my_asr"].dataset == "calls"
-    assert {line.dataset for line in p.quantize.graphs.values() if line.model == "my_asr"} == {"calls"}
+    lines = [line for line in plan.derive(p).quantize.values() if line.model == "my_asr"]
+    assert {line.dataset for line in (*lines, plan.derive(p).prune["my_asr"])} == {"calls"}
 
 
-def test_a_model_that_is_there_gets_another_data_set_at_every_place_and_keeps_all_else():
+def test_a_model_that_is_there_gets_another_data_set_and_keeps_all_else():
     text = TEXT.replace("datasets:\n", "datasets:\n  calls: {kind: manifest, path: data/calls}\n")
     Path("params.yaml").write_text(text)
     main(["add", "paraformer", "--dataset", "calls"])
-    before, after = params.parse(text, "before"), params.load()
-    places = {key for key, line in after.quantize.graphs.items() if line.dataset == "calls"}
-    assert places == {key for key, line in before.quantize.graphs.items() if line.model == "paraformer"}
-    assert (after.models["paraformer"].dataset, after.prune["paraformer"].dataset) == ("calls", "calls")
-    changed = set(Path("params.yaml").read_text().splitlines()) - set(text.splitlines())
-    assert len(changed) == 2 + len(places) - 1  # `dataset: calls` once at each indent, and the lines of the graphs
-    assert after.builds == before.builds
+    before, after = text.splitlines(), Path("params.yaml").read_text().splitlines()
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert changed == [("    dataset: spoken_commands", "    dataset: calls")]
+    assert params.load().models["paraformer"].dataset == "calls"
 
 
 def test_an_unknown_data_set_is_refused(mine: Path):
@@ -196,7 +193,7 @@ def test_a_training_run_says_which_file_to_choose(mine: Path):
         pytest.param(
             "paraformer_large", "{mine}", "catalogue.yaml has a model 'paraformer_large' with", id="catalogue"
         ),
-        pytest.param("speech", "{mine}", "'speech' is the name of a model; a pipeline needs one", id="a-pipeline"),
+        pytest.param("speech", "{mine}", "'speech' is the name of a model; a composed", id="a-pipeline"),
         pytest.param("mine", "nowhere", "--from nowhere: not a folder; wanted one, or OWNER/MODEL@REV", id="no-folder"),
         pytest.param("mine", "a/b@master", "revision: 'master' can move; wanted a version tag", id="a-branch"),
         pytest.param("mine", "b@v1.0", "--from b@v1.0: hub_id: .* wanted a folder or OWNER/MODEL@REV", id="no-owner"),
@@ -211,8 +208,8 @@ def test_what_cannot_be_added_is_refused_and_nothing_is_written(mine: Path, name
 def test_a_target_without_limits_leaves_params_and_pin_as_they_were(mine: Path):
     limits = YAML(typ="safe").load(TEXT)
     del limits["gates"]["pruned"]["accuracy"]["paraformer"]
-    limits["builds"] = {k: v for k, v in limits["builds"].items() if not k.startswith("paraformer-cpu_pruned")}
-    limits["pipeline"]["builds"] = {}
+    limits["models"]["paraformer"]["targets"] = ["cpu_fp32"]
+    limits["pipeline"]["systems"] = {}
     YAML().dump(limits, Path("params.yaml"))
     before = Path("params.yaml").read_text()
     with pytest.raises(UserError, match="has no limits for the family 'paraformer'"):
@@ -241,7 +238,7 @@ def test_the_same_again_changes_nothing_and_more_targets_go_to_its_own_data_set(
     main([*command, "cpu_fp32"])
     assert Path("params.yaml").read_text() == first
     main([*command, "cpu_int8"])
-    assert params.load().quantize.graphs["my_asr-dense-int8"].dataset == "calls"
+    assert plan.derive(params.load()).quantize["my_asr-dense-int8"].dataset == "calls"
 
 
 def test_a_dry_run_writes_nothing(mine: Path, capsys: pytest.CaptureFixture[str]):

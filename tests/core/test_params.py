@@ -21,7 +21,7 @@ def load(tmp_path: Path, text: str) -> params.Params:
 
 
 def test_the_repository_s_own_params_are_valid():
-    assert "fsmn_vad-cpu_int8" in params.load(ROOT / "params.yaml").builds
+    assert "cpu_int8" in params.load(ROOT / "params.yaml").models["fsmn_vad"].targets
 
 
 @pytest.mark.parametrize(
@@ -51,22 +51,40 @@ def test_the_repository_s_own_params_are_valid():
             id="unknown-runtime",
         ),
         pytest.param(
-            "{model: fsmn_vad, target: cpu_int8,",
-            "{model: fsmn_vad, target: cpu_int9,",
-            r"builds\.fsmn_vad-cpu_int8: unknown target 'cpu_int9'; did you mean 'cpu_int8'",
+            "targets: [cpu_fp32,",
+            "targets: [cpu_fp23,",
+            r"models\.fsmn_vad\.targets: unknown target 'cpu_fp23'; did you mean 'cpu_fp32'",
             id="unknown-target",
         ),
         pytest.param(
-            "{model: fsmn_vad, target: cpu_int8,",
-            "{model: fsmn_vat, target: cpu_int8,",
-            r"unknown model 'fsmn_vat'; did you mean 'fsmn_vad'",
+            "dataset: vad_mixtures",
+            "dataset: vad_mixture",
+            r"models\.fsmn_vad: unknown dataset 'vad_mixture'; did you mean 'vad_mixtures'",
+            id="unknown-dataset",
+        ),
+        pytest.param(
+            "vad: fsmn_vad\n",
+            "vad: fsmn_vat\n",
+            r"pipeline\.systems\.speech\.vad: unknown model 'fsmn_vat'; did you mean 'fsmn_vad'",
             id="unknown-model",
         ),
         pytest.param(
-            "artifact: fsmn_vad/dense/int8}",
-            "artifact: fsmn_vad/dense/simplify}",
-            r"artifact: found 'fsmn_vad/dense/simplify', wanted 'fsmn_vad/dense/int8'",
-            id="other-artifact",
+            "zoo/paraformer}]\n",
+            "zoo/paraformer}]\n    prune: {ratoi: 0.2}\n",
+            r"models\.paraformer\.prune\.ratoi: unknown key; did you mean 'ratio'",
+            id="misspelt-override",
+        ),
+        pytest.param(
+            "zoo/paraformer}]\n",
+            "zoo/paraformer}]\n    prune: {distill_steps: 5}\n",
+            r"models\.paraformer\.prune\.validate_every: found 20, wanted at most the 5",
+            id="override-that-does-not-fit",
+        ),
+        pytest.param(
+            "zoo/paraformer}]\n",
+            "zoo/paraformer}]\n    tuned: {dense: {int9: {kind: float16, keep_fp32_ops: []}}}\n",
+            r"models\.paraformer\.tuned\.dense: unknown recipe 'int9'; did you mean 'int8'",
+            id="tuned-of-nothing",
         ),
         pytest.param(
             "trt_fp16: {runtime: tensorrt, variant: dense, graph: fp16",
@@ -81,9 +99,9 @@ def test_the_repository_s_own_params_are_valid():
             id="optimized-into-tensorrt",
         ),
         pytest.param(
-            "{model: fsmn_vad, variant: dense, graph: simplify, recipe: fp16,",
-            "{model: fsmn_vad, variant: dense, graph: optimize, recipe: fp16,",
-            r"tensorrt does not have; set quantize.graphs.fsmn_vad-dense-fp16.graph: simplify",
+            "kind: float16\n      graph: simplify",
+            "kind: float16\n      graph: optimize",
+            r"recipe 'fp16' has graph: optimize; .*which tensorrt does not have; use graph: simplify",
             id="optimized-and-halved-into-tensorrt",
         ),
         pytest.param(
@@ -91,12 +109,6 @@ def test_the_repository_s_own_params_are_valid():
             "    revision: master",
             r"'master' can move; wanted a version tag",
             id="moving-revision",
-        ),
-        pytest.param(
-            "  fsmn_vad-pruned-int8:",
-            "  fsmn_vad-prune-int8:",
-            r"the key must be 'fsmn_vad-pruned-int8'",
-            id="key-not-its-fields",
         ),
         pytest.param(
             "    family: fsmn_vad ",
@@ -142,10 +154,10 @@ def test_a_missing_file_says_where_to_run(tmp_path: Path):
         params.load(tmp_path / "params.yaml")
 
 
-def test_a_build_needs_the_lines_that_make_it(tmp_path: Path):
+def test_a_pruned_target_needs_settings_of_the_family(tmp_path: Path):
     raw = YAML(typ="safe").load(TEXT)
-    del raw["quantize"]["graphs"]["fsmn_vad-dense-int8"]
+    del raw["prune"]["fsmn_vad"]
     path = tmp_path / "params.yaml"
     YAML().dump(raw, path)
-    with pytest.raises(UserError, match=r"add the line fsmn_vad-dense-int8 to quantize\.graphs"):
+    with pytest.raises(UserError, match=r"cpu_pruned is pruned, and `prune` has no section for the family 'fsmn_vad'"):
         params.load(path)

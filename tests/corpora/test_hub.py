@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from stages import corpus, environment
 from stages.__main__ import main
-from stages.core import layout, pins
+from stages.core import layout, params, pins, plan
 from stages.core.errors import UserError
 from stages.corpora import manifest
 from tests.hub import Files, Hub, files_of
@@ -66,6 +66,7 @@ def test_one_that_is_not_pinned_is_refused_before_anything_is_built():
     for path in ROOT.glob("pins/*.json"):
         layout.pin(path.stem).parent.mkdir(exist_ok=True)
         layout.pin(path.stem).write_bytes(path.read_bytes())
+    plan.write(params.load())
     for stage in (lambda: environment.main([]), lambda: corpus.main(["calls"])):
         with pytest.raises(UserError, match=r"calls: no lock file pins/calls\.json.*run `python -m stages pin calls`"):
             stage()

@@ -1,0 +1,172 @@
+"""What params.yaml names that is absent, or asks for that cannot work: found before anything is built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from stages.core import layout
+from stages.core.errors import did_you_mean
+from stages.core.params import (
+    PIPELINE,
+    ROLES,
+    UNQUANTIZED,
+    BFloat16Recipe,
+    DynamicRecipe,
+    Model,
+    ModelScopeDataset,
+    Params,
+    PruneParams,
+    Recipe,
+    Runtime,
+    StaticRecipe,
+    System,
+    Target,
+)
+
+FAMILIES = Path(__file__).parents[1] / "models"  # modules that say what they require of a config are families
+_ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
+
+
+def problems(p: Params) -> list[str]:
+    """Return one line for each thing that is wrong; of what names something unknown, nothing else is checked."""
+    unknown = list(_unknown(p))
+    return unknown or [*_hub_datasets(p), *_prune(p), *_targets(p), *_models(p), *_systems(p)]
+
+
+def _unknown(p: Params) -> Iterator[str]:
+    families = families_with("SCHEMAS")
+    for name, model in p.models.items():
+        where = f"models.{name}"
+        yield from _known(where, "family", model.family, families)
+        yield from _known(where, "dataset", model.dataset, p.datasets)
+        for key in model.targets:
+            yield from _known(f"{where}.targets", "target", key, p.targets)
+        for variant, recipes in model.tuned.items():
+            for recipe in recipes:
+                yield from _known(f"{where}.tuned.{variant}", "recipe", recipe, p.quantize.recipes)
+    for family in p.prune:
+        yield from _known(f"prune.{family}", "family", family, families)
+    for name, target in p.targets.items():
+        yield from _known(f"targets.{name}", "gate", target.gate, p.gates)
+        yield from _known(f"targets.{name}", "graph", target.graph, [*UNQUANTIZED, *p.quantize.recipes])
+    for name, system in p.pipeline.systems.items():
+        where = f"pipeline.systems.{name}"
+        yield from _known(where, "dataset", system.dataset, p.datasets)
+        for role in ROLES:
+            yield from _known(f"{where}.{role}", "model", getattr(system, role), p.models)
+        for key in system.targets:
+            yield from _known(f"{where}.targets", "target", key, p.targets)
+
+
+def _known(where: str, what: str, name: str, table: Collection[str]) -> Iterator[str]:
+    if name not in table:
+        yield f"{where}: unknown {what} {name!r}; {did_you_mean(name, table)}"
+
+
+def families_with(definition: str) -> set[str]:
+    """Return the families whose file defines that constant or function; read, not imported: importing takes seconds."""
+    pattern = re.compile(rf"^(def )?{definition}\b", re.MULTILINE)
+    return {path.stem for path in FAMILIES.glob("[a-z]*.py") if pattern.search(path.read_text("utf-8"))}
+
+
+def _hub_datasets(p: Params) -> Iterator[str]:
+    """Yield where the lock file of a data set is not where `pin` writes it, or is that of a model too."""
+    for name, dataset in p.datasets.items():
+        if not isinstance(dataset, ModelScopeDataset):
+            continue
+        lock = str(layout.pin(name))
+        if dataset.path != lock:
+            yield f"datasets.{name}.path: found {dataset.path!r}, wanted its lock file, {lock!r}"
+        if name in p.models:
+            yield f"datasets.{name}: a model has that name, and both would have the lock file {lock}"
+
+
+def _prune(p: Params) -> Iterator[str]:
+    for family, settings in p.prune.items():
+        yield from _validated(f"prune.{family}", settings)
+    for name, model in p.models.items():
+        if model.prune.model_fields_set and model.family in p.prune:
+            yield from _validated(f"models.{name}.prune", p.prune_settings(name))
+
+
+def _validated(where: str, settings: PruneParams) -> Iterator[str]:
+    if 0 < settings.distill_steps < settings.validate_every:
+        yield (
+            f"{where}.validate_every: found {settings.validate_every}, wanted at most the {settings.distill_steps} of "
+            "distill_steps, or nothing is validated on the way"
+        )
+
+
+def _targets(p: Params) -> Iterator[str]:
+    """Yield what a runtime cannot run, whatever model it is asked for."""
+    for name, target in p.targets.items():
+        where, recipe = f"targets.{name}", p.quantize.recipes.get(target.graph)
+        if recipe is not None and (why := _cannot_run(target.runtime, recipe)):
+            yield f"{where}: recipe {target.graph!r} {why}"
+        if target.runtime != "onnxruntime" and target.graph == "optimize":
+            yield f"{where}: {_ORT_ONLY}, which {target.runtime} does not have; use graph: simplify"
+
+
+def _cannot_run(runtime: Runtime, recipe: Recipe) -> str | None:
+    """Return why a runtime cannot run what a recipe makes, or None."""
+    if runtime == "onnxruntime":
+        return "is bf16, for which onnxruntime has no CPU kernels" if isinstance(recipe, BFloat16Recipe) else None
+    if isinstance(recipe, DynamicRecipe):
+        return (
+            f"is dynamic INT8, which {runtime} cannot run (it has no DynamicQuantizeLinear or MatMulInteger); use a "
+            "static or float16 recipe, or runtime: onnxruntime"
+        )
+    signed = isinstance(recipe, StaticRecipe) and {recipe.weight_type, recipe.activation_type} == {"QInt8"}
+    if isinstance(recipe, StaticRecipe) and not (signed and recipe.symmetric):
+        return f"is static INT8 with zero points, which {runtime} cannot run; set both types to QInt8, symmetric: true"
+    if isinstance(recipe, StaticRecipe) and recipe.embedding_rows is not None:
+        return f"has INT8 tables that Gather reads, of which {runtime} builds no engine; leave out embedding_rows"
+    if recipe.graph == "optimize":
+        return f"has graph: optimize; {_ORT_ONLY}, which {runtime} does not have; use graph: simplify"
+    return None
+
+
+def _models(p: Params) -> Iterator[str]:
+    for name, model in p.models.items():
+        for key in model.targets:
+            yield from _model_on(f"models.{name}", model, key, p.targets[key], p)
+
+
+def _model_on(where: str, model: Model, key: str, target: Target, p: Params) -> Iterator[str]:
+    if model.family not in p.gates[target.gate].accuracy:
+        yield f"{where}.targets: {key}: gates.{target.gate}.accuracy has no limits for the family {model.family!r}"
+    if target.variant == "pruned" and model.family not in p.prune:
+        yield f"{where}.targets: {key} is pruned, and `prune` has no section for the family {model.family!r}"
+    if model.family not in p.baselines:
+        yield f"{where}: baselines has nothing for the family {model.family!r}: what the fp32 model must reach"
+    recipe = model.tuned.get(target.variant, {}).get(target.graph)
+    if recipe is not None and (why := _cannot_run(target.runtime, recipe)):
+        yield f"{where}.tuned.{target.variant}.{target.graph} {why}"
+
+
+def _systems(p: Params) -> Iterator[str]:
+    for name, system in p.pipeline.systems.items():
+        where = f"pipeline.systems.{name}"
+        if name in p.models:
+            yield f"{where}: {name!r} is the name of a model; a composed system needs one of its own"
+        yield from _parts(where, system, p)
+        if PIPELINE not in p.baselines:
+            yield f"{where}: baselines has nothing for {PIPELINE!r}: what the fp32 chain must reach"
+        for key in system.targets:
+            if PIPELINE not in p.gates[p.targets[key].gate].accuracy:
+                yield f"{where}: gates.{p.targets[key].gate}.accuracy has no limits for {PIPELINE!r}"
+
+
+def _parts(where: str, system: System, p: Params) -> Iterator[str]:
+    """Yield the parts that are no model for their role, or not built for one of the system's targets."""
+    for role, function in ROLES.items():
+        name, able = getattr(system, role), families_with(function)
+        model = p.models[name]
+        if model.family not in able:
+            wanted = " or ".join(sorted(able))
+            yield f"{where}.{role}: {name!r} is of the family {model.family}, wanted one of {wanted}"
+        for key in system.targets:
+            if key not in model.targets:
+                yield f"{where}.{role}: {name!r} is not built for {key}; add it to models.{name}.targets"

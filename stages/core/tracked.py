@@ -1,0 +1,55 @@
+"""Was what a stage read of params.yaml still there when it ended? DVC writes into its lock what the file says then."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.core.errors import UserError
+from stages.core.params import PARAMS
+
+
+def refuse_changed(before: str | None) -> None:
+    """Compare what DVC tracks of params.yaml for the running stage with what it was.
+
+    before: the file's text when the stage began, or None where there was none.
+
+    Raises:
+        UserError: a value that the stage depends on is another now: what it made is of neither for certain.
+    """
+    if before is None or not PARAMS.is_file() or (after := PARAMS.read_text(encoding="utf-8")) == before:
+        return
+    old, new = (YAML(typ="safe", pure=True).load(text) for text in (before, after))
+    for key in _tracked(f"python -m stages.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip()):
+        was, now = _value(old, key), _value(new, key)
+        if was != now:
+            raise UserError(f"params.yaml changed while this ran: {key} was {was!r} and is {now!r}; run it again")
+
+
+def text() -> str | None:
+    """Return params.yaml as it is now, or None where there is none."""
+    return PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else None
+
+
+def _tracked(command: str) -> Iterator[str]:
+    """Yield the keys of params.yaml that DVC tracks for the stage with this command."""
+    from dvc.dependency import ParamsDependency
+    from dvc.repo import Repo
+
+    for stage in Repo().index.stages:
+        if stage.cmd == command:
+            yield from (
+                key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params or ()
+                if dep.def_path.endswith(PARAMS.name)
+            )  # fmt: skip
+
+
+def _value(settings: Any, key: str) -> Any:
+    """Return what stands at a dotted key, or None where nothing does."""
+    for step in key.split("."):
+        settings = settings.get(step) if isinstance(settings, dict) else None
+    return settings
