@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from stages import runtimes
-from stages.core import graphs, layout, params, plan
+from stages.core import graphs, layout, params, plan, progress
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.graphs import Feeds, GraphSet
@@ -89,7 +89,7 @@ def _at_threads(
     sets = [graphs.read(folder) for folder, _ in (baseline, candidate)]
     networks = [runtimes.load(f, s, r, threads) for (f, r), s in zip((baseline, candidate), sets, strict=True)]
     results = {}
-    for case, at in sets[0].cases.items():
+    for case, at in progress.each(list(sets[0].cases.items()), f"cases at {threads} thread(s)"):
         calls = [_call(n, s, case, settings.seed) for n, s in zip(networks, sets, strict=True)]
         times = time_pairs(calls[0], calls[1], settings.pairs, settings.warmup, settings.seconds)
         results[case] = _summary(*times, bootstrap) | _rtf(times[1], at.seconds)
@@ -131,7 +131,8 @@ def load_ms(baseline: Artifact, candidate: Artifact, loads: int) -> dict[str, fl
         graph_set = graphs.read(artifact[0])
         return lambda: runtimes.load(artifact[0], graph_set, artifact[1], 1)
 
-    times = time_pairs(load(baseline), load(candidate), loads, warmup=1)
+    with progress.phase("loads"):
+        times = time_pairs(load(baseline), load(candidate), loads, warmup=1)
     return {"baseline": float(np.median(times[0])), "value": float(np.median(times[1]))}
 
 
@@ -164,7 +165,10 @@ def _peak_mib() -> float:
 def benchmark(p: Params, baseline: Artifact, candidate: Artifact) -> dict[str, Any]:
     """All that is measured of a candidate beside the baseline."""
     both = {"baseline": baseline, "value": candidate}
-    with ThreadPoolExecutor() as pool:  # two processes at a time: how fast they are does not matter
+    with (
+        progress.phase("memory"),
+        ThreadPoolExecutor() as pool,
+    ):  # two processes at a time: how fast they are does not matter
         memory = dict(zip(both, pool.map(peak_memory_mib, both.values()), strict=True))
     return {
         "threads": thread_counts(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.core import graphs, layout, params, plan
+from stages.core import graphs, layout, params, plan, progress
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder, sha256, write_json
 from stages.core.graphs import Graph
@@ -44,7 +44,8 @@ def main(argv: Sequence[str]) -> None:
     with new_folder(layout.graphs(line.model, line.variant, line.target)) as folder:
         for graph_name, graph in graph_set.graphs.items() if why is None else ():
             place = folder / f"{Path(graph.file).stem}.engine"
-            engines[graph_name] = build(graph, origin / graph.file, place, runtime, p.engine)
+            with graphs.whole(origin / graph.file, folder) as onnx, progress.phase(f"build {place.name}"):
+                engines[graph_name] = build(graph, onnx, place, runtime, p.engine)
         graphs.write(folder, graph_set)
         write_json(folder / "engine.json", {"runtime": runtime, "unavailable": why, "engines": engines})
     print(f"{name}: {why or f'{len(engines)} engine(s) built'}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from stages.core import graphs, layout, params, plan
+from stages.core import graphs, layout, params, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph, Tensor
@@ -159,13 +159,16 @@ def export_variant(
     import torch
 
     torch.set_num_threads(1)  # one thread: the sums, and so the differences on record, repeat
-    model = family.load(checkpoint)
+    with progress.phase("load the checkpoint"):
+        model = family.load(checkpoint)
     graph_set, modules = family.graph_set(model), family.export_modules(model)
     networks = torch_networks(graph_set, modules)
     differences = {}
     for name, graph in graph_set.graphs.items():
-        export(modules[name], graph, folder / graph.file, settings.opset)
-        differences[name] = check(folder / graph.file, graph, networks[name], settings.tolerance)
+        with progress.phase(f"export {graph.file}"):
+            export(modules[name], graph, folder / graph.file, settings.opset)
+        with progress.phase(f"compare {graph.file} with torch"):
+            differences[name] = check(folder / graph.file, graph, networks[name], settings.tolerance)
     graphs.write(folder, graph_set)
     return differences
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages import sources
-from stages.core import layout, params, pins
+from stages.core import layout, params, pins, progress
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder
 from stages.core.params import Checkpoint, Source
@@ -18,7 +18,7 @@ def fetch(name: str, model: Checkpoint, pin: Pin, place: Path) -> Source:
     """Put the pinned files into `place` and return the source they came from.
 
     Every file's size and SHA-256 are checked after the copy; the sources that failed or had other bytes
-    before the one that served are named on standard error.
+    before the one that served are named on standard error. No copy of them stays in the download cache.
 
     Raises:
         UserError: no source gave all files; says why for each.
@@ -27,10 +27,11 @@ def fetch(name: str, model: Checkpoint, pin: Pin, place: Path) -> Source:
     def attempt(source: Source) -> None:
         with new_folder(place) as folder:
             sources.module(source).fetch(source, pin.files, folder)
-            for file, pinned in pin.files.items():
+            for file, pinned in progress.each(list(pin.files.items()), "files checked"):
                 pinned.check(folder / file, f"{name}: {file} from {source.kind}")
 
     source, _ = sources.first_good(name, model.sources, attempt, "the pinned files")
+    sources.forget(source, pin.files)
     return source
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.core import graphs, layout, params, plan
+from stages.core import graphs, layout, params, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Feeds, Graph
@@ -38,47 +38,50 @@ def optimize(
 ) -> dict[str, dict[str, Any]]:
     """Write the graph of `source` to `place` with every rewrite that keeps its numbers.
 
+    Large weights that `source` shares with the export stay there, but for those that a rewrite changed.
+
     tolerance: the largest difference from `source`, relative to an output's scale, that still is the same number.
 
     Returns:
         Of each rewrite, in order: `count`, how often it applied; `difference`, the largest from `source` with
         it and all before it; `left_out`, why it is not in the result, or None.
     """
-    import onnx_ir as ir
-
-    model, again = ir.load(source), remembered(onnxruntime.network(source, graph, prepacked=False))
+    model, again = graphs.load(source), remembered(onnxruntime.network(source, graph, prepacked=False))
     largest_differences(graph, again(), again())  # a source that does not run is no rewrite's failure
+    weights = graphs.weights_folder(source)
+    shared = weights if weights != source.parent else None
     record: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-        trial = Path(scratch) / place.name
-        for name, rewrite in rewrites.items():
-            try:
-                candidate, count = rewrite(model)
-                record[name] = {"count": count, "difference": None, "left_out": "nothing in the graph to apply it to"}
-                if count > 0:
-                    record[name] |= _judged(_tried(candidate, graph, trial, again()), tolerance)
-            except Exception as e:  # noqa: BLE001  of any library here: the graph is as good without the rewrite
-                record[name] = {"count": 0, "difference": None, "left_out": _failure(e)}
-            if record[name]["left_out"] is None:
-                model = candidate
-                for file in Path(scratch).iterdir():
-                    file.replace(place.parent / file.name)
-    if not place.is_file():
-        graphs.save(model, place)
+    for name, rewrite in progress.each(list(rewrites.items()), f"rewrites of {source.name}"):
+        try:
+            candidate, count = rewrite(model)
+            record[name] = {"count": count, "difference": None, "left_out": "nothing in the graph to apply it to"}
+            if count > 0:
+                with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+                    trial = Path(scratch) / place.name
+                    record[name] |= _judged(_tried(candidate, graph, trial, again(), shared), tolerance)
+        except Exception as e:  # noqa: BLE001  of any library here: the graph is as good without the rewrite
+            record[name] = {"count": 0, "difference": None, "left_out": _failure(e)}
+        if record[name]["left_out"] is None:
+            model = candidate
+    graphs.save(model, place, shared)
     return record
 
 
-def _tried(candidate: ir.Model, graph: Graph, trial: Path, reference: Network) -> dict[str, float]:
-    """Write a candidate to `trial`, and return its differences from the reference.
+def _tried(candidate: ir.Model, graph: Graph, trial: Path, reference: Network, shared: Path | None) -> dict[str, float]:
+    """Write a candidate to `trial`, and return its differences from the reference; shared: as in `graphs.save`.
 
     Raises:
         Exception: it cannot be written, is not valid, or does not load or run.
     """
     import onnx
+    import onnx_ir as ir
 
-    graphs.save(candidate, trial)
-    onnx.checker.check_model(trial)
-    return largest_differences(graph, reference, onnxruntime.network(trial, graph, prepacked=False))
+    graphs.save(candidate, trial, shared)
+    written = ir.load(trial)
+    graphs.set_apart(written)
+    onnx.checker.check_model(ir.to_proto(written))
+    weights = graphs.weights_folder(trial, shared)
+    return largest_differences(graph, reference, onnxruntime.network(trial, graph, prepacked=False, weights=weights))
 
 
 def _failure(error: Exception) -> str:
@@ -123,7 +126,7 @@ def main(argv: Sequence[str]) -> None:
             name: optimize(origin / graph.file, graph, folder / graph.file, p.optimize.tolerance)
             for name, graph in graph_set.graphs.items()
         }
-        graphs.write(folder, graph_set)
+        graphs.write(folder, graph_set, layout.graphs(line.model, line.variant, "export"))
         write_json(folder / "optimize.json", record)
     for name, rewrites in record.items():
         said = [f"{rewrite} {r['count']}" for rewrite, r in rewrites.items() if r["left_out"] is None]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.core import graphs, layout, params, pins, plan
+from stages.core import graphs, layout, params, pins, plan, progress
 from stages.core.errors import UserError, entrypoint
 from stages.core.files import new_folder, read_json, sha256, write_json, write_text
 from stages.models.checkpoint import WEIGHTS
@@ -30,11 +30,12 @@ def package(artifact: Path, checkpoint: Path, provenance: Mapping[str, Any], fol
     for path in sorted(checkpoint.iterdir()):
         if path.is_file() and path.name not in {WEIGHTS, "prune.json"}:
             shutil.copyfile(path, folder / path.name)
+    files = graphs.files(artifact)
     for name, digest in provenance["artifact"]["files"].items():
-        shutil.copyfile(artifact / name, folder / name)
+        shutil.copyfile(files[name], folder / name)
         if sha256(folder / name) != digest:
-            raise UserError(f"{artifact / name} is not the file that was measured; run `dvc repro` again")
-    shutil.copyfile(artifact / graphs.FILE, folder / graphs.FILE)
+            raise UserError(f"{files[name]} is not the file that was measured; run `dvc repro` again")
+    graphs.write(folder, graphs.read(artifact))  # its weights are here, wherever the artifact has them
     write_json(folder / PROVENANCE, provenance)
     names = sorted(path.name for path in folder.iterdir())
     write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
@@ -69,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
     builds = plan.derive(p).builds
     passed = [name for name, build in summary["builds"].items() if build["verdict"] == "pass"]
     with new_folder(layout.RELEASE) as folder:
-        for name in passed:
+        for name in progress.each(passed, "builds"):
             build = builds[name]
             (folder / name).mkdir()
             checkpoint = layout.checkpoint(build.model, p.targets[build.target].variant)

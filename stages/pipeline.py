@@ -18,7 +18,7 @@ import jiwer
 import numpy as np
 
 from stages import runtimes
-from stages.core import chain, graphs, layout, params, plan
+from stages.core import chain, graphs, layout, params, plan, progress
 from stages.core.chain import Chain, Transcript, TwoPass
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import write_json
@@ -103,7 +103,7 @@ def listen_to(baseline: Chain, target: Chain, recordings: Sequence[Recording], s
     both, found = (baseline, target), []
     for one in both:
         chain.transcribe(one, recordings[0].samples())  # warm
-    for index, recording in enumerate(recordings):
+    for index, recording in enumerate(progress.each(recordings, "recordings")):
         samples = recording.samples()
         speech = [(1000 * start, 1000 * end) for start, end in recording.segments]
         live = partial(chain.two_passes, samples=samples, speech=speech)

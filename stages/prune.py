@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from stages.core import allocation, layout, narrowing, params, plan, recovery
+from stages.core import allocation, layout, narrowing, params, plan, progress, recovery
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.params import PruneParams
@@ -161,12 +161,12 @@ def _allocated(
     recorded = calibration[: len(calibration) // (1 + settings.variations)]  # as much as there is before variations
     curves: dict[str, dict[int, float]] = {key: {} for key in dense}
     with recovery.fixed_threads(recovery.REFIT_THREADS):
-        for key, width in dense.items():
-            for probe in allocation.probes(width, steps[key]):
-                alone = family.with_widths(config, {key: probe})
-                small, refit = family.cut(model, alone, recorded, settings.criterion, settings.refit_damping)
-                refit()
-                curves[key][probe] = recovery.mean_loss(family.distillation(small, model, tuning))
+        probes = [(key, probe) for key, width in dense.items() for probe in allocation.probes(width, steps[key])]
+        for key, probe in progress.each(probes, "narrower models"):
+            alone = family.with_widths(config, {key: probe})
+            small, refit = family.cut(model, alone, recorded, settings.criterion, settings.refit_damping)
+            refit()
+            curves[key][probe] = recovery.mean_loss(family.distillation(small, model, tuning))
     widths = allocation.cheapest(dense, curves, count, wanted.removed, wanted.tolerance, steps)
     measured = {
         key: [
@@ -238,7 +238,8 @@ def tuning_accuracy(
     def outcomes(model: torch.nn.Module) -> Sequence[Any]:
         artifact = checkpoint.torch_artifact(family, model)
         with recovery.fixed_threads(1):  # as many as the pipelines set, which are not to last
-            found: Sequence[Any] = family.score(origin, artifact, family.MODES[0], recordings)
+            heard = progress.each(recordings, "recordings")
+            found: Sequence[Any] = family.score(origin, artifact, family.MODES[0], heard)
         return found
 
     expected = outcomes(dense)
@@ -264,12 +265,14 @@ def main(argv: Sequence[str]) -> None:
     settings, model = p.prune_settings(name), p.models[name]
     family = importlib.import_module(f"stages.models.{model.family}")
     origin = layout.checkpoint(name)
-    dense, config = family.load(origin), family.read_config(origin)
+    with progress.phase("load the checkpoint"):
+        dense, config = family.load(origin), family.read_config(origin)
     goal(family, dense, config, settings)  # what cannot be is said before minutes of preparation
     corpus, as_recorded = layout.corpus(model.dataset), settings.model_copy(update={"variations": 0})
-    calibration = family.calibration(origin, manifest.read(corpus, "calibration"), settings)
     recordings = manifest.read(corpus, "tuning")
-    tuning = family.calibration(origin, recordings, as_recorded)
+    with progress.phase("features of the calibration data"):
+        calibration = family.calibration(origin, manifest.read(corpus, "calibration"), settings)
+        tuning = family.calibration(origin, recordings, as_recorded)
     accuracy = tuning_accuracy(family, origin, dense, recordings)
     small, config, record = prune(family, dense, config, calibration, tuning, settings, accuracy=accuracy)
     record["accuracy"] |= {"metric": f"{family.MODES[0]}_{family.HEADLINE}"}

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core import calibration, graphs, layout, params, plan
+from stages.core import calibration, graphs, layout, params, plan, progress
 from stages.core.errors import UserError, did_you_mean, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Feeds, GraphSet
@@ -83,12 +83,10 @@ def check_effect(folder: Path, records: Mapping[str, Record]) -> None:
 
 def needs_feeds(recipe: Recipe, folder: Path, graph_set: GraphSet) -> bool:
     """Whether a recipe asks what the activations of these graphs are."""
-    import onnx_ir as ir
-
     from stages.rewrites import smooth
 
     if isinstance(recipe, DynamicRecipe) and recipe.smooth is not None:
-        return any(smooth.readers(ir.load(folder / graph.file)) for graph in graph_set.graphs.values())
+        return any(smooth.readers(graphs.load(folder / graph.file)) for graph in graph_set.graphs.values())
     return isinstance(recipe, StaticRecipe)
 
 
@@ -271,22 +269,23 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _smoothed(source: Path, scratch: Path, recipe: Recipe, feeds: Sequence[Feeds]) -> Path:
-    """The graph with the outliers of its activations moved into weights, if the recipe says so."""
-    import onnx_ir as ir
+    """A copy of the graph, with the outliers of its activations moved into weights if the recipe says so.
 
+    A copy, because the libraries want all weights beside it, and put files of their own there.
+    """
     from stages.rewrites import smooth
 
     if not isinstance(recipe, DynamicRecipe | StaticRecipe) or recipe.smooth is None:
-        return source
-    model = ir.load(source)
+        return graphs.copy(source, scratch)
+    model, shared = graphs.load(source), graphs.weights_folder(source)
     if not (names := smooth.readers(model)):
-        return source
+        return graphs.copy(source, scratch)
     if not feeds:
         raise ValueError(f"{source}: smoothing needs what the graph is fed")
     observed = model.clone()
     observed.graph.outputs.extend(value for node in observed.graph for value in node.outputs if value.name in names)
-    graphs.save(observed, scratch / f"observed.{source.name}")
-    largest = _largest(scratch / f"observed.{source.name}", list(names), feeds)
+    graphs.save(observed, scratch / f"observed.{source.name}", shared)
+    largest = _largest(scratch / f"observed.{source.name}", shared, list(names), feeds)
     graphs.save(smooth.rewrite(model, largest, recipe.smooth)[0], scratch / source.name)
     return scratch / source.name
 
@@ -310,12 +309,14 @@ def _with_tables(source: Path, scratch: Path, recipe: DynamicRecipe | StaticReci
     return scratch / "tables" / source.name
 
 
-def _largest(place: Path, names: Sequence[str], feeds: Sequence[Feeds]) -> dict[str, NDArray[np.float32]]:
+def _largest(
+    place: Path, weights: Path, names: Sequence[str], feeds: Sequence[Feeds]
+) -> dict[str, NDArray[np.float32]]:
     """The largest absolute value over all feeds of each channel of outputs (..., channels) of a graph, by name."""
     from stages.runtimes import onnxruntime
 
-    session, largest = onnxruntime.session(place), dict.fromkeys(names, np.zeros(1, np.float32))
-    for fed in feeds:
+    session, largest = onnxruntime.session(place, weights=weights), dict.fromkeys(names, np.zeros(1, np.float32))
+    for fed in progress.each(feeds, "inputs heard for their largest values"):
         for name, value in zip(names, session.run(names, fed), strict=True):
             seen = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0, initial=0)
             largest[name] = np.maximum(largest[name], seen)
@@ -410,10 +411,10 @@ def main(argv: Sequence[str]) -> None:
     check_excluded(recipe, origin, graph_set)
     feeds = _feeds(p, line, recipe, origin)
     with new_folder(layout.graphs(line.model, line.variant, line.recipe)) as folder:
-        record = {
-            name: quantize(origin / graph.file, folder / graph.file, recipe, feeds.get(name, ()))
-            for name, graph in graph_set.graphs.items()
-        }
+        record = {}
+        for name, graph in graph_set.graphs.items():
+            with progress.phase(f"quantize {graph.file}"):
+                record[name] = quantize(origin / graph.file, folder / graph.file, recipe, feeds.get(name, ()))
         check_effect(origin, record)
         graphs.write(folder, graph_set)
         write_json(folder / "quantize.json", record)

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from stages.core import figures, layout, params, plan, results
+from stages.core import figures, layout, params, plan, progress, results
 from stages.core.errors import entrypoint, key_from
 from stages.core.figures import Entries, Entry
 from stages.core.files import read_json, write_json, write_text
@@ -233,9 +233,11 @@ def main(argv: Sequence[str]) -> None:
     """`python -m stages.report TARGET`."""
     p = params.load()
     target = key_from(argv, "report", p.targets)
-    entries = {name: results.of_build(p, name) for name in plan.derive(p).reports[target].builds}
+    names = plan.derive(p).reports[target].builds
+    entries = {name: results.of_build(p, name) for name in progress.each(names, "builds")}
     environment, confidence, folder = results.environment(), f"{p.evaluate.confidence:.0%}", layout.report(target)
-    write_text(folder / "index.html", page(target, entries, environment, confidence))
+    with progress.phase("page"):
+        write_text(folder / "index.html", page(target, entries, environment, confidence))
     write_text(folder / "report.md", markdown(target, entries, environment, confidence))
     write_json(folder / "metrics.json", metrics(entries))
     for name, entry in entries.items():

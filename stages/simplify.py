@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import runtimes
-from stages.core import graphs, layout, params, plan
+from stages.core import graphs, layout, params, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph
@@ -40,25 +40,27 @@ SLOWER = 1.25  # loads differ by a tenth from run to run here; a graph that real
 
 
 def simplify(source: Path, graph: Graph, place: Path, settings: SimplifyParams) -> str | None:
-    """Write the simplified graph to `place`, or a copy of `source` and return why it was kept."""
+    """Write the simplified graph to `place`, or a copy of `source` and return why it was kept.
+
+    Large weights that lie beside `source` stay there, and the new graph refers to them.
+    """
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         simplified = Path(scratch) / source.name
-        why = run_child(source, simplified, settings) or _why_not(source, simplified, graph, settings)
-        graph_file, *weights = _files(source if why else simplified)
-        put = shutil.copyfile if why else shutil.move
-        put(graph_file, place)
-        for path in weights:  # under the name that the graph has for it
-            put(path, place.parent / path.name)
+        with progress.phase(f"simplify {source.name}"):
+            why = run_child(source, simplified, settings)
+        with progress.phase(f"compare {source.name} with the export"):
+            why = why or _why_not(source, simplified, graph, settings)
+        if why:
+            shutil.copyfile(source, place)
+        else:
+            for path in Path(scratch).iterdir():  # the graph and, if most of them changed, its weights
+                path.replace(place.parent / (place.name if path == simplified else path.name))
     return why
 
 
-def _files(graph: Path) -> list[Path]:
-    """A graph's file, and that of its weights where they are apart."""
-    return [path for path in (graph, graph.with_name(f"{graph.name}.data")) if path.is_file()]
-
-
-def _bytes(graph: Path) -> int:
-    return sum(path.stat().st_size for path in _files(graph))
+def _bytes(graph: Path, source: Path) -> int:
+    """Of a graph that may refer to the weights of `source`."""
+    return sum(path.stat().st_size for path in graphs.parts(graph, source.parent))
 
 
 def run_child(source: Path, place: Path, settings: SimplifyParams) -> str | None:
@@ -93,23 +95,24 @@ def _why_not(source: Path, simplified: Path, graph: Graph, settings: SimplifyPar
     if _nodes(source) == _nodes(simplified):
         return "nothing to simplify"
     runtimes.warm("onnxruntime")
+    weights = graphs.weights_folder(simplified, source.parent)
     reference = onnxruntime.network(source, graph, cores(), prepacked=False)
     try:
-        candidate = onnxruntime.network(simplified, graph, cores(), prepacked=False)
+        candidate = onnxruntime.network(simplified, graph, cores(), prepacked=False, weights=weights)
     except UserError as e:
         return f"does not load any more: {e}"
     differences = largest_differences(graph, reference, candidate)
     worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= settings.tolerance:
         return f"differs by {differences[worst]:.3g} on {worst}, at most {settings.tolerance:g} is allowed"
-    before, after = _bytes(source), _bytes(simplified)
+    before, after = (_bytes(path, source) for path in (source, simplified))
     if after > before:
         return f"larger: {after} bytes against {before}"
     loads: dict[Path, list[float]] = {source: [], simplified: []}
     while len(loads[source]) < LOADS and sum(map(sum, loads.values())) < LOAD_SECONDS:
         for path, seconds in loads.items():
             start = time.perf_counter()
-            onnxruntime.session(path)
+            onnxruntime.session(path, weights=source.parent if path == source else weights)
             seconds.append(time.perf_counter() - start)
     ratios = [b / a for a, b in zip(loads[source], loads[simplified], strict=True)]
     return "slower to load" if statistics.median(ratios) > SLOWER else None
@@ -132,11 +135,7 @@ def _in_child(source: Path, place: Path) -> None:
     from onnxsim.onnx_simplifier import simplify as onnxsim_simplify
 
     model = ir.load(source)
-    inits = model.graph.initializers
-    apart = {
-        name: value.const_value for name, value in inits.items() if isinstance(value.const_value, ir.ExternalTensor)
-    }
-    model.graph.inputs.extend(inits.pop(name) for name in apart)
+    apart = graphs.set_apart(model)
     found, equal = onnxsim_simplify(ir.to_proto(model), skipped_optimizers=SKIPPED)
     if not equal:
         sys.exit("onnxsim's own check found a difference")
@@ -147,7 +146,7 @@ def _in_child(source: Path, place: Path) -> None:
         value.const_value = apart[str(value.name)]
         if value.uses():
             simplified.graph.register_initializer(value)
-    graphs.save(simplified, place)
+    graphs.save(simplified, place, source.parent)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -165,7 +164,7 @@ def main(argv: Sequence[str]) -> None:
             why = simplify(origin / graph.file, graph, folder / graph.file, p.simplify)
             record[name] = {"simplified": why is None, "kept_because": why, **_sizes(origin, folder, graph)}
             print(f"{line.model} {line.variant} {name}: {why or 'simplified'} {record[name]}")
-        graphs.write(folder, graph_set)
+        graphs.write(folder, graph_set, origin)
         write_json(folder / "simplify.json", record)
     return None
 
@@ -174,7 +173,7 @@ def _sizes(origin: Path, folder: Path, graph: Graph) -> dict[str, int]:
     sizes = {}
     for when, where in (("before", origin), ("after", folder)):
         sizes[f"nodes_{when}"] = len(_nodes(where / graph.file))
-        sizes[f"bytes_{when}"] = _bytes(where / graph.file)
+        sizes[f"bytes_{when}"] = _bytes(where / graph.file, origin / graph.file)
     return sizes
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stages.core import figures, layout, params, plan, results
+from stages.core import figures, layout, params, plan, progress, results
 from stages.core.errors import entrypoint
 from stages.core.figures import COLOURS, Entries, Entry
 from stages.core.files import read_json, write_json, write_text
@@ -194,13 +194,14 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(2)
     p = params.load()
     tables = plan.derive(p)
-    entries = {name: results.of_build(p, name) for name in tables.builds}
+    entries = {name: results.of_build(p, name) for name in progress.each(list(tables.builds), "builds")}
     pipelines = {name: results.of_pipeline(p, name) for name in tables.pipelines}
     environment, confidence = results.environment(), f"{p.evaluate.confidence:.0%}"
     write_text(PLOTS / "accuracy_latency.csv", accuracy_latency_csv(entries))
     write_text(PLOTS / "latency.csv", latency_csv(entries))
-    write_text(PAGE, page(entries, pipelines, environment, confidence))
-    write_text(PIPELINES, pipeline_page(pipelines, environment, confidence))
+    with progress.phase("pages"):
+        write_text(PAGE, page(entries, pipelines, environment, confidence))
+        write_text(PIPELINES, pipeline_page(pipelines, environment, confidence))
     write_json(layout.SUMMARY, summary(entries, pipelines, environment))
     print(", ".join(f"{name}: {entry['verdict']}" for name, entry in {**entries, **pipelines}.items()))
     return None

@@ -45,6 +45,17 @@ def test_code_that_a_stage_depends_on_exists(name: str):
             assert (ROOT / dep).exists(), dep
 
 
+def test_who_reads_graphs_depends_on_the_export_that_may_have_their_weights():
+    readers = 0
+    for block in DVC.values():
+        deps = block.get("do", block).get("deps", [])
+        for dep in deps:
+            if dep.endswith(("/${item.artifact}", "/${item.graph}", "/simplify")):
+                readers += 1
+                assert {f"{dep}/../export", "artifacts/${item.model}/${item.variant}/export"} & set(deps), dep
+    assert readers == 9
+
+
 def outs(stage: str, key: str = "", **item: str) -> list[Path]:
     """The outs of one instance of a stage, with DVC's templates filled in."""
     block = DVC[stage].get("do", DVC[stage])

@@ -6,11 +6,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from stages.commands import trials
 from stages.commands.trials import Bench
-from stages.core import layout
+from stages.core import layout, progress
 from stages.core.errors import UserError
 from stages.core.figures import loss, ranked
 
@@ -42,7 +41,7 @@ def measure(on: Bench) -> Found:
     found: Found = known["units"] if known.get("about") == about else {}
     by_unit = units(on)
     every = {node for nodes in by_unit.values() for node in nodes}
-    for name, nodes in tqdm(by_unit.items(), desc=f"{PART} of {on.build}", unit="trial", disable=None):
+    for name, nodes in progress.each(list(by_unit.items()), f"{PART} of {on.build}"):
         if name not in found:
             found[name] = _alone(on, sorted(every - set(nodes))) | {"nodes": nodes}
             trials.write(on.build, PART, {"about": about, "units": found})

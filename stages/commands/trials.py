@@ -159,14 +159,13 @@ def layers(folder: Path, recipe: Int8) -> dict[str, list[str]]:
     A layer is called as its weight or bias is in torch, where the exporter kept that, else as its node.
     """
     import onnx
-    import onnx_ir as ir
 
     from stages.rewrites import embedding
 
     found: dict[str, list[str]] = {}
     for graph in graphs.read(folder).graphs.values():
         if recipe.embedding_rows is not None:
-            for table in embedding.tables(ir.load(folder / graph.file), recipe.embedding_rows):
+            for table in embedding.tables(graphs.load(folder / graph.file), recipe.embedding_rows):
                 named = str(table.name).removesuffix(".weight")
                 found.setdefault(named, []).extend(str(use.node.name) for use in table.uses())
         model = onnx.load(folder / graph.file, load_external_data=False)

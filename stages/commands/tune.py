@@ -21,7 +21,7 @@ from rich.table import Table
 from stages.commands import trials, yaml_lines
 from stages.commands.sensitivity import PART as SENSITIVITY
 from stages.commands.trials import Bench, Int8
-from stages.core import graphs, layout, params, plan
+from stages.core import graphs, layout, params, plan, progress
 from stages.core.errors import UserError
 from stages.core.figures import loss
 from stages.core.files import write_text
@@ -118,7 +118,7 @@ def search(on: Bench, limits: Limits, *, smallest: bool) -> list[Tried]:
     known: dict[str, Tried] = {}
     study.enqueue_trial(FUNASR)
     ends, order = time.monotonic() + 60 * limits.minutes, _order(on)
-    progress = tqdm(total=limits.trials, desc=f"tune {on.build}", unit="recipe", disable=None)
+    bar = tqdm(total=limits.trials, desc=f"tune {on.build}", unit="recipe", disable=None)
     asked = 0
     while len(known) < limits.trials and time.monotonic() < ends and asked < 10 * limits.trials:
         trial, asked = study.ask(), asked + 1
@@ -126,12 +126,12 @@ def search(on: Bench, limits: Limits, *, smallest: bool) -> list[Tried]:
         key = json.dumps(choice, sort_keys=True)
         if key not in known:
             known[key] = _try(on, choice, _recipe(on, choice, order))
-            progress.update()
+            bar.update()
         trial.set_constraint("gate", known[key].violation)
         study.tell(trial, known[key].score(smallest=smallest))
         good = [t.score(smallest=smallest) for t in known.values() if t.violation == 0]
-        progress.set_postfix(passed=len(good), best=f"{max(good, default=0):.3g}")
-    progress.close()
+        bar.set_postfix(passed=len(good), best=f"{max(good, default=0):.3g}")
+    bar.close()
     return list(known.values())
 
 
@@ -195,7 +195,7 @@ def _order(on: Bench) -> dict[str, list[str]]:
             cost = {layer: (units[layer]["loss"], units[layer]["error"]) for layer in by_layer}
         else:
             cost = {}
-            for layer, nodes in by_layer.items():
+            for layer, nodes in progress.each(list(by_layer.items()), f"layers of {graph}"):
                 alone = _probe(on).model_copy(update={"exclude_nodes": sorted(every - set(nodes))})
                 cost[layer] = (0.0, trials.output_error(on, trials.make(on, alone, graph), graph))
         order[graph] = sorted(by_layer, key=lambda layer: cost[layer], reverse=True)

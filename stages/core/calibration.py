@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.core import graphs
+from stages.core import graphs, progress
 from stages.core.graphs import Feeds
 from stages.core.parity import Network
 from stages.corpora.manifest import Recording
@@ -35,7 +35,7 @@ def recorded(
 
     artifact = (graph_set, {name: listening(name) for name in networks})
     for mode in family.MODES:
-        family.score(checkpoint, artifact, mode, recordings)
+        family.score(checkpoint, artifact, mode, progress.each(recordings, f"calibration, {mode}"))
     return {name: _spread(of_one, count) for name, of_one in fed.items()}
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.core.errors import UserError
 from stages.core.files import read_json, sha256, write_json
@@ -50,7 +53,8 @@ class Axis(BaseModel):
 class Graph(BaseModel):
     """One ONNX file. `states` maps an input to the output that is fed back into it, chunk by chunk.
 
-    `axes` are the dynamic axes of the inputs. An output may have others, which follow from the inputs.
+    `axes` are the dynamic axes of the inputs. An output may have others, which follow from the inputs. `weights` is
+    the folder, beside that of the graph, with the file of its large weights, if that is not the graph's own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,6 +63,7 @@ class Graph(BaseModel):
     outputs: dict[str, Tensor]
     states: dict[str, str]
     axes: dict[str, Axis]
+    weights: str | None = Field(default=None, exclude_if=lambda folder: folder is None)
 
 
 class Case(BaseModel):
@@ -91,33 +96,134 @@ def read(folder: Path) -> GraphSet:
         ) from e
 
 
-def write(folder: Path, graph_set: GraphSet) -> None:
-    """Write the graph set beside its ONNX files."""
-    write_json(folder / FILE, graph_set.model_dump())
+def write(folder: Path, graph_set: GraphSet, shared: Path | None = None) -> None:
+    """Write the graph set beside its ONNX files.
+
+    shared: the folder, beside this one, with the large weights that graphs here refer to and do not have.
+    """
+    graphs = {
+        name: graph.model_copy(update={"weights": shared.name if shared and _lacks(folder / graph.file) else None})
+        for name, graph in graph_set.graphs.items()
+    }
+    write_json(folder / FILE, graph_set.model_copy(update={"graphs": graphs}).model_dump())
 
 
-def save(model: ir.Model, place: Path) -> None:
+def _lacks(place: Path) -> bool:
+    """Whether a graph refers to weights in another file, and that is not beside it."""
+    import onnx
+
+    tensors = onnx.load(place, load_external_data=False).graph.initializer
+    apart = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors)
+    return apart and not _weights_file(place).is_file()
+
+
+def load(place: Path) -> ir.Model:
+    """A graph, its large weights mapped from where they lie."""
+    import onnx_ir as ir
+
+    model = ir.load(place)
+    ir.external_data.set_base_dir(model.graph, weights_folder(place))
+    return model
+
+
+def save(model: ir.Model, place: Path, shared: Path | None = None) -> None:
     """Write a model; of over 128 MiB of weights, the large ones into a file beside it.
 
     ONNX Runtime and `onnx_ir.load` map that one; what lies in the graph's own they read and copy.
+
+    shared: a folder whose weights the model may go on referring to. They are not written again, unless more than
+    128 MiB are not of it: a graph has one file of weights.
     """
     import onnx_ir as ir
 
-    weights = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    if weights > EXTERNAL_BYTES:
-        ir.save(model, place, external_data=f"{place.name}.data", size_threshold_bytes=LARGE_TENSOR)
-    else:  # what lay apart is taken in, or the graph would go on pointing into the file of the one it was made of
-        ir.save(ir.external_data.load_to_model(model.clone()), place)
+    weights = {name: v.const_value for name, v in model.graph.initializers.items() if v.const_value is not None}
+    own = {name: tensor for name, tensor in weights.items() if not _lies_in(tensor, shared)}
+    if sum(tensor.nbytes for tensor in own.values()) > EXTERNAL_BYTES:
+        ir.save(model, place, external_data=_weights_file(place).name, size_threshold_bytes=LARGE_TENSOR)
+        return
+    if apart := {name: tensor for name, tensor in own.items() if isinstance(tensor, ir.ExternalTensor)}:
+        model = model.clone()  # or the graph would go on pointing into the file of the one it was made of
+        for name, tensor in apart.items():
+            model.graph.initializers[name].const_value = ir.tensor(tensor.numpy(), name=name)
+    ir.save(model, place)
+
+
+def set_apart(model: ir.Model) -> dict[str, ir.ExternalTensor]:
+    """Make inputs of the weights that lie in another file, in place, and return them: libraries copy what they see."""
+    import onnx_ir as ir
+
+    values = model.graph.initializers
+    apart = {name: v.const_value for name, v in values.items() if isinstance(v.const_value, ir.ExternalTensor)}
+    model.graph.inputs.extend(values.pop(name) for name in apart)
+    return apart
+
+
+def _lies_in(tensor: ir.TensorProtocol, folder: Path | None) -> bool:
+    import onnx_ir as ir
+
+    return folder is not None and isinstance(tensor, ir.ExternalTensor) and Path(tensor.base_dir) == folder
+
+
+def weights_folder(place: Path, shared: Path | None = None) -> Path:
+    """The folder with the large weights of a graph: its own, or `shared`, which by default its graph set names."""
+    if _weights_file(place).is_file():
+        return place.parent
+    named = (graph.weights for graph in _listed(place.parent) if graph.file == place.name)
+    return shared or next((place.parent.parent / weights for weights in named if weights), place.parent)
+
+
+def parts(place: Path, shared: Path | None = None) -> list[Path]:
+    """A graph's file, and that of its large weights where there is one; shared: as in `weights_folder`."""
+    weights = weights_folder(place, shared) / _weights_file(place).name
+    return [place, weights] if weights.is_file() else [place]
+
+
+def copy(place: Path, folder: Path) -> Path:
+    """Put a graph and its large weights into a folder, side by side."""
+    for path in parts(place):
+        shutil.copyfile(path, folder / path.name)
+    return folder / place.name
+
+
+@contextmanager
+def whole(place: Path, folder: Path) -> Iterator[Path]:
+    """A graph with its large weights beside it, as other programs open it: itself, or a copy below `folder`."""
+    if weights_folder(place) == place.parent:
+        yield place
+        return
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        yield copy(place, Path(scratch))
+
+
+def _weights_file(place: Path) -> Path:
+    """The file beside a graph that its large weights have, if they are apart."""
+    return place.with_name(f"{place.name}.data")
+
+
+def _listed(folder: Path) -> Collection[Graph]:
+    """The graphs of a folder's graph set, where it has one."""
+    return read(folder).graphs.values() if (folder / FILE).is_file() else ()
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """Every file that makes up an artifact, by name: of a folder those that are no record, and weights of another."""
+    own = [path for path in folder.iterdir() if path.suffix != ".json"]
+    apart = [
+        folder.parent / graph.weights / _weights_file(folder / graph.file).name
+        for graph in _listed(folder)
+        if graph.weights
+    ]
+    return {path.name: path for path in sorted([*own, *apart], key=lambda path: path.name)}
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a folder that is not a record about it, by name."""
-    return {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.suffix != ".json"}
+    """SHA-256 of every file that makes up an artifact, by name."""
+    return {name: sha256(path) for name, path in files(folder).items()}
 
 
 def size(folder: Path) -> int:
-    """Bytes of every file of a folder that is not a record about it."""
-    return sum(p.stat().st_size for p in folder.iterdir() if p.suffix != ".json")
+    """Bytes of every file that makes up an artifact."""
+    return sum(path.stat().st_size for path in files(folder).values())
 
 
 def example_feeds(graph: Graph, sizes: Mapping[str, int], seed: int) -> Feeds:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from stages.core import criteria, recovery
+from stages.core import criteria, progress, recovery
 
 FEED_FORWARD = (("w_1", "w_2"), ("fc1", "fc2"))  # Transformer and SAN-M layers; wav2vec-like ones
 # What makes the channels of an attention, and how many of its outputs go with each: a query, a key and a value. The
@@ -180,30 +180,40 @@ def cut(
         return output
 
     def refit() -> dict[str, float]:
-        with torch.no_grad(), _hooked({name: after[name].reader for name in narrow}, rebuild):
+        with torch.no_grad(), _hooked({name: after[name].reader for name in narrow}, rebuild, "layers refitted"):
             run(small)
         return errors
 
     with torch.no_grad():
-        with _hooked(readers, observe):
+        with _hooked(readers, observe, "layers cut"):
             run(dense)
         _copy(dense, small, kept)
     return refit
 
 
 @contextmanager
-def _hooked(readers: Mapping[str, torch.nn.Linear], hook: Hook) -> Iterator[None]:
-    """`hook` gets the name, hidden activations and output of each layer that runs; its result replaces the output."""
+def _hooked(readers: Mapping[str, torch.nn.Linear], hook: Hook, what: str) -> Iterator[None]:
+    """`hook` gets the name, hidden activations and output of each layer that runs; its result replaces the output.
+
+    what: what that does to the layers, for a terminal.
+    """
 
     def on(name: str) -> Callable[..., torch.Tensor | None]:
-        return lambda _, given, output: hook(name, given[0], output)
+        def hooked(_: torch.nn.Module, given: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor | None:
+            replaced = hook(name, given[0], output)
+            done()
+            return replaced
 
-    handles = [reader.register_forward_hook(on(name)) for name, reader in readers.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        return hooked
+
+    handles = []
+    with progress.counted(len(readers), what) as done:
+        try:
+            handles = [reader.register_forward_hook(on(name)) for name, reader in readers.items()]
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def _copy(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, torch.Tensor]) -> None:

@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 import psutil
 
+from stages.core import progress
+
 
 class Timed(Protocol):
     """Something that takes work in proportion to its length."""
@@ -47,7 +49,8 @@ def in_shares(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], proces
         child.start()
         sender.close()
         children.append((child, receiver))
-    results = dict(zip(shares[0], work([items[i] for i in shares[0]]), strict=True))
+    own = progress.each([items[i] for i in shares[0]], "recordings")  # the other shares are as long
+    results = dict(zip(shares[0], work(own), strict=True))
     for share, (child, receiver) in zip(shares[1:], children, strict=True):
         try:
             results |= zip(share, receiver.recv(), strict=True)

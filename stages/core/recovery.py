@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
+
+from stages.core import progress
 
 REFIT_THREADS = 2
 DISTILL_THREADS = 1  # steps are small: on a machine that does other work too, a second thread costs more than it gives
@@ -197,7 +198,7 @@ def mean_loss(loss: Loss) -> float:
     """Mean of DRAWS draws that are the same each time, so that two networks differ by more than the draw."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        return sum(float(loss(generator)) for _ in range(DRAWS)) / DRAWS
+        return sum(float(loss(generator)) for _ in progress.each(range(DRAWS), "distance to the dense model")) / DRAWS
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ def distill(
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses, validation = [], {0: validate()}
-    for step in tqdm(range(1, steps + 1), desc="distill", unit="step", disable=None):
+    for step in progress.each(range(1, steps + 1), "distillation steps"):
         found = loss(generator)
         optimizer.zero_grad()
         found.backward()  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.core import progress
 from stages.core.params import Split
 from stages.corpora import spoken_commands
 from stages.corpora.manifest import SAMPLE_RATE, Line, write
@@ -27,7 +28,9 @@ def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
     """Write WAV files and the manifests of all splits into `folder`. The same seed gives the same bytes."""
     for index, (split, count) in enumerate(items.items()):
         rng = np.random.default_rng([seed, index])
-        write(folder, split, [_line(f"{split}-{n:02d}", split, rng, folder) for n in range(count)])
+        write(
+            folder, split, [_line(f"{split}-{n:02d}", split, rng, folder) for n in progress.each(range(count), split)]
+        )
 
 
 def conversation(part: Split, rng: np.random.Generator) -> tuple[Samples, list[tuple[int, int]], list[str]]:

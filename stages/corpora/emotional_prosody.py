@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from scipy.ndimage import uniform_filter1d
 
+from stages.core import progress
 from stages.core.params import Split
 from stages.corpora.espeak import speak, trim
 from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
@@ -117,7 +118,7 @@ def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
     for index, (split, count) in enumerate(items.items()):
         rng = np.random.default_rng([seed, index])
         lines = []
-        for number in range(count):
+        for number in progress.each(range(count), split):
             label = LABELS[number % len(LABELS)]
             speaker = SPEAKERS[split][number // len(LABELS) % len(SPEAKERS[split])]
             text, samples = utterance(label, speaker, ENDINGS[split], rng)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from scipy.signal import fftconvolve
 
+from stages.core import progress
 from stages.core.params import Split
 from stages.corpora.espeak import speak, trim
 from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
@@ -68,7 +69,9 @@ def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
     """Write WAV files and the manifests of all splits into `folder`. The same seed gives the same bytes."""
     for split, count in items.items():
         rng = np.random.default_rng([seed, list(SPEAKERS).index(split)])
-        write(folder, split, [_line(f"{split}-{n:03d}", split, rng, folder) for n in range(count)])
+        write(
+            folder, split, [_line(f"{split}-{n:03d}", split, rng, folder) for n in progress.each(range(count), split)]
+        )
 
 
 def characters() -> list[str]:

@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from stages.core import progress
 from stages.core.errors import UserError
 from stages.core.params import MixturesDataset, Split
 from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
@@ -73,7 +74,10 @@ def make(dataset: MixturesDataset, archives: Mapping[str, Path], folder: Path) -
             extra[split].append(_write(folder, Path(member).stem, samples, segments))
     for index, (split, count) in enumerate(dataset.mixtures.items()):
         rng = np.random.default_rng([dataset.seed, index])
-        lines = [_mixture(f"{split}-{n:03d}", utterances[split], dataset.snr_db, rng, folder) for n in range(count)]
+        lines = [
+            _mixture(f"{split}-{n:03d}", utterances[split], dataset.snr_db, rng, folder)
+            for n in progress.each(range(count), split)
+        ]
         write(folder, split, lines + extra[split])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from stages.core.errors import UserError, first_of
-from stages.core.params import Source
+from stages.core.params import ModelScopeSource, Source
 from stages.core.pins import PinnedFile
 
 Result = TypeVar("Result")
@@ -17,6 +17,12 @@ Result = TypeVar("Result")
 def module(source: Source) -> Any:
     """The module that speaks to a source; imported late, because the hub's SDK takes its time."""
     return importlib.import_module(f"stages.sources.{source.kind}")
+
+
+def forget(source: Source, files: Mapping[str, PinnedFile]) -> None:
+    """Let go of what was downloaded of `files`, which are in their place now; a wheel serves others too, and stays."""
+    if isinstance(source, ModelScopeSource):
+        module(source).forget(files)
 
 
 def certain(found: Mapping[str, PinnedFile | None], names: Iterable[str], instead: str) -> dict[str, PinnedFile]:

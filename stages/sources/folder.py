@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from stages.core import progress
 from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.params import FolderSource
@@ -37,7 +38,7 @@ def fetch(source: FolderSource, files: Collection[str], folder: Path) -> None:
     Raises:
         UserError: the folder or one of the files is not there.
     """
-    for name in files:
+    for name in progress.each(list(files), "files copied"):
         origin = source.path / name
         if not origin.is_file():
             raise UserError(f"{origin} is not there")

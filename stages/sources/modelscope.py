@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from modelscope_hub import FileInfo, HubApi
 
 CACHE = layout.CACHE / "modelscope"
+LARGE = 2**24  # bytes, of a file that does not stay there
 ANSWER_SECONDS = 5  # to connect, and again for the first byte
 
 
@@ -68,6 +69,16 @@ def fetch(source: ModelScopeSource, files: Mapping[str, PinnedFile], folder: Pat
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(origin, place)
+
+
+def forget(files: Mapping[str, PinnedFile]) -> None:
+    """Remove the large ones of `files` from the download cache: once they are in their place, nobody needs the copy.
+
+    The others stay: `add` reads the configuration there, and another model may have the same tokens on their way.
+    """
+    for pinned in files.values():
+        if pinned.size > LARGE:
+            shutil.rmtree(CACHE / pinned.sha256, ignore_errors=True)
 
 
 @contextmanager

@@ -93,12 +93,30 @@ def test_draws_no_bar_where_there_is_no_terminal(place: Path, capsys: pytest.Cap
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_second_fetch_downloads_nothing(hub: Hub, place: Path) -> None:
+def test_no_second_copy_of_the_weights_stays_in_the_cache(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modelscope, "LARGE", 1000)
     fetch("tiny", model(), pinned(), place)
+    assert contents(place) == FILES
+    left = contents(modelscope.CACHE).values()
+    assert FILES["model.pt"] not in left
+    assert FILES["config.yaml"] in left
+
+
+def test_a_failed_fetch_keeps_what_was_downloaded(hub: Hub, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modelscope, "LARGE", 1000)
+    place.parent.mkdir(exist_ok=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(PinnedFile, "check", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            fetch("tiny", model(), pinned(), place)
     hub.downloads.clear()
     fetch("tiny", model(), pinned(), place)
     assert hub.downloads == []
     assert contents(place) == FILES
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_corrupt_bytes_are_refused(hub: Hub, place: Path) -> None:
