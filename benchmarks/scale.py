@@ -78,13 +78,14 @@ def build(model: str, targets: str, folder: Path) -> Iterator[Step]:
         yield measured("replica", [*python, "zoo.replicas", model, str(replica)], folder)
     with alone.settings(ROOT / "params.yaml", folder / params.PARAMS) as settings:
         alone.hurry(settings, ITEMS, ONCE)
-        alone.without_builds(settings, model)
+        alone.without(settings, model)
         entry = catalogue.models()[model].model_dump(mode="json")
         settings["models"][model] = entry | {"sources": [{"kind": "folder", "path": str(replica)}]}
     yield measured("pin", [*python, "stages", "pin", model], folder)
     yield measured("add", [*python, "stages", "add", model, "--targets", targets], folder)
     with alone.settings(folder / params.PARAMS, folder / params.PARAMS) as settings:
         alone.leave_only(settings, model)
+    yield measured("plan", [*python, "stages", "plan"], folder)
     p = params.load(folder / params.PARAMS)
     for stage, key in alone.steps(p, model):
         keys = [key] if key else []

@@ -75,12 +75,13 @@ def build(name: str, folder: Path, detected: Path) -> Built:
     """Take a replica through every command and stage, in the current folder."""
     with alone.settings(ROOT / "params.yaml") as settings:
         alone.hurry(settings, ITEMS, HURRIED)
-        alone.without_builds(settings, name)
+        alone.without(settings, name)
         settings["datasets"]["vad_mixtures"] = {"kind": "manifest", "path": str(detected)}
     command(["pin", name])
     command(["add", name, "--targets", ",".join(TARGETS[name])])
     with alone.settings() as settings:
         alone.leave_only(settings, name)
+    command(["plan"])
     p = params.load()
     for stage, key in alone.steps(p, name):
         importlib.import_module(f"stages.{stage}").main([key] if key else [])

@@ -6,7 +6,7 @@ and little data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages import package
-from stages.core import layout
+from stages.core import layout, plan
 from stages.core.files import read_json
 from stages.core.params import PARAMS, Params
 
 LINES = YAML()
-LINES.width = 1000  # `add` wants a line of a table to stay one
+LINES.width = 1000
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def settings(origin: Path = PARAMS, place: Path = PARAMS) -> Iterator[Any]:
 
 
 def hurry(found: Any, items: Mapping[str, int], changes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Have every data set that is made from a seed hold few items, and change sections; in `prune` those of all models.
+    """Have every data set that is made from a seed hold few items, and change sections, in `prune` of all families.
 
     items: recordings of each split.
     """
@@ -43,43 +43,34 @@ def hurry(found: Any, items: Mapping[str, int], changes: Mapping[str, Mapping[st
             section.update(change)
 
 
-def without_builds(found: Any, name: str) -> None:
-    """Take a model's lines out of every table, so that `add` has something to add."""
-    _drop(found, lambda model: model == name)
+def without(found: Any, name: str) -> None:
+    """Take a model out, so that `add` has something to add, and the systems that need it."""
+    found["pipeline"]["systems"] = {}
+    found["models"].pop(name, None)
 
 
 def leave_only(found: Any, name: str) -> None:
     """Take all other models out, which are neither pinned nor built here."""
-    for table in (found["models"], found["prune"]):
-        for other in [other for other in table if other != name]:
-            del table[other]
-    _drop(found, lambda model: model != name)
-
-
-def _drop(found: Any, unwanted: Callable[[str], bool]) -> None:
-    found["pipeline"]["builds"] = {}  # which needs several models
-    for table in (found["variants"], found["builds"], found["quantize"]["graphs"], found["engine"]["builds"]):
-        for key in [key for key, line in table.items() if unwanted(line["model"])]:
-            del table[key]
+    for other in [other for other in found["models"] if other != name]:
+        del found["models"][other]
 
 
 def steps(p: Params, name: str) -> Iterator[tuple[str, str | None]]:
     """Yield every stage and its key, in order, up to the summary of all builds."""
-    targets = dict.fromkeys(build.target for build in p.builds.values())
-    pruned = [line.model for line in p.variants.values() if line.variant == "pruned"]
-    stages: dict[str, Sequence[str | None]] = {
+    tables = plan.derive(p)
+    stages: dict[str, Iterable[str | None]] = {
         "environment": [None],
         "fetch": [name],
         "corpus": [p.models[name].dataset],
         "reference": [name],
-        "prune": pruned,
-        "export": list(p.variants),
-        "simplify": list(p.variants),
-        "optimize": list(p.variants),
-        "quantize": list(p.quantize.graphs),
-        "evaluate": list(p.builds),
-        "benchmark": list(p.builds),
-        "report": list(targets),
+        "prune": tables.prune,
+        "export": tables.variants,
+        "simplify": tables.variants,
+        "optimize": tables.variants,
+        "quantize": tables.quantize,
+        "evaluate": tables.builds,
+        "benchmark": tables.builds,
+        "report": tables.reports,
         "summary": [None],
     }
     for stage, keys in stages.items():
@@ -88,9 +79,9 @@ def steps(p: Params, name: str) -> Iterator[tuple[str, str | None]]:
 
 
 def release(p: Params) -> dict[str, Path]:
-    """Fill a release folder for each target as `package` does, without the gate, which keeps random weights back."""
+    """Fill a release folder for each target as `package` does of what passed, which random weights never do."""
     summary, folders = read_json(layout.SUMMARY), {}
-    for key, build in p.builds.items():
+    for key, build in plan.derive(p).builds.items():
         folder = folders[build.target] = layout.RELEASE / key
         folder.mkdir(parents=True)
         checkpoint = layout.checkpoint(build.model, p.targets[build.target].variant)

@@ -29,7 +29,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from stages.core import graphs, layout, params
+from stages.core import graphs, layout, params, plan
 from stages.core.params import Params
 
 ROOT = Path(__file__).parents[2]
@@ -187,7 +187,7 @@ def kiln(model: str, p: Params, scratch: Path) -> list[Row]:
         SystemExit: a stage failed.
     """
     ours = scratch / layout.ARTIFACTS
-    for path in (layout.checkpoint(model), layout.corpus(p.prune[model].dataset)):
+    for path in (layout.checkpoint(model), layout.corpus(p.models[model].dataset)):
         (scratch / path).parent.mkdir(parents=True, exist_ok=True)
         (scratch / path).symlink_to((ROOT / path).resolve())
     costs: dict[str, Cost] = {}
@@ -200,7 +200,11 @@ def kiln(model: str, p: Params, scratch: Path) -> list[Row]:
                 if failure:
                     raise SystemExit(f"{step}: {failure}")
         cost = sum((costs[step.format(model)] for step in steps), Cost())
-        rows.append(Row(model, f"Kiln {target}", ours / p.builds[f"{model}-{target}"].artifact / "model.onnx", cost))
+        rows.append(
+            Row(
+                model, f"Kiln {target}", ours / plan.derive(p).builds[f"{model}-{target}"].artifact / "model.onnx", cost
+            )
+        )
     return rows
 
 

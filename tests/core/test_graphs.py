@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 
 from stages import benchmark, engine, evaluate, export, optimize, package, quantize, reference, simplify
-from stages.core import graphs, layout, params, results
+from stages.core import graphs, layout, params, plan, results
 from stages.core.files import read_json, sha256, write_json
 from stages.runtimes import onnxruntime
 from tests.workspace import ROOT
@@ -128,9 +128,9 @@ def test_a_release_needs_nothing_beside_it(here: Path, tmp_path: Path):
 
 def test_an_engine_is_built_of_the_whole_graph(here: Path, monkeypatch: pytest.MonkeyPatch):
     p = params.load()
-    line = p.engine.builds[f"{MODEL}-trt_rtx_fp16"].model_copy(update={"graph": "simplify"})
-    chosen = p.model_copy(update={"engine": p.engine.model_copy(update={"builds": {"build": line}})})
-    monkeypatch.setattr(params, "load", lambda: chosen)
+    tables = plan.derive(p)
+    line = tables.engine[f"{MODEL}-trt_rtx_fp16"].model_copy(update={"graph": "simplify"})
+    monkeypatch.setattr(engine.plan, "derive", lambda _: tables.model_copy(update={"engine": {"build": line}}))
     monkeypatch.setattr(engine.tensorrt, "why_not_built", lambda _: None)
     given = []
 
