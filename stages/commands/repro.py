@@ -21,7 +21,7 @@ def repro(arguments: Sequence[str]) -> None:
     of all else.
 
     Raises:
-        SystemExit: with DVC's status, where anything failed or the gate is closed.
+        SystemExit: with 1 where anything failed or the gate is closed.
     """
     plan.write(params.load())
     if not arguments and not layout.SUMMARY.exists():
@@ -33,7 +33,7 @@ def repro(arguments: Sequence[str]) -> None:
             _conclude()
     if layout.SUMMARY.is_file():
         show()
-    raise SystemExit(status)
+    raise SystemExit(1 if status else 0)
 
 
 def _conclude() -> None:
