@@ -63,15 +63,11 @@ def entrypoint(main: Callable[[Sequence[str]], None]) -> NoReturn:
 
     0 success, 1 a user's mistake or a failed gate, 2 usage, 130 interrupted; a bug keeps its traceback.
     """
-    from stages.core import tracked  # which needs UserError
-
     _die_with_parent()
-    before = tracked.text()
     gc.set_threshold(100_000)  # torch's imports and exporter make objects that live: looking for garbage took a tenth
     try:
         with _on_record():
             main(sys.argv[1:])
-            tracked.refuse_changed(before)
     except UserError as e:
         sys.exit(f"error: {e}")
     except OSError as e:
@@ -86,17 +82,21 @@ def entrypoint(main: Callable[[Sequence[str]], None]) -> NoReturn:
 
 @contextmanager
 def _on_record() -> Iterator[None]:
-    """Leave the reason where the report finds it when a stage fails, and nothing when it succeeds."""
-    from stages.core import failures  # which needs UserError
+    """Leave the reason where the report finds it when a stage fails, and nothing when it succeeds.
+
+    A stage whose settings changed while it ran has failed: DVC would write down the new ones for what it made.
+    """
+    from stages.core import failures, tracked  # which need UserError
 
     file, *arguments = sys.argv
     is_stage = Path(file).parent.name == "stages" and Path(file).stem not in {"__main__", "gate"}
     if not is_stage or len(arguments) > 1:  # a command, or a stage's child
         yield
         return
-    stage = "@".join([Path(file).stem, *arguments])
+    stage, before = "@".join([Path(file).stem, *arguments]), tracked.text()
     try:
         yield
+        tracked.refuse_changed(before, stage)
     except Exception as e:
         with suppress(OSError):  # the disk may be full
             failures.record(stage, str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}")

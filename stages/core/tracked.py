@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -13,8 +11,8 @@ from stages.core.errors import UserError
 from stages.core.params import PARAMS
 
 
-def refuse_changed(before: str | None) -> None:
-    """Compare what DVC tracks of params.yaml for the running stage with what it was.
+def refuse_changed(before: str | None, stage: str) -> None:
+    """Compare what DVC tracks of params.yaml for a stage, by its name, with what it was.
 
     before: the file's text when the stage began, or None where there was none.
 
@@ -24,7 +22,7 @@ def refuse_changed(before: str | None) -> None:
     if before is None or not PARAMS.is_file() or (after := PARAMS.read_text(encoding="utf-8")) == before:
         return
     old, new = (YAML(typ="safe", pure=True).load(text) for text in (before, after))
-    for key in _tracked(f"python -m stages.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}".strip()):
+    for key in _tracked(stage):
         was, now = _value(old, key), _value(new, key)
         if was != now:
             raise UserError(f"params.yaml changed while this ran: {key} was {was!r} and is {now!r}; run it again")
@@ -35,13 +33,18 @@ def text() -> str | None:
     return PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else None
 
 
-def _tracked(command: str) -> Iterator[str]:
-    """Yield the keys of params.yaml that DVC tracks for the stage with this command."""
+def _tracked(name: str) -> Iterator[str]:
+    """Yield the keys of params.yaml that DVC tracks for the stage of that name; none outside a DVC repository."""
     from dvc.dependency import ParamsDependency
+    from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
-    for stage in Repo().index.stages:
-        if stage.cmd == command:
+    try:
+        stages = Repo().index.stages
+    except NotDvcRepoError:
+        return
+    for stage in stages:
+        if getattr(stage, "name", None) == name:
             yield from (
                 key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params or ()
                 if dep.def_path.endswith(PARAMS.name)
