@@ -101,7 +101,7 @@ class MixturesDataset(_Section):
 class SyntheticDataset(_Section):
     """Speech and text that the module of `stages/corpora/` named as `kind` makes from nothing but a seed."""
 
-    kind: Literal["spoken_commands", "conversations", "emotional_prosody", "punctuated_text"]
+    kind: Literal["spoken_commands", "hotword_commands", "conversations", "emotional_prosody", "punctuated_text"]
     path: str
     seed: int
     items: dict[Split, Annotated[int, Field(ge=1)]]

@@ -2,8 +2,9 @@
 
 Each line has an `id`. Audio has `wav` (relative to the manifest), `seconds` and `sha256` of the WAV file.
 What is known of it: `segments` ([start, end] of speech in seconds), `text` (what is said, or for
-punctuation the punctuated text, which needs no audio), `label` (an emotion), `speaker` (who says it). A data set is
-a folder with one manifest for each split.
+punctuation the punctuated text, which needs no audio), `label` (an emotion), `speaker` (who says it), `hotwords`
+(what a recognizer that takes a list of words is given: those that are said first, then others). A data set is a folder
+with one manifest for each split.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Line(BaseModel):
     text: str = ""
     label: str = ""
     speaker: str = ""
+    hotwords: list[str] = []
 
     @model_validator(mode="after")
     def _whole(self) -> Line:

@@ -160,14 +160,14 @@ class _Heard:
     def __init__(self, model: Any, artifact: Artifact) -> None:
         self.run = artifact[1]["model"]
         self.outputs: Feeds = {}
-        self.bias = seaco.no_hotword(model, artifact[1]) if seaco.is_seaco(model) else {}
+        self.listed = seaco.listed(model, artifact[1]["bias_encoder"]) if seaco.is_seaco(model) else dict
         model.encode, model.calc_predictor, model.cal_decoder_with_predictor = self.encode, self.predict, self.decode
         model._seaco_decode_with_ASF = lambda *_, **__: self.decode()[0]  # noqa: SLF001
         model.calc_predictor_timestamp = self.times
 
     def encode(self, speech: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         features = {"speech": speech.numpy(), "speech_lengths": lengths.numpy().astype(np.int32)}
-        self.outputs = self.run(features | self.bias)
+        self.outputs = self.run(features | self.listed())
         return speech, lengths
 
     def predict(self, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -196,15 +196,18 @@ def score(folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Reco
     return [hear(recording.samples()) for recording in recordings]
 
 
-def recognizer(folder: Path, artifact: Artifact) -> Callable[[NDArray[np.float32]], Outcome]:
-    """FunASR's recognizer, loaded, as a function of audio float32 (samples,); as `score` runs it."""
+def recognizer(folder: Path, artifact: Artifact) -> Callable[..., Outcome]:
+    """FunASR's recognizer, loaded, as a function of audio float32 (samples,); as `score` runs it.
+
+    SeACo-Paraformer's also takes words to listen for, as FunASR does: `hotword`, spaces between them.
+    """
     torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
     config, model = read_config(folder), load(folder)
-    tools = {"tokenizer": asr.load_tokenizer(folder, config), "frontend": load_frontend(folder, config), "hotword": ""}
+    tools = {"tokenizer": asr.load_tokenizer(folder, config), "frontend": load_frontend(folder, config)}
     heard = _Heard(model, artifact)
 
-    def hear(samples: NDArray[np.float32]) -> Outcome:
-        text = recognize(model, samples, **tools)
+    def hear(samples: NDArray[np.float32], hotword: str = "") -> Outcome:
+        text = recognize(model, samples, hotword=hotword, **tools)
         return Outcome(heard.tokens, text)
 
     return hear

@@ -7,10 +7,12 @@ of which the runtime takes each word's last; `model.onnx` has them as an extra i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stages.core.graphs import Axis, Feeds, Graph, GraphSet, Tensor
 from stages.core.parity import Network
@@ -175,7 +177,7 @@ def times(
 
 def graph_set(model: Any, plain: GraphSet) -> GraphSet:
     """The two graphs, the recognizer's from that of a `plain` Paraformer."""
-    recognizer, words, upsampled = plain.graphs["model"], Axis(min=1, opt=2, max=200), ["batch", "upsampled_length"]
+    recognizer, words, upsampled = plain.graphs["model"], Axis(min=1, opt=20, max=1000), ["batch", "upsampled_length"]
     size = model.inner_dim
     bias = {"bias_embed": Tensor(dtype="float32", shape=["batch", "num_hotwords", size])}
     times = {name: Tensor(dtype="float32", shape=upsampled) for name in ("us_alphas", "us_cif_peak")}
@@ -199,9 +201,28 @@ def export_modules(model: Any) -> dict[str, torch.nn.Module]:
     return {"model": HotwordRecognizer(model), "bias_encoder": BiasEncoder(model)}
 
 
-def no_hotword(model: Any, networks: dict[str, Network]) -> Feeds:
-    """The recognizer's extra input where nobody gave a hotword: FunASR's `<s>` alone."""
-    hotword = np.zeros((1, HOTWORD_TOKENS), np.int32)
-    hotword[0, 0] = model.sos
-    embedded = networks["bias_encoder"]({"hotword": hotword})["hw_embed"]
-    return {"bias_embed": embedded[:1].transpose(1, 0, 2)}
+def listed(model: Any, network: Network) -> Callable[[], Feeds]:
+    """Return what gives the recognizer's extra input: embeddings of the words that FunASR was told to listen for.
+
+    FunASR keeps these in `model.hotword_list` as token ids, `<s>`, which stands for none, behind them. A list is
+    embedded once, however many recordings are heard with it.
+    """
+    known: dict[tuple[tuple[int, ...], ...], Feeds] = {}
+
+    def bias() -> Feeds:
+        words = tuple(map(tuple, model.hotword_list))
+        if words not in known:
+            known[words] = {"bias_embed": _embedded(words, network)[None]}
+        return known[words]
+
+    return bias
+
+
+def _embedded(words: Sequence[Sequence[int]], network: Network) -> NDArray[np.generic]:
+    """Return each word's embedding, float32 (words, inner_dim): after its last token, as the runtime takes it."""
+    padded = np.zeros((len(words), HOTWORD_TOKENS), np.int32)
+    for row, word in zip(padded, words, strict=True):
+        row[: len(word)] = word[:HOTWORD_TOKENS]
+    last = [min(len(word), HOTWORD_TOKENS) - 1 for word in words]
+    embedded: NDArray[np.generic] = network({"hotword": padded})["hw_embed"][last, np.arange(len(words))]
+    return embedded

@@ -8,12 +8,13 @@ most 1/254 of a row's largest number, which no sum of products can overflow on t
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stages.rewrites import fresh_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -62,7 +63,7 @@ def _replace(graph: ir.Graph, table: ir.Value) -> None:
 
     numbers, scales = by_row(table.const_value.numpy())  # type: ignore[union-attr]  # one of `tables`
     rows, factors = (
-        _initializer(graph, f"{table.name}.{kind}", array) for kind, array in (("int8", numbers), ("scale", scales))
+        _initializer(table, f"{table.name}.{kind}", array) for kind, array in (("int8", numbers), ("scale", scales))
     )
     for use in table.uses():
         old, ids = use.node, use.node.inputs[1]
@@ -87,12 +88,12 @@ def by_row(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.flo
     return numbers, scales
 
 
-def _initializer(graph: ir.Graph, wanted: str, array: NDArray[np.generic]) -> ir.Value:
+def _initializer(near: ir.Value, wanted: str, array: NDArray[np.generic]) -> ir.Value:
     import onnx_ir as ir
 
-    taken = {*graph.initializers, *(value.name for node in graph.all_nodes() for value in node.outputs)}
-    name = next(name for n in itertools.count() if (name := f"{wanted}{n or ''}") not in taken)
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
+    tensor = ir.tensor(array, name=fresh_name(wanted, near))
+    value = ir.Value(
+        name=tensor.name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    near.graph.register_initializer(value)  # type: ignore[union-attr]
     return value

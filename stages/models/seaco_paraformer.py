@@ -1,0 +1,105 @@
+"""SeACo-Paraformer, FunASR's recognizer that is told what to listen for: Paraformer, judged with lists of hotwords too.
+
+The network and everything around it are Paraformer's, with the second graph and the inputs of `stages.models.seaco`.
+What differs is what counts: a recording's `hotwords` in the manifest are the words that may be listed, those that are
+said first, and each mode lists so many of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.core.errors import UserError
+from stages.core.parity import Artifact
+from stages.core.statistics import Counts, Metric
+from stages.corpora.manifest import Recording
+from stages.models import asr, seaco
+from stages.models.asr import HEADLINE, Outcome, normalized, read_outcomes, write_outcomes
+from stages.models.paraformer import (
+    build,
+    calibration,
+    counter,
+    cut,
+    distillation,
+    export_modules,
+    graph_set,
+    load,
+    multiplications,
+    narrowed,
+    read_config,
+    recognizer,
+    widths,
+    with_widths,
+)
+from stages.models.schemas import paraformer as schema
+
+__all__ = [
+    "HEADLINE",
+    "Outcome",
+    "build",
+    "calibration",
+    "counter",
+    "cut",
+    "distillation",
+    "export_modules",
+    "graph_set",
+    "load",
+    "multiplications",
+    "narrowed",
+    "read_config",
+    "read_outcomes",
+    "recognizer",
+    "widths",
+    "with_widths",
+    "write_outcomes",
+]
+
+SCHEMAS = {seaco.MODEL: schema.Seaco}
+LISTED = {"offline": 0, "list1": 1, "list50": 50, "list500": 500}  # words, by mode
+MODES = tuple(LISTED)
+METRICS = asr.METRICS | {
+    "hotword_recall": Metric(higher_is_better=True),
+    "hotword_false_alarms": Metric(higher_is_better=False),
+}
+
+
+def score(folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
+    """Run FunASR's recognizer over the recordings, each with its list, with the artifact's networks in their places.
+
+    mode: one of `LISTED`.
+
+    Raises:
+        UserError: a recording has no hotwords.
+    """
+    for recording in recordings:
+        if not recording.hotwords:
+            raise UserError(
+                f"{recording.folder}: {recording.id}: found no hotwords, and this family is judged with lists; add "
+                '"hotwords": [those that are said, then others], or say family: paraformer, which lists none'
+            )
+    hear = recognizer(folder, artifact)
+    return [hear(r.samples(), hotword=" ".join(r.hotwords[: LISTED[mode]])) for r in recordings]
+
+
+def measure(
+    checkpoint: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
+) -> list[Counts]:
+    """Count what Paraformer counts of each recording, and how its hotwords fared, as (numerator, denominator).
+
+    hotword_recall: share of the hotwords in the truth that are in the text, whether the mode listed them or not, so
+    that modes compare. hotword_false_alarms: hotwords in the text that are not in the truth, for each recording.
+    """
+    counts = asr.measure(checkpoint, recordings, references, outcomes)
+    return [{**of, **_hotwords(r, outcome)} for of, r, outcome in zip(counts, recordings, outcomes, strict=True)]
+
+
+def _hotwords(recording: Recording, outcome: Outcome) -> Counts:
+    truth, text = (normalized(words).replace(" ", "") for words in (recording.text, outcome.text))
+    words = [normalized(word).replace(" ", "") for word in recording.hotwords]
+    said = [word for word in words if word in truth]
+    heard = [word for word in words if word in text]
+    return {
+        "hotword_recall": (sum(word in heard for word in said), len(said)),
+        "hotword_false_alarms": (sum(word not in said for word in heard), 1),
+    }
