@@ -27,9 +27,9 @@ def repro(arguments: Sequence[str]) -> None:
     if not arguments and not layout.SUMMARY.exists():
         side_by_side()
     status = _run([*KEEP_GOING, *arguments])
-    if status and not arguments and "environment" not in failures.known():
+    if status and not arguments:
         failures.note_crashed()
-        if failures.known():
+        if (failed := failures.known()) and "environment" not in failed:
             _conclude()
     if layout.SUMMARY.is_file():
         show()
