@@ -10,13 +10,11 @@ from __future__ import annotations
 import importlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
-from stages.core import graphs, layout, params, plan, progress
+from stages.core import graphs, layout, params, patches, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph, Tensor
@@ -51,7 +49,7 @@ def export(module: torch.nn.Module, graph: Graph, place: Path, opset: int) -> No
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not installed
     try:
         # Without gradients the graph is the same, a fifth sooner.
-        with warnings.catch_warnings(), torch.no_grad(), _without_quadratic_rules():
+        with warnings.catch_warnings(), torch.no_grad(), patches.exporter():
             warnings.simplefilter("ignore")  # of torch about itself
             program = torch.onnx.export(
                 module.eval(),
@@ -69,20 +67,6 @@ def export(module: torch.nn.Module, graph: Graph, place: Path, opset: int) -> No
     _forget_where(model)
     _name_output_axes(model, graph)
     graphs.save(model, place)
-
-
-@contextmanager
-def _without_quadratic_rules() -> Iterator[None]:
-    """The optimizer that the exporter calls, onnxscript's, without rules of several outputs.
-
-    At each node they go through the whole graph: half the time of Paraformer-large. There is one, SlicesSplit, and no
-    family has what it looks for.
-    """
-    from onnxscript import rewriter
-
-    rules = rewriter._DEFAULT_REWRITE_RULES  # noqa: SLF001  # it takes no others
-    with patch.object(rewriter, "_DEFAULT_REWRITE_RULES", [rule for rule in rules if rule.name != "SlicesSplit"]):
-        yield
 
 
 def _forget_where(model: ir.Model) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
-import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core import calibration, graphs, layout, params, plan, progress
+from stages.core import calibration, graphs, layout, params, patches, plan, progress
 from stages.core.errors import UserError, did_you_mean, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Feeds, GraphSet
@@ -111,11 +108,9 @@ def _dynamic(source: Path, place: Path, recipe: DynamicRecipe) -> None:
     """ONNX Runtime's dynamic quantization: INT8 weights, uint8 activations scaled at run time."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.base_quantizer import BaseQuantizer
 
-    method = "quantize_weight_per_channel_impl"
-    own = patch.object(BaseQuantizer, method, _at_once(getattr(BaseQuantizer, method)))
-    with _library(), own if _finds_scales(recipe) else contextlib.nullcontext():
+    own = patches.weights_scaled_by(_finest) if _finds_scales(recipe) else nullcontext()
+    with patches.quantizers(), own:
         quantize_dynamic(
             source,
             place,
@@ -149,7 +144,7 @@ def _static(source: Path, place: Path, recipe: StaticRecipe, feeds: Sequence[Fee
 
     methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
     before = onnx.load(source, load_external_data=False)
-    with _library():
+    with patches.quantizers():
         quantize_static(
             source,
             place,
@@ -196,30 +191,6 @@ def _finest(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(largest > 0, largest / np.float32(127), np.float32(1))
 
 
-def _at_once(loop: Callable[..., tuple[str, str, str]]) -> Callable[..., tuple[str, str, str]]:
-    """In the place of ONNX Runtime's loop over the channels of a weight, half the time of 220 M parameters.
-
-    It takes the same arguments, adds initializers of the same names and returns those; what is not an INT8 matrix is
-    left to the loop.
-    """
-    import onnx
-
-    def quantize_weight(quantizer: Any, name: str, kind: int, axis: int, *rest: Any) -> tuple[str, str, str]:
-        tensor = quantizer.model.get_initializer(name)
-        if kind != onnx.TensorProto.INT8 or len(tensor.dims) != 2:
-            return loop(quantizer, name, kind, axis, *rest)
-        weight = onnx.numpy_helper.to_array(tensor)
-        outputs_last = axis % 2 == 1
-        scale = _finest(weight if outputs_last else weight.T)
-        numbers = np.rint(weight / (scale if outputs_last else scale[:, None])).astype(np.int8)
-        names = (f"{name}_quantized", f"{name}_zero_point", f"{name}_scale")
-        made: tuple[NDArray[Any], ...] = (numbers, np.zeros(len(scale), np.int8), scale)
-        quantizer.model.initializer_extend(list(map(onnx.numpy_helper.from_array, made, names)))
-        return names
-
-    return quantize_weight
-
-
 def _overrides(model: onnx.ModelProto, folder: Path) -> dict[str, list[dict[str, Any]]]:
     """`_finest` as ONNX Runtime is told of it."""
     import onnx
@@ -235,37 +206,6 @@ def _overrides(model: onnx.ModelProto, folder: Path) -> dict[str, list[dict[str,
                 for scale in _finest(weight if channels else weight.T)
             ]
     return scales
-
-
-@contextlib.contextmanager
-def _library() -> Iterator[None]:
-    """The quantizers of ONNX Runtime without their advice to pre-process, which `simplify` has done, and their prints.
-
-    And without two copies of the model, which they make and keep to learn the shapes of its values.
-    """
-    from onnxruntime.quantization import onnx_quantizer
-
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        patch.object(onnx_quantizer, "save_and_reload_model_with_shape_infer", _with_shapes),
-    ):
-        yield
-    logger.setLevel(level)
-
-
-def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model itself, its values' shapes inferred; the pass does that without copying the large weights."""
-    import onnx_ir as ir
-    from onnx_ir.passes.common import ShapeInferencePass
-
-    inferred = ShapeInferencePass()(ir.from_proto(model)).model
-    values = [value for node in inferred.graph for value in node.outputs if not value.is_graph_output()]
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(ir.serde.serialize_value(value) for value in values if value.type is not None)
-    return model
 
 
 def _smoothed(source: Path, scratch: Path, recipe: Recipe, feeds: Sequence[Feeds]) -> Path:
@@ -366,7 +306,7 @@ def _float16(model: onnx.ModelProto, place: Path, recipe: Float16Recipe) -> None
 
     # Its own way to infer shapes ends at 2 GB of weights.
     settings = {"keep_io_types": True, "op_block_list": recipe.keep_fp32_ops, "disable_shape_infer": True}
-    half = OnnxModel(convert_float_to_float16(_with_shapes(model), **settings))
+    half = OnnxModel(convert_float_to_float16(patches.with_shapes(model), **settings))
     half.topological_sort()  # the converter puts its casts behind the nodes that read them
     del half.model.graph.value_info[:]  # it says fp16 of constants that stay fp32
     onnx.save(half.model, place)

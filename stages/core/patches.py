@@ -1,0 +1,114 @@
+"""What is replaced in other libraries for as long as a block lasts, each with where it was seen and why.
+
+Seen in ONNX Runtime 1.32 and onnxscript 0.7; tests/core/test_patches.py fails when what is replaced is another.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx
+
+BY_CHANNEL = "quantize_weight_per_channel_impl"  # of ONNX Runtime's BaseQuantizer
+WITH_SHAPES = "save_and_reload_model_with_shape_infer"  # of its onnx_quantizer
+RULES = "_DEFAULT_REWRITE_RULES"  # of onnxscript's rewriter
+QUADRATIC = "SlicesSplit"  # the one of them that has several outputs
+Scales = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""The scale of each column of a weight (inputs, outputs)."""
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
+    old = getattr(owner, name)
+    setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        setattr(owner, name, old)
+
+
+@contextmanager
+def quantizers() -> Iterator[None]:
+    """Run ONNX Runtime's quantizers without their prints and their advice to pre-process, which `simplify` has done.
+
+    And without two copies of the model, which they make and keep to learn the shapes of its values.
+    """
+    from onnxruntime.quantization import onnx_quantizer
+
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()), _replaced(onnx_quantizer, WITH_SHAPES, with_shapes):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model itself, its values' shapes inferred; the pass does that without copying the large weights."""
+    import onnx_ir as ir
+    from onnx_ir.passes.common import ShapeInferencePass
+
+    inferred = ShapeInferencePass()(ir.from_proto(model)).model
+    values = [value for node in inferred.graph for value in node.outputs if not value.is_graph_output()]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(ir.serde.serialize_value(value) for value in values if value.type is not None)
+    return model
+
+
+@contextmanager
+def weights_scaled_by(scales: Scales) -> Iterator[None]:
+    """Have ONNX Runtime quantize INT8 matrices with these scales, all channels at once.
+
+    Its own loop over the channels takes twice the time at 220 M parameters.
+    """
+    from onnxruntime.quantization.base_quantizer import BaseQuantizer
+
+    with _replaced(BaseQuantizer, BY_CHANNEL, _at_once(getattr(BaseQuantizer, BY_CHANNEL), scales)):
+        yield
+
+
+def _at_once(loop: Callable[..., tuple[str, str, str]], scales: Scales) -> Callable[..., tuple[str, str, str]]:
+    """Return what takes the arguments of the loop, adds initializers of the same names and returns those.
+
+    What is not an INT8 matrix is left to the loop.
+    """
+    import onnx
+
+    def quantize_weight(quantizer: Any, name: str, kind: int, axis: int, *rest: Any) -> tuple[str, str, str]:
+        tensor = quantizer.model.get_initializer(name)
+        if kind != onnx.TensorProto.INT8 or len(tensor.dims) != 2:
+            return loop(quantizer, name, kind, axis, *rest)
+        weight = onnx.numpy_helper.to_array(tensor)
+        outputs_last = axis % 2 == 1
+        scale = scales(weight if outputs_last else weight.T)
+        numbers = np.rint(weight / (scale if outputs_last else scale[:, None])).astype(np.int8)
+        names = (f"{name}_quantized", f"{name}_zero_point", f"{name}_scale")
+        made: tuple[NDArray[Any], ...] = (numbers, np.zeros(len(scale), np.int8), scale)
+        quantizer.model.initializer_extend(list(map(onnx.numpy_helper.from_array, made, names)))
+        return names
+
+    return quantize_weight
+
+
+@contextmanager
+def exporter() -> Iterator[None]:
+    """Run the optimizer that torch's exporter calls, onnxscript's, without rules of several outputs.
+
+    At each node they go through the whole graph: half the time of Paraformer-large. There is one, and no family has
+    what it looks for.
+    """
+    from onnxscript import rewriter
+
+    rules = getattr(rewriter, RULES)
+    with _replaced(rewriter, RULES, [rule for rule in rules if rule.name != QUADRATIC]):
+        yield

@@ -1,0 +1,42 @@
+"""What is replaced in other libraries is still what it was when it was replaced, and is back afterwards."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+
+import numpy as np
+import pytest
+from onnxruntime.quantization import onnx_quantizer
+from onnxruntime.quantization.base_quantizer import BaseQuantizer
+from onnxscript import rewriter
+
+from stages.core import patches
+
+
+def test_onnx_runtime_s_functions_take_what_ours_take():
+    loop = inspect.signature(getattr(BaseQuantizer, patches.BY_CHANNEL))
+    assert list(loop.parameters)[:4] == ["self", "weight_name", "weight_qType", "channel_axis"]
+    assert list(inspect.signature(getattr(onnx_quantizer, patches.WITH_SHAPES)).parameters) == ["model"]
+
+
+def test_onnxscript_has_one_rule_of_several_outputs():
+    rules = getattr(rewriter, patches.RULES)
+    assert [rule.name for rule in rules].count(patches.QUADRATIC) == 1
+
+
+@pytest.mark.parametrize("end", [pytest.param(None, id="well"), pytest.param(ValueError, id="badly")])
+def test_all_is_as_before_however_the_block_ends(end: type[Exception] | None):
+    places = [(BaseQuantizer, patches.BY_CHANNEL), (onnx_quantizer, patches.WITH_SHAPES), (rewriter, patches.RULES)]
+    before = [getattr(owner, name) for owner, name in places]
+    level = logging.getLogger().level
+    try:
+        with patches.quantizers(), patches.weights_scaled_by(lambda w: np.ones(w.shape[1], np.float32)):
+            with patches.exporter():
+                assert all(getattr(owner, name) is not old for (owner, name), old in zip(places, before, strict=True))
+            if end is not None:
+                raise end
+    except ValueError:
+        pass
+    assert [getattr(owner, name) for owner, name in places] == before
+    assert logging.getLogger().level == level
