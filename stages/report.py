@@ -162,11 +162,17 @@ def metrics(entries: Entries) -> dict[str, Any]:
     return {
         entry["model"]: {
             **{name: measured["value"] for name, measured in entry["accuracy"].items()},
+            **_baseline(entry),
             **{f"speedup_{case}": measured["speedup"] for case, measured in entry["latency"].items()},
             **({"bytes": entry["artifact"]["bytes"]} if entry["artifact"]["bytes"] else {}),
         }
         for entry in entries.values()
     }
+
+
+def _baseline(entry: Entry) -> dict[str, float]:
+    """Return how right the fp32 model is, beside which the build's own value stands under its name."""
+    return {f"baseline_{entry['truth']}": entry["accuracy"][entry["truth"]]["baseline"]} if entry["accuracy"] else {}
 
 
 def searches(entries: Entries) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.core.errors import UserError
 from stages.core.parity import Artifact
 from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import Recording
@@ -68,18 +67,23 @@ def score(folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Reco
     """Run FunASR's recognizer over the recordings, each with its list, with the artifact's networks in their places.
 
     mode: one of `LISTED`.
-
-    Raises:
-        UserError: a recording has no hotwords.
     """
-    for recording in recordings:
-        if not recording.hotwords:
-            raise UserError(
-                f"{recording.folder}: {recording.id}: found no hotwords, and this family is judged with lists; add "
-                '"hotwords": [those that are said, then others], or say family: paraformer, which lists none'
-            )
     hear = recognizer(folder, artifact)
-    return [hear(r.samples(), hotword=" ".join(r.hotwords[: LISTED[mode]])) for r in recordings]
+    return [hear(r.samples(), hotword=" ".join(hotwords(r)[: LISTED[mode]])) for r in recordings]
+
+
+def hotwords(recording: Recording) -> list[str]:
+    """Return the words that may be listed for a recording: the manifest's or, where it has none, one of its text.
+
+    That is the longest of several letters or, as in Chinese, three characters out of the middle; so any transcribed
+    data tells what a list of one word changes, and only those with `hotwords` what longer ones do.
+    """
+    if recording.hotwords:
+        return recording.hotwords
+    words = asr.words(normalized(recording.text))
+    longest = max(words, key=len, default="")
+    middle = max(0, len(words) // 2 - 1)
+    return [word for word in [longest if len(longest) > 1 else "".join(words[middle : middle + 3])] if word]
 
 
 def measure(
@@ -96,7 +100,7 @@ def measure(
 
 def _hotwords(recording: Recording, outcome: Outcome) -> Counts:
     truth, text = (normalized(words).replace(" ", "") for words in (recording.text, outcome.text))
-    words = [normalized(word).replace(" ", "") for word in recording.hotwords]
+    words = [normalized(word).replace(" ", "") for word in hotwords(recording)]
     said = [word for word in words if word in truth]
     heard = [word for word in words if word in text]
     return {

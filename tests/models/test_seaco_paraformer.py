@@ -13,7 +13,6 @@ import torch
 
 from stages import optimize, simplify
 from stages.core import calibration, graphs, params
-from stages.core.errors import UserError
 from stages.core.parity import largest_differences
 from stages.corpora import hotword_commands, manifest
 from stages.corpora.manifest import Recording
@@ -141,12 +140,18 @@ def test_hotwords_are_counted_whatever_was_listed():
         assert (counts["hotword_recall"], counts["hotword_false_alarms"]) == (recall, alarms)
 
 
-def test_a_recording_without_hotwords_is_named(recordings: list[Recording]):
-    bare = recordings[0].model_copy(update={"hotwords": []})
-    with pytest.raises(UserError, match="evaluation-000: found no hotwords, and this family is judged with lists"):
-        seaco_paraformer.score(
-            CHECKPOINT, torch_artifact(seaco_paraformer, paraformer.load(CHECKPOINT)), "list1", [bare]
-        )
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("打开客厅的灯。", ["客厅的"], id="characters"),
+        pytest.param("call Jonathan now", ["jonathan"], id="the-longest-word"),
+        pytest.param("好", ["好"], id="one-character"),
+        pytest.param("", [], id="nothing-said"),
+    ],
+)
+def test_a_recording_without_hotwords_lends_one_of_its_text(text: str, words: list[str]):
+    recording = Recording(id="a", wav="a.wav", seconds=1, sha256="0" * 64, text=text, folder=Path())
+    assert seaco_paraformer.hotwords(recording) == words
 
 
 def test_more_words_than_the_graph_keeps_are_heard_as_fewer(recordings: list[Recording]):
