@@ -6,6 +6,8 @@ engine that nothing here can run.
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,16 @@ PRUNE = PruneParams(
     seed=7,
 )  # of tiny networks, each width possible
 RECORDINGS = {f"recording-{i:02}": {AGREEMENT: 0.95 + 0.001 * i} for i in range(15)}
+
+
+def repository(place: Path) -> Path:
+    """Copy what DVC reads of this tree into a repository of its own, in which nothing was built."""
+    for name in ("dvc.yaml", "params.yaml", "plan.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, place)
+    shutil.copytree(ROOT / ".dvc", place / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    shutil.copytree(ROOT / "stages", place / "stages", ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
+    subprocess.run(["git", "init", "--quiet"], cwd=place, check=True)
+    return place
 
 
 def make(root: Path, **required: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.core import params, plan
+from tests import workspace
 from tests.workspace import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -65,14 +65,7 @@ def test_the_file_is_written_only_where_it_differs(tmp_path: Path, monkeypatch: 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone with this tree's DVC files and params, and a lock that says everything was built."""
-    place = tmp_path_factory.mktemp("clone")
-    for name in ("dvc.yaml", "params.yaml", "plan.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, place)
-    shutil.copytree(ROOT / ".dvc", place / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
-    shutil.copytree(ROOT / "stages", place / "stages", ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
-    subprocess.run(["git", "init", "--quiet"], cwd=place, check=True)
-    return place
+    return workspace.repository(tmp_path_factory.mktemp("clone"))
 
 
 def tracked(place: Path) -> dict[str, set[str]]:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from stages.core import tracked
 from stages.core.errors import UserError
+from tests import workspace
 from tests.workspace import ROOT
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("repository")
-    for name in ("dvc.yaml", "params.yaml", "plan.yaml", ".dvcignore"):
-        shutil.copy(ROOT / name, place)
-    shutil.copytree(ROOT / ".dvc", place / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
-    shutil.copytree(ROOT / "stages", place / "stages", ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
-    subprocess.run(["git", "init", "--quiet"], cwd=place, check=True)
-    return place
+    return workspace.repository(tmp_path_factory.mktemp("repository"))
 
 
 @pytest.mark.parametrize(
