@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 from stages.commands.side_by_side import side_by_side
@@ -24,16 +25,22 @@ def repro(arguments: Sequence[str]) -> None:
         SystemExit: with 1 where anything failed or the gate is closed.
     """
     plan.write(params.load())
+    start = time.time()
     if not arguments and not layout.SUMMARY.exists():
         side_by_side()
     status = _run([*KEEP_GOING, *arguments])
-    if status and not arguments:
+    if status and not arguments and _began(start):
         failures.note_crashed()
         if (failed := failures.known()) and "environment" not in failed:
             _conclude()
     if layout.SUMMARY.is_file():
         show()
     raise SystemExit(1 if status else 0)
+
+
+def _began(start: float) -> bool:
+    """Tell whether the stage `environment`, with which a build begins, ran since then: DVC may have been busy."""
+    return layout.FAILURES.is_dir() and layout.FAILURES.stat().st_mtime >= start
 
 
 def _conclude() -> None:
@@ -46,10 +53,18 @@ def _conclude() -> None:
 
 
 def _run(command: Sequence[str]) -> int:
+    """Run DVC and return its status.
+
+    Raises:
+        SystemExit: it was interrupted or killed; what was built stays, and the next build goes on from there.
+    """
     try:
         status = subprocess.run(command, check=False).returncode
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    if status in {INTERRUPTED, -2}:
+    if status < 0:
+        print(f"dvc was stopped by signal {-status}; run it again to go on", file=sys.stderr)
+        sys.exit(128 - status)
+    if status == INTERRUPTED:
         sys.exit(INTERRUPTED)
     return status

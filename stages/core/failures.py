@@ -12,9 +12,10 @@ from typing import Any
 
 from stages.core import layout
 from stages.core.errors import UserError
-from stages.core.files import read_json, write_json
+from stages.core.files import read_json, write_json, write_text
 
 CRASHED = "it left nothing behind: it crashed or was stopped, see the lines above"
+ABOUT = "A file for each stage that failed in the last build.\n"  # DVC warns of an empty folder
 AFTER = ("report", "summary", "package", "gate")  # stages that say what failed, whatever did
 
 
@@ -22,6 +23,7 @@ def clear() -> None:
     """Forget what failed in an earlier build."""
     shutil.rmtree(layout.FAILURES, ignore_errors=True)
     layout.FAILURES.mkdir(parents=True)
+    write_text(layout.FAILURES / "about.txt", ABOUT)
 
 
 def record(stage: str, reason: str) -> None:

@@ -15,6 +15,7 @@ from stages.commands import repro
 from stages.core import failures
 from tests.workspace import ROOT
 
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
 RUN = """
 import sys, pathlib
 from stages.core import failures
@@ -93,7 +94,6 @@ def build() -> int:
     return int(str(stopped.value.code))
 
 
-@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
 @pytest.mark.parametrize(
     ("how", "why"),
     [
@@ -114,3 +114,18 @@ def test_what_does_not_depend_on_a_failed_stage_is_built_and_what_does_is_known(
     Path("how/export@a").write_text("well")
     assert build() == 0
     assert failures.known() == {}
+
+
+def test_a_build_that_was_killed_ends_and_reports_nothing(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stopped:
+        repro._run(["sh", "-c", "kill -9 $$"])
+    assert stopped.value.code == 137
+    assert "stopped by signal 9; run it again to go on" in capsys.readouterr().err
+
+
+def test_a_build_that_never_began_reports_nothing():
+    assert build() == 0
+    before = Path("out/gate").stat().st_mtime_ns
+    Path("how/environment").write_text("crash")
+    assert build() == 1
+    assert Path("out/gate").stat().st_mtime_ns == before
