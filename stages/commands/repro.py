@@ -6,6 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+
+from ruamel.yaml import YAML
 
 from stages.commands.side_by_side import side_by_side
 from stages.core import failures, layout, params, plan
@@ -29,6 +32,8 @@ def repro(arguments: Sequence[str]) -> None:
     if not arguments and not layout.SUMMARY.exists():
         side_by_side()
     status = _run([*KEEP_GOING, *arguments])
+    if status and _remove_torn_locks():
+        status = _run([*KEEP_GOING, *arguments])
     if status and not arguments and _began(start):
         failures.note_crashed()
         if (failed := failures.known()) and "environment" not in failed:
@@ -36,6 +41,26 @@ def repro(arguments: Sequence[str]) -> None:
     if layout.SUMMARY.is_file():
         show()
     raise SystemExit(1 if status else 0)
+
+
+def _remove_torn_locks() -> bool:
+    """Remove each dvc.lock that DVC cannot read, as a kill may leave it, and tell whether there was one.
+
+    DVC rewrites these in place. What they had of finished stages its run-cache has too, and restores.
+    """
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+
+    found = False
+    for path in (Path("dvc.lock"), *Path("stages").rglob("dvc.lock")):
+        try:
+            COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(path.read_bytes()))
+        except FileNotFoundError:
+            continue
+        except Exception as e:  # noqa: BLE001  of a YAML parser and of a schema: torn is torn
+            print(f"{path}: torn by a kill ({type(e).__name__}), removed; what it had finished is in DVC's cache")
+            path.unlink()
+            found = True
+    return found
 
 
 def _began(start: float) -> bool:

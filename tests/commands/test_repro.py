@@ -129,3 +129,16 @@ def test_a_build_that_never_began_reports_nothing():
     Path("how/environment").write_text("crash")
     assert build() == 1
     assert Path("out/gate").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
+def test_a_lock_that_a_kill_tore_costs_no_finished_stage(share: float, capfd: pytest.CaptureFixture[str]):
+    assert build() == 0
+    capfd.readouterr()
+    whole = Path("dvc.lock").read_bytes()
+    Path("dvc.lock").write_bytes(whole[: int(share * len(whole))])
+    assert build() == 0
+    said = capfd.readouterr().out
+    assert "Running stage 'export" not in said
+    assert build() == 0
+    assert "Running stage 'export" not in capfd.readouterr().out
