@@ -19,7 +19,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -152,24 +152,18 @@ class Replica:
 
 
 SPEECH_TO_TEXT = "auto-speech-recognition"
+PARAFORMER = Replica(
+    SPEECH_TO_TEXT,
+    (8404, 80),
+    SPEECH,
+    TALK | {"fig/struct.png": picture()},
+    metas=TALK_METAS,
+    settle=fire_as_speech_does,
+)
 REPLICAS = {
-    "paraformer_large": Replica(
-        SPEECH_TO_TEXT,
-        (8404, 80),
-        SPEECH,
-        TALK | {"fig/struct.png": picture()},
-        metas=TALK_METAS,
-        settle=fire_as_speech_does,
-    ),
-    "paraformer_large_online": Replica(
-        SPEECH_TO_TEXT,
-        (8404, 80),
-        SPEECH,
-        TALK | {"fig/struct.png": picture()},
-        metas=TALK_METAS,
-        settle=fire_as_speech_does,
-        quirks=(as_data_parallel, beside_training_state),  # as a fine-tuned one may have them
-    ),
+    "paraformer_large": PARAFORMER,
+    # as a fine-tuned one may have them
+    "paraformer_large_online": replace(PARAFORMER, quirks=(as_data_parallel, beside_training_state)),
     "seaco_paraformer_large": Replica(
         SPEECH_TO_TEXT,
         (8404, 80),
