@@ -6,6 +6,7 @@ build. So a build is failed where any stage that it is made by failed, whatever 
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -74,12 +75,17 @@ def note_crashed() -> None:
 
 
 def index_graph() -> Any:
-    """Return DVC's graph of all stages: an edge leads from a stage to one that it needs."""
+    """Return DVC's graph of all stages: an edge leads from a stage to one that it needs; read once a process."""
+    return _graph_of(Path.cwd())
+
+
+@functools.cache
+def _graph_of(root: Path) -> Any:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
-        return Repo().index.graph
+        return Repo(str(root)).index.graph
     except DvcException as e:
         raise UserError(f"DVC cannot read the stages: {e}") from e
 
