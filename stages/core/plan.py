@@ -26,13 +26,6 @@ class _Line(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Checkpoint(_Line):
-    """A model, for fetch and reference."""
-
-    family: str
-    dataset: str
-
-
 class Pruning(_Line):
     """A model that has a pruned variant; `settings_from` is its own settings or, where it has none, its family's."""
 
@@ -99,7 +92,7 @@ class Report(_Line):
 class Plan(_Line):
     """Every table, by the keys that DVC calls the stages by."""
 
-    checkpoints: dict[str, Checkpoint]
+    checkpoints: dict[str, dict[str, str]]
     datasets: dict[str, dict[str, str]]
     prune: dict[str, Pruning]
     variants: dict[str, GraphSource]
@@ -116,7 +109,7 @@ def derive(p: Params) -> Plan:
     variants = {f"{v.model}-{v.variant}": v for v in _variants(p)}
     pruned = [v.model for v in variants.values() if v.variant == "pruned"]
     return Plan(
-        checkpoints={n: Checkpoint(family=m.family, dataset=m.dataset) for n, m in p.models.items() if m.targets},
+        checkpoints={name: {"dataset": model.dataset} for name, model in p.models.items() if model.targets},
         datasets={name: {"path": dataset.path} for name, dataset in p.datasets.items()},
         prune={name: _pruning(p, name) for name in pruned},
         variants=variants,
@@ -191,18 +184,21 @@ def _pipelines(p: Params) -> Iterator[PipelineBuild]:
 
 
 def write(p: Params) -> bool:
-    """Write plan.yaml where it is not what params.yaml asks for; whether it was not."""
-    wanted = _text(derive(p))
-    if PLAN.is_file() and PLAN.read_text(encoding="utf-8") == wanted:
+    """Write plan.yaml where it is not what params.yaml asks for, and tell whether it was not."""
+    if _is_current(p):
         return False
-    write_text(PLAN, wanted)
+    write_text(PLAN, _text(derive(p)))
     return True
 
 
 def check(p: Params) -> None:
     """Raise UserError unless plan.yaml is what params.yaml asks for."""
-    if not PLAN.is_file() or PLAN.read_text(encoding="utf-8") != _text(derive(p)):
+    if not _is_current(p):
         raise UserError(f"{PLAN} is not what params.yaml asks for now; run `python -m stages plan`, then build again")
+
+
+def _is_current(p: Params) -> bool:
+    return PLAN.is_file() and PLAN.read_text(encoding="utf-8") == _text(derive(p))
 
 
 def _text(plan: Plan) -> str:
