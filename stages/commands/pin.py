@@ -72,7 +72,7 @@ def listed(name: str, of: Pinned, *, force: bool) -> Pin:
 
 
 def is_taken(name: str) -> bool:
-    """Whether FunASR reads a file of that path in a checkpoint's folder."""
+    """Tell whether FunASR reads a file of that path in a checkpoint's folder."""
     return "/" not in name and any(fnmatchcase(name, kind) for kind in TAKEN)
 
 

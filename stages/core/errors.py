@@ -24,7 +24,7 @@ class UserError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says in its first line that says anything, without colours and not longer than a message."""
+    """Return the first line of an exception that says anything, without colours and not longer than a message."""
     lines = (line.strip() for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines())
     return next((line[:200] for line in lines if line), "no reason given")
 

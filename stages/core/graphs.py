@@ -109,7 +109,7 @@ def write(folder: Path, graph_set: GraphSet, shared: Path | None = None) -> None
 
 
 def _lacks(place: Path) -> bool:
-    """Whether a graph refers to weights in another file, and that is not beside it."""
+    """Tell whether a graph refers to weights in another file, and that is not beside it."""
     import onnx
 
     tensors = onnx.load(place, load_external_data=False).graph.initializer
@@ -118,7 +118,7 @@ def _lacks(place: Path) -> bool:
 
 
 def load(place: Path) -> ir.Model:
-    """A graph, its large weights mapped from where they lie."""
+    """Load a graph, its large weights mapped from where they lie."""
     import onnx_ir as ir
 
     model = ir.load(place)
@@ -165,7 +165,7 @@ def _lies_in(tensor: ir.TensorProtocol, folder: Path | None) -> bool:
 
 
 def weights_folder(place: Path, shared: Path | None = None) -> Path:
-    """The folder with the large weights of a graph: its own, or `shared`, which by default its graph set names."""
+    """Return the folder with a graph's large weights: its own, or `shared`, which by default its graph set names."""
     if _weights_file(place).is_file():
         return place.parent
     named = (graph.weights for graph in _listed(place.parent) if graph.file == place.name)
@@ -173,7 +173,7 @@ def weights_folder(place: Path, shared: Path | None = None) -> Path:
 
 
 def parts(place: Path, shared: Path | None = None) -> list[Path]:
-    """A graph's file, and that of its large weights where there is one; shared: as in `weights_folder`."""
+    """Return a graph's file, and that of its large weights where there is one; shared: as in `weights_folder`."""
     weights = weights_folder(place, shared) / _weights_file(place).name
     return [place, weights] if weights.is_file() else [place]
 
@@ -187,7 +187,7 @@ def copy(place: Path, folder: Path) -> Path:
 
 @contextmanager
 def whole(place: Path, folder: Path) -> Iterator[Path]:
-    """A graph with its large weights beside it, as other programs open it: itself, or a copy below `folder`."""
+    """Give a graph with its large weights beside it, as other programs open it: itself, or a copy below `folder`."""
     if weights_folder(place) == place.parent:
         yield place
         return
@@ -196,12 +196,12 @@ def whole(place: Path, folder: Path) -> Iterator[Path]:
 
 
 def _weights_file(place: Path) -> Path:
-    """The file beside a graph that its large weights have, if they are apart."""
+    """Return the file beside a graph that its large weights have, if they are apart."""
     return place.with_name(f"{place.name}.data")
 
 
 def _listed(folder: Path) -> Collection[Graph]:
-    """The graphs of a folder's graph set, where it has one."""
+    """Return the graphs of a folder's graph set, where it has one."""
     return read(folder).graphs.values() if (folder / FILE).is_file() else ()
 
 

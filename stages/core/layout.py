@@ -20,12 +20,12 @@ def corpus(dataset: str) -> Path:
 
 
 def data(dataset: str) -> Path:
-    """The folder of a data set that the user imported: not in git, and no stage writes there."""
+    """Return the folder of a data set that the user imported: not in git, and no stage writes there."""
     return Path("data") / dataset
 
 
 def pin(name: str) -> Path:
-    """The lock file of a model's checkpoint, or of a data set of the hub; in git, written by `python -m stages pin`."""
+    """Return the lock file of a checkpoint, or of a data set of the hub; in git, written by `python -m stages pin`."""
     return Path("pins") / f"{name}.json"
 
 

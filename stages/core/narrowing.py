@@ -84,7 +84,7 @@ def _are_dense(module: torch.nn.Module, *names: str) -> bool:
 
 
 def _grouped(model: torch.nn.Module, names: Mapping[str, str]) -> dict[str, list[Layer]]:
-    """The layers of each width that has any. names: as in `widths`."""
+    """Return the layers of each width that has any. names: as in `widths`."""
     found = layers(model)
     groups = {key: [one for name, one in found.items() if fnmatchcase(name, names[key])] for key in names}
     return {key: group for key, group in groups.items() if group}

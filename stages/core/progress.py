@@ -81,6 +81,6 @@ def phase(what: str) -> Iterator[None]:
 
 
 def _line(items: Sequence[T] | None = None, **settings: Any) -> Any:
-    """A line of tqdm's that goes away when it is done; `disable=None` means where there is no terminal."""
+    """Give a line of tqdm's that goes away when it is done; `disable=None` means where there is no terminal."""
     size = shutil.get_terminal_size()  # tqdm shows nothing on a terminal that does not say its size
     return tqdm(items, leave=False, disable=None, ncols=size.columns - 1, nrows=size.lines, **settings)
