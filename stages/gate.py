@@ -8,7 +8,7 @@ from typing import Any
 from stages.core import layout
 from stages.core.errors import UserError, entrypoint
 from stages.core.files import read_json, write_json
-from stages.core.results import describe
+from stages.reporting.results import describe
 from stages.summary import show
 
 CLOSING = ("fail", "inconclusive")

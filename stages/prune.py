@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from stages.core import allocation, layout, narrowing, params, plan, progress, recovery
+from stages.core import layout, params, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.params import PruneParams
@@ -20,6 +20,7 @@ from stages.core.statistics import pooled
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.models import checkpoint
+from stages.pruning import allocation, narrowing, recovery
 
 Accuracy = Callable[[torch.nn.Module], float]
 """The family's headline metric of a model."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core import calibration, graphs, layout, params, patches, plan, progress
+from stages.core import graphs, layout, params, patches, plan, progress
 from stages.core.errors import UserError, did_you_mean, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Feeds, GraphSet
@@ -26,6 +26,7 @@ from stages.core.params import (
 )
 from stages.core.plan import QuantizedGraph
 from stages.corpora import manifest
+from stages.quantization import calibration
 
 if TYPE_CHECKING:
     import onnx

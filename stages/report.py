@@ -12,11 +12,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from stages.core import figures, layout, params, plan, progress, results
+from stages.core import layout, params, plan, progress
 from stages.core.errors import entrypoint, key_from
-from stages.core.figures import Entries, Entry
 from stages.core.files import read_json, write_json, write_text
 from stages.core.statistics import geometric_mean
+from stages.reporting import figures, results
+from stages.reporting.figures import Entries, Entry
 
 WORST = 10
 
@@ -141,7 +142,7 @@ FILTERS = {
 @functools.cache
 def _templates() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(Path(__file__).parent / "reporting" / "templates"),
         autoescape=select_autoescape(["html"]),  # Markdown has escapes of its own: md_code, md_text
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -153,7 +154,7 @@ def _templates() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """The text that a file of stages/templates makes of the values."""
+    """The text that a file of stages/reporting/templates makes of the values."""
     return _templates().get_template(template).render(**values)
 
 

@@ -15,11 +15,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stages.core import figures, layout, params, plan, progress, results
+from stages.core import layout, params, plan, progress
 from stages.core.errors import entrypoint
-from stages.core.figures import COLOURS, Entries, Entry
 from stages.core.files import read_json, write_json, write_text
 from stages.report import gated, number, render, signed, size
+from stages.reporting import figures, results
+from stages.reporting.figures import COLOURS, Entries, Entry
 
 PAGE = layout.REPORTS / "index.html"
 PIPELINES = layout.REPORTS / "pipeline" / "index.html"

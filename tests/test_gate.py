@@ -7,9 +7,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import gate, summary
-from stages.core import layout, params, plan, results
+from stages.core import layout, params, plan
 from stages.core.errors import UserError, entrypoint
 from stages.core.files import read_json, write_json
+from stages.reporting import results
 from tests import workspace
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from stages import gate, pipeline, summary
-from stages.core import layout, params, plan, results
+from stages.core import layout, params, plan
 from stages.core.chain import Transcript, TwoPass
 from stages.core.errors import UserError
 from stages.core.files import write_json
 from stages.core.params import EvaluateParams
 from stages.corpora.manifest import Recording
 from stages.pipeline import Heard
+from stages.reporting import results
 from tests import workspace
 
 SETTINGS = EvaluateParams(split="evaluation", resamples=200, confidence=0.95, seed=0)

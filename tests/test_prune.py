@@ -13,11 +13,12 @@ import yaml
 from ruamel.yaml import YAML
 
 from stages import prune
-from stages.core import layout, recovery
+from stages.core import layout
 from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.params import PruneParams
 from stages.models import checkpoint, fsmn_vad
+from stages.pruning import recovery
 from tests import workspace
 from tests.conftest import CONFIG
 from tests.workspace import ROOT

@@ -11,8 +11,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import report
-from stages.core import params, results
+from stages.core import params
 from stages.core.errors import UserError
+from stages.reporting import results
 from tests import workspace
 
 HOSTILE = '<script>alert("1")</script>|`x`'

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from stages import summary
-from stages.core import figures, params, results
+from stages.core import params
 from stages.core.errors import entrypoint
+from stages.reporting import figures, results
 from tests import workspace
 
 

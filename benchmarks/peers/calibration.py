@@ -46,8 +46,9 @@ def record(model: str, export: Path, folder: Path) -> None:
     """Keep what Kiln's own quantizer would calibrate on."""
     import importlib
 
-    from stages.core import calibration, layout, params
+    from stages.core import layout, params
     from stages.corpora import manifest
+    from stages.quantization import calibration
 
     p = params.load()
     family = importlib.import_module(f"stages.models.{p.models[model].family}")

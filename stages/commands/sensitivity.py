@@ -11,7 +11,7 @@ from stages.commands import trials
 from stages.commands.trials import Bench
 from stages.core import layout, progress
 from stages.core.errors import UserError
-from stages.core.figures import loss, ranked
+from stages.reporting.figures import loss, ranked
 
 PART = "sensitivity"
 Found = dict[str, dict[str, Any]]

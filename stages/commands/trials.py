@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stages import benchmark, runtimes
-from stages.core import calibration, graphs, layout, params, plan
+from stages.core import graphs, layout, params, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, write_json
 from stages.core.graphs import Feeds
@@ -22,6 +22,7 @@ from stages.core.plan import QuantizedGraph
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.evaluate import evaluate
+from stages.quantization import calibration
 from stages.quantize import check_effect, quantize
 from stages.reference import hear
 from stages.runtimes import onnxruntime

@@ -23,11 +23,11 @@ from stages.commands.sensitivity import PART as SENSITIVITY
 from stages.commands.trials import Bench, Int8
 from stages.core import graphs, layout, params, plan, progress
 from stages.core.errors import UserError
-from stages.core.figures import loss
 from stages.core.files import write_text
 from stages.core.params import PARAMS, DynamicRecipe, StaticRecipe
 from stages.core.statistics import geometric_mean
 from stages.environment import cpu
+from stages.reporting.figures import loss
 
 PART = "tune"
 SEED = 3

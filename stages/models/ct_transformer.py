@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from stages.core import narrowing, recovery
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
@@ -34,6 +33,7 @@ from stages.models import sanm
 from stages.models import tokens as token_lists
 from stages.models.sanm import with_widths
 from stages.models.schemas.ct_transformer import Offline, Punctuator, Realtime
+from stages.pruning import narrowing, recovery
 
 if TYPE_CHECKING:
     from funasr.models.ct_transformer.model import CTTransformer
@@ -385,7 +385,7 @@ def cut(
 ) -> tuple[CTTransformer, recovery.Refit]:
     """A copy of the model with the widths of `config`, and what refits it.
 
-    stream: calibration tokens int64 (tokens,). criterion: one of `stages.core.criteria`.
+    stream: calibration tokens int64 (tokens,). criterion: one of `stages.pruning.criteria`.
     """
     small = checkpoints.weightless(build, config)
     windows = stream[: len(stream) // WINDOW * WINDOW].reshape(-1, WINDOW)

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.core import narrowing, recovery
 from stages.core.errors import UserError
 from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
 from stages.core.params import PruneParams
@@ -28,6 +27,7 @@ from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models import checkpoint, tokens
 from stages.models.schemas import emotion2vec as schema
+from stages.pruning import narrowing, recovery
 
 if TYPE_CHECKING:
     from funasr.models.emotion2vec.model import Emotion2vec
@@ -363,7 +363,7 @@ def cut(
 ) -> tuple[Emotion2vec, recovery.Refit]:
     """A copy of the model with the narrower feed-forward layers of `config`, and what refits it.
 
-    crops: waveforms (crops, samples). criterion: one of `stages.core.criteria`.
+    crops: waveforms (crops, samples). criterion: one of `stages.pruning.criteria`.
     """
 
     def run(network: Emotion2vec) -> torch.Tensor:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.core import criteria, recovery
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
@@ -28,6 +27,7 @@ from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models import checkpoint, cmvn
 from stages.models.schemas.fsmn_vad import FsmnVad
+from stages.pruning import criteria, recovery
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontendOnline
@@ -432,7 +432,7 @@ def cut(
     The refit: what a dense layer says of the stream is regressed on what the narrow network before it gives, layer
     after layer. The pairs of dense layers at both ends become their best approximation of that rank.
 
-    stream: calibration features (frames, input_dim). criterion: one of `stages.core.criteria`.
+    stream: calibration features (frames, input_dim). criterion: one of `stages.pruning.criteria`.
     """
     stream = stream[:REFIT_FRAMES]
     with torch.no_grad():

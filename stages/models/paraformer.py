@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.core import narrowing, recovery
 from stages.core.errors import UserError
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
 from stages.core.params import PruneParams
@@ -26,6 +25,7 @@ from stages.models import asr, checkpoint, cif, cmvn, sanm, seaco, tokens
 from stages.models.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
 from stages.models.sanm import with_widths
 from stages.models.schemas import paraformer as schema
+from stages.pruning import narrowing, recovery
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontend
@@ -278,7 +278,7 @@ def cut(
 ) -> tuple[Any, recovery.Refit]:
     """A copy of the model with the widths of `config`, and what refits it.
 
-    features: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: one of `stages.core.criteria`.
+    features: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: one of `stages.pruning.criteria`.
     """
     ends = np.cumsum([len(f) for f in features])
     batch = _batch(features[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])

@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.core import narrowing, recovery
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
 from stages.core.params import PruneParams
 from stages.core.parity import Artifact, Network
@@ -38,6 +37,7 @@ from stages.models.paraformer import Positions, say, widths
 from stages.models.sanm import with_widths
 from stages.models.schemas.paraformer import RecognizerFrontend
 from stages.models.schemas.paraformer_streaming import Streaming
+from stages.pruning import narrowing, recovery
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontendOnline
@@ -471,7 +471,7 @@ def cut(
 ) -> tuple[ParaformerStreaming, recovery.Refit]:
     """A copy of the model with the widths of `config`, and what refits it.
 
-    given: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: one of `stages.core.criteria`.
+    given: as `calibration` gives them; the first REFIT_FRAMES are used. criterion: one of `stages.pruning.criteria`.
     """
     ends = np.cumsum([int(one.lengths.sum()) for one in given])
     batch = _batch(given[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])

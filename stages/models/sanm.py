@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from stages.core.errors import UserError
-from stages.core.narrowing import HEADS
+from stages.pruning.narrowing import HEADS
 
 BLOCKED = -10_000.0  # added to a score: its exponential is 0 in fp32, and fp16 can hold it
 

@@ -14,8 +14,9 @@ import onnx_ir as ir
 import pytest
 
 from stages import benchmark, engine, evaluate, export, optimize, package, quantize, reference, simplify
-from stages.core import graphs, layout, params, plan, results
+from stages.core import graphs, layout, params, plan
 from stages.core.files import read_json, sha256, write_json
+from stages.reporting import results
 from stages.runtimes import onnxruntime
 from tests.workspace import ROOT
 

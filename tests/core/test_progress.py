@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from stages import benchmark, export, optimize, prune, quantize, reference, simplify
-from stages.core import layout, narrowing, params, progress
+from stages.core import layout, params, progress
 from stages.core.parallel import in_shares
 from stages.corpora import manifest, spoken_commands
 from stages.corpora.manifest import Recording
+from stages.pruning import narrowing
 from tests import workspace
 from tests.core.test_narrowing import everywhere, network
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from stages import prune
-from stages.core import graphs, recovery
+from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.params import ExportParams
 from stages.corpora import manifest
@@ -24,6 +24,7 @@ from stages.corpora.manifest import SAMPLE_RATE, Line, Recording
 from stages.export import export_variant
 from stages.models import asr, checkpoint, paraformer, seaco
 from stages.models.checkpoint import torch_networks
+from stages.pruning import recovery
 from stages.rewrites import attention
 from stages.runtimes import onnxruntime
 from tests import workspace

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from stages.core import narrowing
 from stages.models import checkpoint, sanm
+from stages.pruning import narrowing
 
 SIZES = {"attention_heads": 4, "linear_units": 24}
 ENCODER = SIZES | {"output_size": 16, "num_blocks": 2, "input_layer": "pe"}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from stages import optimize, simplify
-from stages.core import calibration, graphs, params
+from stages.core import graphs, params
 from stages.core.parity import largest_differences
 from stages.corpora import hotword_commands, manifest
 from stages.corpora.manifest import Recording
@@ -20,6 +20,7 @@ from stages.export import export_variant
 from stages.models import asr, paraformer, seaco_paraformer
 from stages.models.checkpoint import torch_artifact
 from stages.models.seaco_paraformer import LISTED
+from stages.quantization import calibration
 from stages.quantize import check_effect, quantize
 from stages.runtimes import onnxruntime
 from tests.workspace import ROOT

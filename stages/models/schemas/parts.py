@@ -87,7 +87,7 @@ class SanmEncoder(ClosedSection):
     selfattention_layer_type: Literal["sanm"] = "sanm"
     tf2torch_tensor_name_prefix_torch: str = "encoder"
     tf2torch_tensor_name_prefix_tf: str = "seq2seq/encoder"
-    kept_heads: Width | None = None  # ours: `stages.core.narrowing.HEADS`
+    kept_heads: Width | None = None  # ours: `stages.pruning.narrowing.HEADS`
 
     def clashes(self) -> Iterator[Clash]:
         """Give heads that do not divide the width, and a memory that is shifted out of its kernel."""
@@ -121,7 +121,7 @@ class SanmDecoder(ClosedSection):
     chunk_multiply_factor: list[Small] = Field(default_factory=lambda: [1])
     tf2torch_tensor_name_prefix_torch: str = "decoder"
     tf2torch_tensor_name_prefix_tf: str = "seq2seq/decoder"
-    kept_heads: Width | None = None  # ours: `stages.core.narrowing.HEADS`
+    kept_heads: Width | None = None  # ours: `stages.pruning.narrowing.HEADS`
 
     def clashes(self) -> Iterator[Clash]:
         """Give a memory that is shifted out of its kernel, and heads that are not there."""

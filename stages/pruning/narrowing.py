@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from stages.core import criteria, progress, recovery
+from stages.core import progress
+from stages.pruning import criteria, recovery
 
 FEED_FORWARD = (("w_1", "w_2"), ("fc1", "fc2"))  # Transformer and SAN-M layers; wav2vec-like ones
 # What makes the channels of an attention, and how many of its outputs go with each: a query, a key and a value. The
@@ -138,8 +139,8 @@ def cut(
 
     It gets copies of what it has narrower, and shares the rest with `dense`.
 
-    Channels and heads are kept by a criterion of `stages.core.criteria`. The refit: in the order of the network, each
-    `reader` becomes the least-squares map from what the small network before it gives to what the dense layer said: He
+    Channels and heads are kept by a criterion of `stages.pruning.criteria`. The refit: in the order of the network,
+    each `reader` becomes the least-squares map from what the small network before it gives to what the dense layer said: He
     et al., "Channel pruning for accelerating very deep neural networks", 2017. Either is one pass over the data;
     `taylor` is one more, forward and back, that holds all activations. Held until the refit are the dense outputs of
     all layers, (positions, width of the residual) each, in fp16 as shares of their channels' largest: of 220 M

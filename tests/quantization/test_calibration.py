@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from stages.core import graphs
-from stages.core.calibration import recorded
 from stages.core.graphs import example_feeds
+from stages.quantization.calibration import recorded
 
 
 def test_inputs_of_every_mode_spread_evenly(tiny_export: Path):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.core import narrowing, recovery
+from stages.pruning import narrowing, recovery
 
 CRITERIA = ["magnitude", "activation", "taylor", "least_squares"]
 

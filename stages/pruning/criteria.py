@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from stages.core import recovery
+from stages.pruning import recovery
 
 LABEL_SEED = 0  # of the labels drawn for `taylor`: any will do, as long as the bytes repeat
 

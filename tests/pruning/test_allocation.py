@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from stages.core import allocation
 from stages.core.errors import UserError
+from stages.pruning import allocation
 
 DENSE = {"encoder": 64, "decoder": 64}
 CHEAP, DEAR = {16: 0.9, 32: 0.4, 48: 0.1}, {16: 90.0, 32: 40.0, 48: 10.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stages.core import recovery
+from stages.pruning import recovery
 
 
 class Student(torch.nn.Module):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.core import criteria, recovery
+from stages.pruning import criteria, recovery
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""What turns measurements into a report: results read from disk, figures and templates."""
