@@ -16,7 +16,7 @@ from rich.table import Table
 from stages import benchmark
 from stages.core import graphs, layout
 from stages.core.graphs import example_feeds
-from stages.core.params import DynamicRecipe, Float16Recipe, Recipe
+from stages.core.params.recipes import DynamicRecipe, Float16Recipe, Recipe
 from stages.quantize import quantize
 from stages.runtimes import onnxruntime
 

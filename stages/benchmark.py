@@ -26,7 +26,8 @@ from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.graphs import Feeds, GraphSet
 from stages.core.parallel import cores
-from stages.core.params import BenchmarkParams, EvaluateParams, Params, Runtime
+from stages.core.params import BenchmarkParams, EvaluateParams, Params
+from stages.core.params.section import Runtime
 from stages.core.parity import Network
 from stages.core.statistics import Floats, speedup
 

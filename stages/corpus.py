@@ -10,7 +10,7 @@ from pathlib import Path
 from stages.core import layout, params
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder
-from stages.core.params import Dataset, ManifestDataset, MixturesDataset, ModelScopeDataset
+from stages.core.params.origins import Dataset, ManifestDataset, MixturesDataset, ModelScopeDataset
 from stages.corpora import hub, manifest, vad_mixtures
 from stages.sources.index import download
 

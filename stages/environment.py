@@ -16,7 +16,7 @@ from stages.core import failures, layout, params, pins, plan
 from stages.core.errors import entrypoint
 from stages.core.files import new_folder
 from stages.core.parallel import cores
-from stages.core.params import ModelScopeDataset
+from stages.core.params.origins import ModelScopeDataset
 
 LIBRARIES = (
     "torch",

@@ -10,7 +10,8 @@ from stages import sources
 from stages.core import layout, params, pins, progress
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder
-from stages.core.params import Checkpoint, Source
+from stages.core.params import Checkpoint
+from stages.core.params.origins import Source
 from stages.core.pins import Pin
 
 

@@ -22,7 +22,8 @@ from stages.core import chain, graphs, layout, params, plan, progress
 from stages.core.chain import Chain, Transcript, TwoPass
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import write_json
-from stages.core.params import ROLES, EvaluateParams, Params, PipelineParams, Runtime
+from stages.core.params import ROLES, EvaluateParams, Params, PipelineParams
+from stages.core.params.section import Runtime
 from stages.core.parity import Artifact
 from stages.core.plan import PipelineBuild
 from stages.core.statistics import Counts, Metric, drift, speedup

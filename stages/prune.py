@@ -15,7 +15,7 @@ import torch
 from stages.core import layout, params, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
-from stages.core.params import PruneParams
+from stages.core.params.prune import PruneParams
 from stages.core.statistics import pooled
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording

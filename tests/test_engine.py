@@ -13,7 +13,8 @@ from stages import engine, runtimes
 from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.files import sha256
-from stages.core.params import EngineParams, Float16Recipe
+from stages.core.params import EngineParams
+from stages.core.params.recipes import Float16Recipe
 from stages.quantize import quantize
 from stages.runtimes import tensorrt
 

@@ -11,7 +11,8 @@ import pytest
 
 from stages.core import layout
 from stages.core.errors import UserError
-from stages.core.params import Archive, FolderSource, Model, Source, WheelSource
+from stages.core.params import Model
+from stages.core.params.origins import Archive, FolderSource, Source, WheelSource
 from stages.core.pins import Pin, PinnedFile
 from stages.fetch import fetch
 

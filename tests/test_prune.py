@@ -16,7 +16,7 @@ from stages import prune
 from stages.core import layout
 from stages.core.errors import UserError
 from stages.core.files import sha256
-from stages.core.params import PruneParams
+from stages.core.params.prune import PruneParams
 from stages.models import checkpoint, fsmn_vad
 from stages.pruning import recovery
 from tests import workspace

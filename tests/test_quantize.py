@@ -14,7 +14,7 @@ from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.graphs import Feeds, example_feeds
-from stages.core.params import BFloat16Recipe, DynamicRecipe, Float16Recipe, Recipe, StaticRecipe
+from stages.core.params.recipes import BFloat16Recipe, DynamicRecipe, Float16Recipe, Recipe, StaticRecipe
 from stages.quantize import check_effect, check_excluded, quantize
 from stages.runtimes import onnxruntime
 

@@ -14,7 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.core.files import write_json
-from stages.core.params import PruneParams
+from stages.core.params.prune import PruneParams
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
 from stages.core.errors import UserError, did_you_mean
-from stages.core.params import Checkpoint, Key, Params
+from stages.core.params import Checkpoint, Params
+from stages.core.params.section import Key
 
 CATALOGUE = Path(__file__).parents[1] / "catalogue.yaml"
 

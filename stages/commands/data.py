@@ -14,7 +14,9 @@ from stages.commands import yaml_lines
 from stages.core import layout, params
 from stages.core.errors import UserError, first_of
 from stages.core.files import new_folder, write_text
-from stages.core.params import PARAMS, ManifestDataset, Split
+from stages.core.params import PARAMS
+from stages.core.params.origins import ManifestDataset
+from stages.core.params.section import Split
 from stages.corpora import manifest
 from stages.corpora.imports import audio, split
 from stages.corpora.imports.utterances import Found, Utterance

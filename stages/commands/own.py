@@ -17,9 +17,9 @@ from ruamel.yaml import YAML
 
 from stages import sources
 from stages.commands import catalogue, pin, yaml_lines
-from stages.core import preflight
 from stages.core.errors import UserError, did_you_mean
-from stages.core.params import Checkpoint, FolderSource, ModelScopeSource, Params, Source
+from stages.core.params import Checkpoint, Params, preflight
+from stages.core.params.origins import FolderSource, ModelScopeSource, Source
 from stages.core.pins import Pin, PinnedFile
 
 CARD, CONFIG = "README.md", "config.yaml"

@@ -15,7 +15,8 @@ from stages import sources
 from stages.commands import catalogue
 from stages.core import layout, params, pins
 from stages.core.errors import UserError, first_of
-from stages.core.params import Checkpoint, ModelScopeDataset, Source
+from stages.core.params import Checkpoint
+from stages.core.params.origins import ModelScopeDataset, Source
 from stages.core.pins import Pin, Pinned, PinnedFile
 from stages.corpora import hub
 from stages.models import weights

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from stages.core import layout
 from stages.core.files import sha256
-from stages.core.params import Checkpoint, FolderSource, PruneParams, RatioOf
+from stages.core.params import Checkpoint
+from stages.core.params.origins import FolderSource
+from stages.core.params.prune import PruneParams, RatioOf
 from stages.core.pins import Pin
 
 MOST = 2 / 3  # of what can be cut: emptier layers leave a refit little to work with

@@ -17,7 +17,8 @@ from stages.core import graphs, layout, params, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, write_json
 from stages.core.graphs import Feeds
-from stages.core.params import DynamicRecipe, Params, StaticRecipe
+from stages.core.params import Params
+from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.core.plan import QuantizedGraph
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording

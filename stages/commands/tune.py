@@ -24,7 +24,8 @@ from stages.commands.trials import Bench, Int8
 from stages.core import graphs, layout, params, plan, progress
 from stages.core.errors import UserError
 from stages.core.files import write_text
-from stages.core.params import PARAMS, DynamicRecipe, StaticRecipe
+from stages.core.params import PARAMS
+from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.core.statistics import geometric_mean
 from stages.environment import cpu
 from stages.reporting.figures import loss

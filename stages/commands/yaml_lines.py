@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from stages.core.errors import UserError
-from stages.core.params import Key
+from stages.core.params.section import Key
 
 
 def check_name(name: str, what: str) -> None:

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from stages.core import layout
 from stages.core.errors import UserError
 from stages.core.files import check_sha256, safe_relative, write_json
-from stages.core.params import Checkpoint, ModelScopeDataset, ModelScopeSource, Sha256
+from stages.core.params import Checkpoint
+from stages.core.params.origins import ModelScopeDataset, ModelScopeSource
+from stages.core.params.section import Sha256
 
 
 class PinnedFile(BaseModel):

@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 
 from stages.core.errors import UserError
 from stages.core.files import write_text
-from stages.core.params import UNQUANTIZED, Params, Target, Variant
+from stages.core.params import UNQUANTIZED, Params, Target
+from stages.core.params.section import Variant
 
 PLAN = Path("plan.yaml")
 HEAD = "# Written by `python -m stages plan` from params.yaml, for the dvc.yaml files to iterate. Do not edit it.\n"

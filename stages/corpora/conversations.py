@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.core import progress
-from stages.core.params import Split
+from stages.core.params.section import Split
 from stages.corpora import spoken_commands
 from stages.corpora.manifest import SAMPLE_RATE, Line, write
 from stages.corpora.spoken_commands import WITHIN_TURN_SECONDS, Samples, pause

@@ -20,7 +20,7 @@ from scipy.fft import next_fast_len
 from scipy.ndimage import uniform_filter1d
 
 from stages.core import progress
-from stages.core.params import Split
+from stages.core.params.section import Split
 from stages.corpora.espeak import speak, trim
 from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.core.params import Split
+from stages.core.params.section import Split
 from stages.corpora import spoken_commands
 from stages.corpora.espeak import speak, trim
 from stages.corpora.manifest import Line, write

@@ -8,7 +8,7 @@ from pathlib import Path
 from stages import sources
 from stages.core import pins
 from stages.core.errors import UserError, first_of
-from stages.core.params import ModelScopeDataset, Source
+from stages.core.params.origins import ModelScopeDataset, Source
 from stages.core.pins import PinnedFile
 from stages.corpora import manifest
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stages.core.errors import UserError
 from stages.core.files import check_sha256, read_lines, safe_relative, write_text
-from stages.core.params import Sha256, Split
+from stages.core.params.section import Sha256, Split
 
 SAMPLE_RATE = 16_000
 SPLITS: tuple[Split, ...] = get_args(Split)

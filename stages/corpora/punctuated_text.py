@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from stages.core.params import Split
+from stages.core.params.section import Split
 from stages.corpora.manifest import SPLITS, Line, write
 
 SENTENCES = (2, 6)  # of a paragraph, both included

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from stages.core import progress
 from stages.core.errors import UserError
-from stages.core.params import MixturesDataset, Split
+from stages.core.params.origins import MixturesDataset
+from stages.core.params.section import Split
 from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
 
 Samples = NDArray[np.float64]

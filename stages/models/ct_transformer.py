@@ -24,7 +24,7 @@ import torch
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
-from stages.core.params import PruneParams
+from stages.core.params.prune import PruneParams
 from stages.core.parity import Artifact, Network
 from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import Recording

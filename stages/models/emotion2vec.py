@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from stages.core.errors import UserError
 from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
-from stages.core.params import PruneParams
+from stages.core.params.prune import PruneParams
 from stages.core.parity import Artifact, Network
 from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import SAMPLE_RATE, Recording

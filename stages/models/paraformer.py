@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stages.core.errors import UserError
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
-from stages.core.params import PruneParams
+from stages.core.params.prune import PruneParams
 from stages.core.parity import Artifact
 from stages.corpora.manifest import Recording
 from stages.models import asr, checkpoint, cif, cmvn, sanm, seaco, tokens

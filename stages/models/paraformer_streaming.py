@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from stages.core.graphs import Axis, Case, Feeds, Graph, GraphSet, Tensor
-from stages.core.params import PruneParams
+from stages.core.params.prune import PruneParams
 from stages.core.parity import Artifact, Network
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models import asr, checkpoint, cif, cmvn, paraformer, sanm, tokens

@@ -140,11 +140,12 @@ def cut(
     It gets copies of what it has narrower, and shares the rest with `dense`.
 
     Channels and heads are kept by a criterion of `stages.pruning.criteria`. The refit: in the order of the network,
-    each `reader` becomes the least-squares map from what the small network before it gives to what the dense layer said: He
-    et al., "Channel pruning for accelerating very deep neural networks", 2017. Either is one pass over the data;
-    `taylor` is one more, forward and back, that holds all activations. Held until the refit are the dense outputs of
-    all layers, (positions, width of the residual) each, in fp16 as shares of their channels' largest: of 220 M
-    parameters half a GB less, and a rounding of 0.05 % that a regression over thousands of positions does not see.
+    each `reader` becomes the least-squares map from what the small network before it gives to what the dense layer
+    said: He et al., "Channel pruning for accelerating very deep neural networks", 2017. Either is one pass over the
+    data; `taylor` is one more, forward and back, that holds all activations. Held until the refit are the dense
+    outputs of all layers, (positions, width of the residual) each, in fp16 as shares of their channels' largest: of
+    220 M parameters half a GB less, and a rounding of 0.05 % that a regression over thousands of positions does not
+    see.
     """
     before, after = layers(dense), layers(small)
     narrow = [name for name in after if after[name].width < before[name].width]

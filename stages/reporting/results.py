@@ -10,7 +10,8 @@ from typing import Any
 from stages.core import failures, graphs, layout, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, sha256
-from stages.core.params import PIPELINE, ROLES, UNQUANTIZED, DynamicRecipe, Params, StaticRecipe, Target
+from stages.core.params import PIPELINE, ROLES, UNQUANTIZED, Params, Target
+from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.core.plan import Build
 from stages.core.statistics import verdict
 

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 
 from stages.core.graphs import GraphSet
-from stages.core.params import Runtime
+from stages.core.params.section import Runtime
 from stages.core.parity import Network
 from stages.runtimes import onnxruntime, tensorrt
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from stages.core.errors import UserError, first_of
-from stages.core.params import ModelScopeSource, Source
+from stages.core.params.origins import ModelScopeSource, Source
 from stages.core.pins import PinnedFile
 
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ from pathlib import Path
 from stages.core import progress
 from stages.core.errors import UserError
 from stages.core.files import sha256
-from stages.core.params import FolderSource
+from stages.core.params.origins import FolderSource
 from stages.core.pins import PinnedFile
 
 

@@ -19,7 +19,7 @@ from pypi_simple import (
 from stages.core import layout
 from stages.core.errors import UserError
 from stages.core.files import check_sha256, sha256
-from stages.core.params import Archive
+from stages.core.params.origins import Archive
 
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 ATTEMPTS = 3

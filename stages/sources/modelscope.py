@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from stages.core import layout
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import safe_relative
-from stages.core.params import ModelScopeSource
+from stages.core.params.origins import ModelScopeSource
 from stages.core.pins import PinnedFile
 
 # `modelscope_hub` is the part of the SDK that `modelscope` itself delegates to; `import modelscope`

@@ -13,7 +13,7 @@ from typing import cast
 
 from stages.core.errors import UserError
 from stages.core.files import safe_relative
-from stages.core.params import WheelSource
+from stages.core.params.origins import WheelSource
 from stages.core.pins import PinnedFile
 from stages.sources.index import download
 

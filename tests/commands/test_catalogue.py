@@ -9,7 +9,7 @@ import pytest
 from stages.__main__ import main
 from stages.commands import catalogue
 from stages.core import params, plan
-from stages.core.params import ModelScopeSource
+from stages.core.params.origins import ModelScopeSource
 from tests.workspace import ROOT
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from stages.core import layout, params, pins
 from stages.core.errors import UserError
-from stages.core.params import FolderSource, Model, ModelScopeSource
+from stages.core.params import Model
+from stages.core.params.origins import FolderSource, ModelScopeSource
 from stages.core.pins import Pin, PinnedFile
 from tests.workspace import ROOT
 

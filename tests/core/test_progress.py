@@ -21,7 +21,7 @@ from stages.corpora import manifest, spoken_commands
 from stages.corpora.manifest import Recording
 from stages.pruning import narrowing
 from tests import workspace
-from tests.core.test_narrowing import everywhere, network
+from tests.pruning.test_narrowing import everywhere, network
 
 MODEL = "fsmn_vad"
 

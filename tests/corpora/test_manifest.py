@@ -12,7 +12,7 @@ import soundfile
 
 from stages.core.errors import UserError
 from stages.core.files import sha256
-from stages.core.params import ManifestDataset
+from stages.core.params.origins import ManifestDataset
 from stages.corpora import manifest
 from stages.corpus import corpus
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from stages.core.errors import UserError
-from stages.core.params import MixturesDataset
+from stages.core.params.origins import MixturesDataset
 from stages.corpora import manifest, vad_mixtures
 
 RATE = manifest.SAMPLE_RATE

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from stages.core import params
-from stages.core.params import DynamicRecipe, StaticRecipe
+from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.quantize import quantize
 from stages.rewrites import fresh_name, linear_chain, memory_block, sanm_memory, smooth, strided_conv
 from tests.rewrites.graphs import difference, model

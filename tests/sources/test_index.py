@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stages.core.errors import UserError
-from stages.core.params import Archive
+from stages.core.params.origins import Archive
 from stages.sources.index import download
 
 NAME, DATA = "tiny-1.0-py3-none-any.whl", bytes(range(256)) * 100

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from stages.core.errors import UserError
-from stages.core.params import FolderSource, Model, ModelScopeSource, Source
+from stages.core.params import Model
+from stages.core.params.origins import FolderSource, ModelScopeSource, Source
 from stages.core.pins import Pin, PinnedFile
 from stages.fetch import fetch
 from stages.sources import modelscope

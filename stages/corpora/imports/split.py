@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 from stages.core.errors import UserError
-from stages.core.params import Split
+from stages.core.params.section import Split
 from stages.corpora.imports.utterances import Utterance
 
 

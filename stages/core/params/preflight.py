@@ -8,24 +8,13 @@ from pathlib import Path
 
 from stages.core import layout
 from stages.core.errors import did_you_mean
-from stages.core.params import (
-    PIPELINE,
-    ROLES,
-    UNQUANTIZED,
-    BFloat16Recipe,
-    DynamicRecipe,
-    Model,
-    ModelScopeDataset,
-    Params,
-    PruneParams,
-    Recipe,
-    Runtime,
-    StaticRecipe,
-    System,
-    Target,
-)
+from stages.core.params import PIPELINE, ROLES, UNQUANTIZED, Model, Params, System, Target
+from stages.core.params.origins import ModelScopeDataset
+from stages.core.params.prune import PruneParams
+from stages.core.params.recipes import BFloat16Recipe, DynamicRecipe, Recipe, StaticRecipe
+from stages.core.params.section import Runtime
 
-FAMILIES = Path(__file__).parents[1] / "models"  # modules that say what they require of a config are families
+FAMILIES = Path(__file__).parents[2] / "models"  # modules that say what they require of a config are families
 _ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
 
 

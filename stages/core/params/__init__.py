@@ -1,0 +1,202 @@
+"""params.yaml as frozen, typed objects: what is built, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from stages.core.errors import UserError
+from stages.core.params.origins import Dataset, Source
+from stages.core.params.prune import PruneOverrides, PruneParams
+from stages.core.params.recipes import QuantizeParams, Recipe
+from stages.core.params.section import Key, Runtime, Section, Split, Variant
+
+PARAMS = Path("params.yaml")
+# The parts of a pipeline, and the function by which a family says that it can take one.
+ROLES = {
+    "vad": "detector",
+    "asr": "recognizer",
+    "streaming": "streaming_recognizer",
+    "punctuation": "punctuator",
+}
+UNQUANTIZED = ("export", "simplify", "optimize")  # graphs in the order in which one is made of the other
+PIPELINE = "pipeline"  # stands for the family in `gates`
+
+
+class ExportParams(Section):
+    """Settings of every export."""
+
+    opset: int = Field(ge=13, le=24)
+    tolerance: float = Field(gt=0)
+
+
+class SimplifyParams(Section):
+    """Limits of the simplifier's child process and of what it may change."""
+
+    seconds: float = Field(gt=0)
+    memory_gib: float = Field(gt=0)
+    tolerance: float = Field(gt=0)
+
+
+class OptimizeParams(Section):
+    """What a rewrite may change."""
+
+    tolerance: float = Field(gt=0)
+
+
+class Checkpoint(Section):
+    """The family that knows a checkpoint's architecture, and where its files, pinned in pins/, may come from.
+
+    dataset: whose splits it is calibrated, tuned and evaluated on.
+    """
+
+    family: Key
+    dataset: Key
+    license: str
+    sources: list[Source] = Field(min_length=1)
+
+
+class Model(Checkpoint):
+    """A checkpoint with what is built of it: one that has no targets is only known by name.
+
+    prune: what differs from `prune` of its family. tuned: by variant and name, what is applied in a recipe's place, as
+    `python -m stages tune` writes it.
+    """
+
+    targets: list[Key] = Field(default_factory=list)
+    prune: PruneOverrides = PruneOverrides()
+    tuned: dict[Variant, dict[Key, Recipe]] = Field(default_factory=dict)
+
+
+class EngineParams(Section):
+    """What engines are built for."""
+
+    compute_capabilities: list[str] = Field(min_length=1)
+    workspace_mib: int = Field(ge=1)
+
+
+class EvaluateParams(Section):
+    """How intervals are made."""
+
+    split: Split
+    resamples: int = Field(ge=100)
+    confidence: float = Field(gt=0.5, lt=1)
+    seed: int
+
+
+class BenchmarkParams(Section):
+    """How long is measured: pairs of one baseline and one candidate run, until the seconds or the pairs are used up."""
+
+    seconds: float = Field(gt=0)
+    pairs: int = Field(ge=5)
+    warmup: int = Field(ge=1)
+    loads: int = Field(ge=3)
+    seed: int
+
+
+class System(Section):
+    """A composed system: a model for each of `ROLES`, and the targets that it is measured on."""
+
+    vad: Key
+    asr: Key
+    streaming: Key
+    punctuation: Key
+    dataset: Key
+    targets: list[Key] = Field(min_length=1)
+
+
+class PipelineParams(Section):
+    """The composed systems, how often both run over each recording, and how many recordings are heard live."""
+
+    rounds: int = Field(ge=1)
+    live: int = Field(ge=1)
+    systems: dict[Key, System]
+
+
+class Target(Section):
+    """Runtime + graph + variant + gate."""
+
+    runtime: Runtime
+    variant: Variant
+    graph: str
+    gate: Key
+    required: bool
+
+
+class Gate(Section):
+    """The largest loss and the smallest speedup that pass, by family (or `pipeline`) and metric or latency case."""
+
+    accuracy: dict[Key, dict[str, Annotated[float, Field(ge=0)]]]
+    speedup: dict[Key, dict[str, Annotated[float, Field(gt=0)]]] = Field(default_factory=dict)
+
+
+class Params(Section):
+    """All of params.yaml.
+
+    baselines: by family (or `pipeline`), the least score or the largest rate of errors of the fp32 model itself, the
+    metric that is shown beside every drift first.
+    """
+
+    models: dict[Key, Model]
+    datasets: dict[Key, Dataset]
+    prune: dict[Key, PruneParams]
+    export: ExportParams
+    simplify: SimplifyParams
+    optimize: OptimizeParams
+    quantize: QuantizeParams
+    engine: EngineParams
+    evaluate: EvaluateParams
+    benchmark: BenchmarkParams
+    pipeline: PipelineParams
+    targets: dict[Key, Target]
+    gates: dict[Key, Gate]
+    baselines: dict[Key, Annotated[dict[str, float], Field(min_length=1)]]
+
+    def prune_settings(self, model: str) -> PruneParams:
+        """Return what prunes a model: the settings of its family with the model's own in their place."""
+        own = self.models[model].prune.model_dump(exclude_unset=True)
+        return self.prune[self.models[model].family].model_copy(update=own)
+
+    def recipe(self, model: str, variant: Variant, name: str) -> Recipe:
+        """Return the recipe that a target of the model means by `name`: tuned for it, or everybody's."""
+        return self.models[model].tuned.get(variant, {}).get(name) or self.quantize.recipes[name]
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Parse and check params.yaml.
+
+    Raises:
+        UserError: it is missing, not YAML, has an unknown key, a wrong type, or a line that names
+            something that does not exist or cannot work.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as e:
+        raise UserError(f"{path} is not in this folder; run from the repository's root") from e
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str) -> Params:
+    """Parse and check the text of a params.yaml that messages call `name`, as `load` does."""
+    try:
+        raw = YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as e:
+        where = f" line {e.problem_mark.line + 1}" if e.problem_mark else ""
+        raise UserError(f"{name}{where}: {e.problem or e.context}") from e
+    if not isinstance(raw, dict):
+        raise UserError(f"{name}: found {type(raw).__name__}, wanted a mapping of sections")
+    from stages.core.params import preflight, wording  # they know the schema
+
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as e:
+        lines = (wording.explain(error, raw, Params.model_json_schema()) for error in e.errors())
+        raise UserError("\n  ".join([f"{name}:", *lines])) from e
+    problems = preflight.problems(params)
+    if problems:
+        raise UserError("\n  ".join([f"{name}:", *problems]))
+    return params

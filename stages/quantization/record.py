@@ -1,0 +1,48 @@
+"""The record of a quantized graph: what became of each node, and why some stayed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stages.core.params.recipes import BFloat16Recipe, Float16Recipe, Recipe
+from stages.quantization.integer import narrow_layers
+
+if TYPE_CHECKING:
+    import onnx
+
+Record = dict[str, dict[str, str]]
+
+
+def record_of(before: onnx.ModelProto, after: onnx.ModelProto, recipe: Recipe) -> Record:
+    """Return what became of the nodes: with fp16 and bf16 of all, with INT8 of those that carry weights."""
+    record: Record = {"quantized": {}, "kept": {}}
+    if isinstance(recipe, Float16Recipe | BFloat16Recipe):
+        for node in before.graph.node:
+            kept = node.op_type in recipe.keep_fp32_ops
+            said = f"{node.op_type}: in keep_fp32_ops" if kept else f"{node.op_type} -> {recipe.kind}"
+            record["kept" if kept else "quantized"][node.name] = said
+        return record
+    import onnx
+
+    matrices = [i for i in before.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and len(i.dims) > 1]
+    weights = {i.name: i for i in matrices}
+    inputs, narrow = {node.name: list(node.input) for node in after.graph.node}, narrow_layers(before, recipe)
+    for node in before.graph.node:
+        carries = [name for name in node.input if name in weights]
+        as_matmul = f"{node.name}_MatMul" in inputs  # a Gemm that was not quantized
+        if not as_matmul and (node.name not in inputs or (carries and inputs[node.name] != list(node.input))):
+            by_row = node.op_type == "Gather" and recipe.embedding_rows is not None
+            record["quantized"][node.name] = f"{node.op_type} -> {'QInt8 by row' if by_row else recipe.weight_type}"
+        elif node.name in recipe.exclude_nodes:
+            record["kept"][node.name] = f"{node.op_type}: in exclude_nodes"
+        elif node.name in narrow:
+            record["kept"][node.name] = f"{node.op_type}: fewer than {recipe.min_outputs} outputs"
+        elif node.op_type in recipe.op_types:
+            record["kept"][node.name] = f"{node.op_type}: no constant weight"
+        elif carries and node.op_type == "Gather" and (rows := recipe.embedding_rows) is not None:
+            few = weights[carries[0]].dims[0] < rows
+            why = f"fewer than {rows} rows" if few else "its table is not only looked up by row"
+            record["kept"][node.name] = f"{node.op_type}: {why}"
+        elif carries:
+            record["kept"][node.name] = f"{node.op_type}: not in op_types"
+    return record
