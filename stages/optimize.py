@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.core import graphs, layout, params, plan, progress
+from stages.core import graphs, layout, params, parity, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Feeds, Graph
-from stages.core.parity import Network, largest_differences
+from stages.core.parity import Network
 from stages.rewrites import attention, folded, gelu, linear_chain, memory_block, sanm_memory, strided_conv
 from stages.runtimes import onnxruntime
 
@@ -47,7 +47,7 @@ def optimize(
         it and all before it; `left_out`, why it is not in the result, or None.
     """
     model, again = graphs.load(source), remembered(onnxruntime.network(source, graph, prepacked=False))
-    largest_differences(graph, again(), again())  # a source that does not run is no rewrite's failure
+    parity.largest_differences(graph, again(), again())  # a source that does not run is no rewrite's failure
     weights = graphs.weights_folder(source)
     shared = weights if weights != source.parent else None
     record: dict[str, dict[str, Any]] = {}
@@ -81,7 +81,9 @@ def _tried(candidate: ir.Model, graph: Graph, trial: Path, reference: Network, s
     graphs.set_apart(written)
     onnx.checker.check_model(ir.to_proto(written))
     weights = graphs.weights_folder(trial, shared)
-    return largest_differences(graph, reference, onnxruntime.network(trial, graph, prepacked=False, weights=weights))
+    return parity.largest_differences(
+        graph, reference, onnxruntime.network(trial, graph, prepacked=False, weights=weights)
+    )
 
 
 def _failure(error: Exception) -> str:
@@ -91,14 +93,12 @@ def _failure(error: Exception) -> str:
 
 
 def _judged(differences: dict[str, float], tolerance: float) -> dict[str, Any]:
-    worst = max(differences, key=lambda name: differences[name])
-    if differences[worst] <= tolerance:
-        return {"difference": differences[worst], "left_out": None}
-    return {"left_out": f"{DIFFERS} by {differences[worst]:.3g} on {worst}, at most {tolerance:g} is allowed"}
+    why = parity.excess(differences, tolerance)
+    return {"left_out": why} if why else {"difference": max(differences.values()), "left_out": None}
 
 
 def remembered(network: Network) -> Callable[[], Network]:
-    """Networks that each give what `network` gave the first time, call by call: largest_differences asks the same."""
+    """Networks that each give what `network` gave the first time, call by call: the parity check asks the same."""
     answers: list[Feeds] = []
 
     def again() -> Network:
@@ -123,7 +123,7 @@ def main(argv: Sequence[str]) -> None:
     graph_set = graphs.read(origin)
     with new_folder(layout.graphs(line.model, line.variant, "optimize")) as folder:
         record = {
-            name: optimize(origin / graph.file, graph, folder / graph.file, p.optimize.tolerance)
+            name: optimize(origin / graph.file, graph, folder / graph.file, p.parity.tolerance)
             for name, graph in graph_set.graphs.items()
         }
         graphs.write(folder, graph_set, layout.graphs(line.model, line.variant, "export"))

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import runtimes
-from stages.core import graphs, layout, params, plan, progress
+from stages.core import graphs, layout, params, parity, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph
 from stages.core.packages import import_bare
 from stages.core.parallel import cores
 from stages.core.params import SimplifyParams
-from stages.core.parity import largest_differences
 from stages.runtimes import onnxruntime
 
 if TYPE_CHECKING:
@@ -39,17 +38,17 @@ LOADS, LOAD_SECONDS = 15, 2.0  # of both, or what fits into the seconds, once at
 SLOWER = 1.25  # loads differ by a tenth from run to run here; a graph that really loads slower is past this
 
 
-def simplify(source: Path, graph: Graph, place: Path, settings: SimplifyParams) -> str | None:
+def simplify(source: Path, graph: Graph, place: Path, settings: SimplifyParams, tolerance: float) -> str | None:
     """Write the simplified graph to `place`, or a copy of `source` and return why it was kept.
 
-    Large weights that lie beside `source` stay there, and the new graph refers to them.
+    Large weights that lie beside `source` stay there, and the new graph refers to them. tolerance: of `parity.excess`.
     """
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         simplified = Path(scratch) / source.name
         with progress.phase(f"simplify {source.name}"):
             why = run_child(source, simplified, settings)
         with progress.phase(f"compare {source.name} with the export"):
-            why = why or _why_not(source, simplified, graph, settings)
+            why = why or _why_not(source, simplified, graph, tolerance)
         if why:
             shutil.copyfile(source, place)
         else:
@@ -90,7 +89,7 @@ def run_child(source: Path, place: Path, settings: SimplifyParams) -> str | None
     return None
 
 
-def _why_not(source: Path, simplified: Path, graph: Graph, settings: SimplifyParams) -> str | None:
+def _why_not(source: Path, simplified: Path, graph: Graph, tolerance: float) -> str | None:
     """Why the simplified graph is not to be used, or None."""
     if _nodes(source) == _nodes(simplified):
         return "nothing to simplify"
@@ -101,10 +100,8 @@ def _why_not(source: Path, simplified: Path, graph: Graph, settings: SimplifyPar
         candidate = onnxruntime.network(simplified, graph, cores(), prepacked=False, weights=weights)
     except UserError as e:
         return f"does not load any more: {e}"
-    differences = largest_differences(graph, reference, candidate)
-    worst = max(differences, key=lambda name: differences[name])
-    if not differences[worst] <= settings.tolerance:
-        return f"differs by {differences[worst]:.3g} on {worst}, at most {settings.tolerance:g} is allowed"
+    if why := parity.excess(parity.largest_differences(graph, reference, candidate), tolerance):
+        return why
     before, after = (_bytes(path, source) for path in (source, simplified))
     if after > before:
         return f"larger: {after} bytes against {before}"
@@ -161,7 +158,7 @@ def main(argv: Sequence[str]) -> None:
     record = {}
     with new_folder(layout.graphs(line.model, line.variant, "simplify")) as folder:
         for name, graph in graph_set.graphs.items():
-            why = simplify(origin / graph.file, graph, folder / graph.file, p.simplify)
+            why = simplify(origin / graph.file, graph, folder / graph.file, p.simplify, p.parity.tolerance)
             record[name] = {"simplified": why is None, "kept_because": why, **_sizes(origin, folder, graph)}
             print(f"{line.model} {line.variant} {name}: {why or 'simplified'} {record[name]}")
         graphs.write(folder, graph_set, origin)

@@ -11,7 +11,6 @@ import pytest
 import torch
 import yaml
 
-from stages.core.params import ExportParams
 from stages.corpora import manifest
 from stages.corpora.manifest import Line
 from stages.export import export_variant
@@ -80,7 +79,7 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_export(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint's graphs, as `export` leaves them."""
     folder = tmp_path_factory.mktemp("export")
-    export_variant(fsmn_vad, tiny_checkpoint, folder, ExportParams(opset=18, tolerance=1e-5))
+    export_variant(fsmn_vad, tiny_checkpoint, folder, opset=18, tolerance=1e-5)
     return folder
 
 

@@ -210,7 +210,7 @@ def lookup(tmp_path: Path) -> tuple[Path, Feeds]:
 def test_large_tables_that_are_looked_up_become_int8(lookup: tuple[Path, Feeds], tmp_path: Path, recipe: Recipe):
     source, feeds = lookup
     record = quantize(source, tmp_path / "q.onnx", recipe.model_copy(update={"embedding_rows": 100}), [feeds])
-    assert record["quantized"] == {"large": "Gather -> QInt8 by row", "product": "MatMul -> QInt8"}
+    assert record["quantized"] == {"large": "Gather -> INT8 by row", "product": "MatMul -> INT8"}
     assert record["kept"]["small"] == "Gather: its table is not only looked up by row"
     sizes = {i.name: (i.data_type, list(i.dims)) for i in onnx.load(tmp_path / "q.onnx").graph.initializer}
     assert (onnx.TensorProto.INT8, [300, 16]) in sizes.values()
@@ -230,7 +230,7 @@ def test_large_tables_that_are_looked_up_become_int8(lookup: tuple[Path, Feeds],
 def test_other_tables_stay_and_say_so(lookup: tuple[Path, Feeds], tmp_path: Path, changes: dict[str, object], why: str):
     record = quantize(lookup[0], tmp_path / "q.onnx", INT8.model_copy(update=changes))
     assert record["kept"]["large"] == f"Gather: {why}"
-    assert record["quantized"] == {"product": "MatMul -> QInt8"}
+    assert record["quantized"] == {"product": "MatMul -> INT8"}
 
 
 def test_a_graph_that_becomes_small_needs_no_file_of_the_large_one(

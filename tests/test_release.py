@@ -53,7 +53,13 @@ def release(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
         if (model, graph) not in made:
             artifact, folder = tmp_path_factory.mktemp("artifact"), tmp_path_factory.mktemp("release")
             if graph == "export":
-                export_variant(family(model), checkpoints[model], artifact, SETTINGS.export)
+                export_variant(
+                    family(model),
+                    checkpoints[model],
+                    artifact,
+                    opset=SETTINGS.export.opset,
+                    tolerance=SETTINGS.parity.tolerance,
+                )
             else:
                 plain = make(model, "export")
                 recipe = SETTINGS.quantize.recipes[graph].model_copy(update={"smooth": None})  # it needs no data then

@@ -226,6 +226,14 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in files(folder).values())
 
 
+def opset(place: Path) -> int:
+    """Return the version of the standard operators that the graph in a file uses."""
+    import onnx
+
+    imports = onnx.load(place, load_external_data=False).opset_import
+    return next(int(domain.version) for domain in imports if domain.domain in {"", "ai.onnx"})
+
+
 def example_feeds(graph: Graph, sizes: Mapping[str, int], seed: int) -> Feeds:
     """Inputs in the shapes that the axis `sizes` give: random, states zero, lengths full.
 

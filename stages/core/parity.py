@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -41,6 +41,14 @@ def largest_differences(graph: Graph, reference: Network, candidate: Network) ->
     if graph.states:
         differences["chunks"] = max(_streamed(graph, reference, candidate))
     return differences
+
+
+def excess(differences: Mapping[str, float], tolerance: float) -> str | None:
+    """Return in words the largest of `largest_differences`, or None where all are within the tolerance."""
+    worst = max(differences, key=lambda name: differences[name])
+    if differences[worst] <= tolerance:
+        return None
+    return f"differs by {differences[worst]:.3g} on {worst}, at most {tolerance:g} is allowed"
 
 
 def _probes(graph: Graph) -> Iterator[tuple[str, Feeds]]:

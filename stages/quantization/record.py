@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stages.core.params.recipes import BFloat16Recipe, Float16Recipe, Recipe
@@ -27,12 +28,12 @@ def record_of(before: onnx.ModelProto, after: onnx.ModelProto, recipe: Recipe) -
     matrices = [i for i in before.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and len(i.dims) > 1]
     weights = {i.name: i for i in matrices}
     inputs, narrow = {node.name: list(node.input) for node in after.graph.node}, narrow_layers(before, recipe)
+    kinds = {i.name: onnx.TensorProto.DataType.Name(i.data_type) for i in after.graph.initializer}
     for node in before.graph.node:
         carries = [name for name in node.input if name in weights]
         as_matmul = f"{node.name}_MatMul" in inputs  # a Gemm that was not quantized
         if not as_matmul and (node.name not in inputs or (carries and inputs[node.name] != list(node.input))):
-            by_row = node.op_type == "Gather" and recipe.embedding_rows is not None
-            record["quantized"][node.name] = f"{node.op_type} -> {'QInt8 by row' if by_row else recipe.weight_type}"
+            record["quantized"][node.name] = f"{node.op_type} -> {_kind(carries, kinds)}"
         elif node.name in recipe.exclude_nodes:
             record["kept"][node.name] = f"{node.op_type}: in exclude_nodes"
         elif node.name in narrow:
@@ -46,3 +47,13 @@ def record_of(before: onnx.ModelProto, after: onnx.ModelProto, recipe: Recipe) -
         elif carries:
             record["kept"][node.name] = f"{node.op_type}: not in op_types"
     return record
+
+
+def _kind(weights: Sequence[str], kinds: Mapping[str, str]) -> str:
+    """Return the type of what a node has in the place of its weights; kinds: of the quantized graph's initializers."""
+    for weight in weights:
+        if kind := kinds.get(f"{weight}_quantized"):
+            return kind
+        if kind := kinds.get(f"{weight}.int8"):
+            return f"{kind} by row"
+    return "other operators"

@@ -15,7 +15,6 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from stages.core import graphs
 from stages.core.errors import UserError
-from stages.core.params import ExportParams
 from stages.corpora import emotional_prosody, manifest
 from stages.corpora.manifest import SAMPLE_RATE, Line, Recording
 from stages.export import export_variant
@@ -164,7 +163,7 @@ def test_a_swapped_network_says_what_funasrs_own_says(checkpoint: Path, recordin
 def test_the_export_has_names_of_its_own_and_says_the_same(
     checkpoint: Path, recordings: list[Recording], tmp_path: Path
 ):
-    export_variant(emotion2vec, checkpoint, tmp_path, ExportParams(opset=18, tolerance=5e-5))
+    export_variant(emotion2vec, checkpoint, tmp_path, opset=18, tolerance=5e-5)
     graph_set = graphs.read(tmp_path)
     graph = graph_set.graphs["model"]
     assert graph.inputs["source"].shape == [1, "samples"]

@@ -18,7 +18,6 @@ import yaml
 from stages import prune
 from stages.core import graphs
 from stages.core.errors import UserError
-from stages.core.params import ExportParams
 from stages.corpora import manifest
 from stages.corpora.manifest import SAMPLE_RATE, Line, Recording
 from stages.export import export_variant
@@ -100,7 +99,7 @@ def hotwords(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
-    export_variant(paraformer, plain, folder, ExportParams(opset=18, tolerance=TOLERANCE))
+    export_variant(paraformer, plain, folder, opset=18, tolerance=TOLERANCE)
     return folder
 
 
@@ -261,7 +260,7 @@ def test_hotwords_are_heard_as_funasr_hears_them(hotwords: Path, lengths: list[i
 
 
 def test_hotword_graphs_are_exported_and_scored(hotwords: Path, tmp_path: Path, recordings: list[Recording]):
-    export_variant(paraformer, hotwords, tmp_path, ExportParams(opset=18, tolerance=TOLERANCE))
+    export_variant(paraformer, hotwords, tmp_path, opset=18, tolerance=TOLERANCE)
     graph_set = graphs.read(tmp_path)
     assert {graph.file for graph in graph_set.graphs.values()} == {"model.onnx", "model_eb.onnx"}
     networks = {name: onnxruntime.network(tmp_path / g.file, g) for name, g in graph_set.graphs.items()}
@@ -322,7 +321,7 @@ def headless(plain: Path, recordings: list[Recording], tmp_path_factory: pytest.
 
 
 def test_fewer_heads_are_exported_and_fused_like_all(headless: Path, exported: Path, tmp_path: Path):
-    export_variant(paraformer, headless, tmp_path, ExportParams(opset=18, tolerance=TOLERANCE))
+    export_variant(paraformer, headless, tmp_path, opset=18, tolerance=TOLERANCE)
     sizes = [(folder / "model.onnx").stat().st_size for folder in (exported, tmp_path)]
     assert sizes[1] < 0.9 * sizes[0]
     fused = [attention.rewrite(onnx_ir.load(folder / "model.onnx"))[1] for folder in (exported, tmp_path)]

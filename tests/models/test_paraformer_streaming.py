@@ -18,7 +18,6 @@ from stages import prune
 from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.graphs import Feeds
-from stages.core.params import ExportParams
 from stages.core.parity import Artifact, Network
 from stages.corpora import manifest
 from stages.corpora.manifest import SAMPLE_RATE, Line, Recording
@@ -88,7 +87,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both graphs, each as close to torch as the export stage wants it."""
     folder = tmp_path_factory.mktemp("exported")
-    export_variant(paraformer_streaming, checkpoint, folder, ExportParams(opset=18, tolerance=TOLERANCE))
+    export_variant(paraformer_streaming, checkpoint, folder, opset=18, tolerance=TOLERANCE)
     return folder
 
 

@@ -48,13 +48,19 @@ def built(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("built")
     for name in ("export", "simplify", "optimize", "int8"):
         (root / name).mkdir()
-    export_variant(seaco_paraformer, CHECKPOINT, root / "export", PARAMS.export)
+    export_variant(seaco_paraformer, CHECKPOINT, root / "export", opset=18, tolerance=PARAMS.parity.tolerance)
     graph_set = graphs.read(root / "export")
     record = {}
     for name, graph in graph_set.graphs.items():
-        simplify.simplify(root / "export" / graph.file, graph, root / "simplify" / graph.file, PARAMS.simplify)
+        simplify.simplify(
+            root / "export" / graph.file,
+            graph,
+            root / "simplify" / graph.file,
+            PARAMS.simplify,
+            PARAMS.parity.tolerance,
+        )
         record[name] = optimize.optimize(
-            root / "simplify" / graph.file, graph, root / "optimize" / graph.file, PARAMS.optimize.tolerance
+            root / "simplify" / graph.file, graph, root / "optimize" / graph.file, PARAMS.parity.tolerance
         )
     (root / "optimize.json").write_text(json.dumps(record))
     for name in ("simplify", "optimize", "int8"):
@@ -99,7 +105,7 @@ def test_every_rewrite_that_applies_is_kept_in_both_graphs(built: Path):
         assert not [r["left_out"] for r in rewrites.values() if r["count"] and r["left_out"]]
     for graph in graphs.read(built / "export").graphs.values():
         pair = [onnxruntime.network(built / name / graph.file, graph) for name in ("export", "optimize")]
-        assert max(largest_differences(graph, *pair).values()) < PARAMS.optimize.tolerance
+        assert max(largest_differences(graph, *pair).values()) < PARAMS.parity.tolerance
 
 
 @pytest.mark.parametrize("stage", ["export", "optimize", "int8"])

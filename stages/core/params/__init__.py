@@ -31,19 +31,17 @@ class ExportParams(Section):
     """Settings of every export."""
 
     opset: int = Field(ge=13, le=24)
-    tolerance: float = Field(gt=0)
 
 
 class SimplifyParams(Section):
-    """Limits of the simplifier's child process and of what it may change."""
+    """Limits of the simplifier's child process."""
 
     seconds: float = Field(gt=0)
     memory_gib: float = Field(gt=0)
-    tolerance: float = Field(gt=0)
 
 
-class OptimizeParams(Section):
-    """What a rewrite may change."""
+class ParityParams(Section):
+    """The largest difference between two fp32 networks that compute the same, relative to an output's scale."""
 
     tolerance: float = Field(gt=0)
 
@@ -146,7 +144,7 @@ class Params(Section):
     prune: dict[Key, PruneParams]
     export: ExportParams
     simplify: SimplifyParams
-    optimize: OptimizeParams
+    parity: ParityParams
     quantize: QuantizeParams
     engine: EngineParams
     evaluate: EvaluateParams
