@@ -20,7 +20,8 @@ from stages.core.errors import entrypoint
 from stages.core.files import read_json, write_json, write_text
 from stages.report import gated, number, render, signed, size
 from stages.reporting import figures, results
-from stages.reporting.figures import COLOURS, Entries, Entry
+from stages.reporting.drawing import COLOURS
+from stages.reporting.figures import Entries, Entry
 
 PAGE = layout.REPORTS / "index.html"
 PIPELINES = layout.REPORTS / "pipeline" / "index.html"

@@ -14,7 +14,7 @@ import pytest
 from stages import summary
 from stages.core import params
 from stages.core.errors import entrypoint
-from stages.reporting import figures, results
+from stages.reporting import drawing, figures, results
 from tests import workspace
 
 
@@ -122,14 +122,14 @@ def test_usage(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.usefixtures("root")
 def test_labels_of_near_points_do_not_overlap(monkeypatch: pytest.MonkeyPatch):
     entry = results.of_build(params.load(), "fsmn_vad-good")
-    boxes: list[figures.Box] = []
-    label = figures._label
+    boxes: list[drawing.Box] = []
+    label = drawing.label_points
     monkeypatch.setattr(
-        figures, "_label", lambda axes, points, taken: (label(axes, points, taken), boxes.extend(taken))
+        drawing, "label_points", lambda axes, points, taken: (label(axes, points, taken), boxes.extend(taken))
     )
     svg = figures.accuracy_speed("fsmn_vad", {f"b{i}": {**entry, "target": f"target_{i}"} for i in range(4)})
     assert len(set(re.findall(r"target_\d \(pass\)", svg))) == 4
-    assert not any(figures._overlap(a, b) for a, b in itertools.combinations(boxes[-4:], 2))
+    assert not any(drawing._overlap(a, b) for a, b in itertools.combinations(boxes[-4:], 2))
 
 
 @pytest.mark.parametrize(

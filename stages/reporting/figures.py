@@ -2,89 +2,25 @@
 
 from __future__ import annotations
 
-import html
-import io
 import itertools
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from stages.reporting import drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Entry = Mapping[str, Any]
 Entries = Mapping[str, Entry]
-Box = tuple[float, float, float, float]
 
-COLOURS = {"pass": "#1a7f37", "fail": "#c62828", "inconclusive": "#b26a00", "baseline": "#7b3fa0"}
-COLOURS |= {"failed": "#c62828", "unavailable": "#6b7280"}
-SHAPES = {"pass": "o", "fail": "X", "inconclusive": "^", "baseline": "D"}  # so that colour is not all that tells
-BASELINE, CANDIDATE = "#8a919c", "#2563a8"
 FARTHEST = 2.5  # limits: a loss beyond it is drawn at the edge, with an arrow
-# Where a point's label may stand, in points from it: near before far, the last if all are taken.
-PLACES = [(dx, dy) for d in (10, 24, 38, 52) for dx in (8, -8) for dy in (d, -d)]
-STYLE = {
-    "font.size": 9,
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9aa1ab",
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "grid.color": "#e3e6ea",
-}
 
 
 def labels(entries: Entries) -> dict[str, str]:
     """A short name for each build: the target alone where there is but one model."""
     models = {entry["model"] for entry in entries.values()}
     return {name: entry["target"] if len(models) == 1 else name for name, entry in entries.items()}
-
-
-@contextmanager
-def _figure(
-    name: str, width: float, height: float, margins: Mapping[str, float] | None = None
-) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure of that many inches; its SVG is appended to the list when the block ends.
-
-    margins: shares of it at which its one plot ends; without, they are found from the text, in twice the time.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    # The salt makes the ids repeat from run to run and differ between the figures of one page.
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure, out = Figure(figsize=(width, height), layout=None if margins else "constrained"), list[str]()
-        if margins:
-            figure.subplots_adjust(**margins)
-        yield figure, out
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-        out.append(_inline(file.getvalue(), name))
-
-
-def _inline(svg: str, name: str) -> str:
-    """The SVG as HTML takes it: no XML head, metadata, namespace or page-wide style, and sized by the page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*|<style .*?</style>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-    svg = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", svg)
-    head, rest = svg.split(">", 1)
-    view = re.search(r'viewBox="[^"]*"', head)
-    return f'<svg {view[0] if view else ""} role="img" aria-label="{html.escape(name)}">{rest}'
-
-
-def _bare(axes: Axes, grid: Literal["x", "both"]) -> None:
-    """Horizontal rows without ticks of their own, or a plain grid."""
-    axes.set_axisbelow(True)
-    axes.grid(axis=grid)
-    if grid == "x":
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
 
 
 def accuracy_speed(model: str, entries: Entries) -> str:
@@ -94,78 +30,28 @@ def accuracy_speed(model: str, entries: Entries) -> str:
     """
     cases = [case for case in next(iter(entries.values()))["latency"] if case.endswith("_1_thread")]
     case = cases[len(cases) // 2]
-    with _figure(f"accuracy and speedup of {model}", 7.4, 3.6) as (figure, out):
+    with drawing.figure(f"accuracy and speedup of {model}", 7.4, 3.6) as (figure, out):
         axes = figure.subplots()
         points: list[tuple[float, float, str]] = []
-        bars: list[Box] = []
+        bars: list[drawing.Box] = []
         for entry in entries.values():
             accuracy, speed = entry["accuracy"][entry["headline"]], entry["latency"][case]
             x, y = speed["speedup"], accuracy["value"]
             across, up = speed["ci"], [end + y - accuracy["drift"] for end in accuracy["ci"]]
-            colour = COLOURS[entry["verdict"]]
+            colour = drawing.COLOURS[entry["verdict"]]
             axes.plot(across, [y, y], "|-", [x, x], up, "_-", color=colour, lw=1, ms=6)
-            axes.plot([x], [y], SHAPES[entry["verdict"]], color=colour, ms=7)
+            axes.plot([x], [y], drawing.SHAPES[entry["verdict"]], color=colour, ms=7)
             points.append((x, y, f"{entry['target']} ({entry['verdict']})"))
             bars += [(across[0], y, across[1], y), (x, up[0], x, up[1])]
-        axes.axvline(1, color=BASELINE, lw=1, ls="--")
+        axes.axvline(1, color=drawing.BASELINE, lw=1, ls="--")
         axes.set_xlabel(f"speedup over the plain fp32 export, {case} (further right is faster)")
         axes.set_ylabel(next(iter(entries.values()))["headline"])
         axes.margins(0.16, 0.18)
         axes.ticklabel_format(useOffset=False)
-        _bare(axes, "both")
+        drawing.style_axes(axes, "both")
         figure.draw_without_rendering()  # lays the axes out, and only then can a place be measured
-        _label(axes, points, [_pixels(axes, bar) for bar in bars])
+        drawing.label_points(axes, points, [drawing.pixels(axes, bar) for bar in bars])
     return out[0]
-
-
-def _label(axes: Axes, points: Sequence[tuple[float, float, str]], taken: list[Box]) -> None:
-    """A label at each point, at the first place around it where it hides no point, bar or other label."""
-    frame = axes.get_window_extent().extents
-    for x, y, text in points:
-        for offset in PLACES:
-            label = _place(axes, (x, y), text, offset)
-            box = _text_box(label)
-            inside = frame[0] <= box[0] and box[2] <= frame[2] and frame[1] <= box[1] and box[3] <= frame[3]
-            if offset == PLACES[-1] or (inside and not any(_overlap(box, other) for other in taken)):
-                taken.append(box)
-                break
-            label.remove()
-
-
-def _place(axes: Axes, point: tuple[float, float], text: str, offset: tuple[float, float]) -> Any:
-    """The label at that offset, with a leader line to a point that is not beside it."""
-    line = {"arrowstyle": "-", "color": BASELINE, "lw": 0.6, "shrinkA": 0, "shrinkB": 4}
-    label = axes.annotate(
-        text,
-        point,
-        xytext=offset,
-        textcoords="offset points",
-        ha="left" if offset[0] > 0 else "right",
-        va="center",
-        fontsize=8.5,
-        arrowprops=line if abs(offset[1]) > PLACES[0][1] else None,
-    )
-    label.set_in_layout(False)
-    return label
-
-
-def _pixels(axes: Axes, bar: Box) -> Box:
-    """Where a bar is drawn, with room for its ends and for the point."""
-    (x0, y0), (x1, y1) = axes.transData.transform([bar[:2], bar[2:]])
-    return x0 - 6, y0 - 6, x1 + 6, y1 + 6
-
-
-def _text_box(annotation: Any) -> Box:
-    """Where the text of an annotation is drawn, without its leader line."""
-    from matplotlib.text import Text
-
-    annotation.get_window_extent()  # puts the text in its place, which Text's own does not
-    x0, y0, x1, y1 = Text.get_window_extent(annotation).extents
-    return x0, y0, x1, y1
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def loss(measured: Mapping[str, Any]) -> tuple[float, float, float]:
@@ -183,13 +69,13 @@ def forest(entries: Entries) -> str:
         for metric, measured in entry["accuracy"].items()
         if measured["verdict"]
     ]
-    with _figure("drift and limits", 7.4, 0.85 + 0.42 * len(rows)) as (figure, out):
+    with drawing.figure("drift and limits", 7.4, 0.85 + 0.42 * len(rows)) as (figure, out):
         axes = figure.subplots()
         for row, (_, measured) in enumerate(rows):
             _forest_row(axes, row, measured)
-        axes.axvspan(1, FARTHEST + 0.2, color=COLOURS["fail"], alpha=0.07, lw=0)
-        axes.axvline(1, color=COLOURS["fail"], lw=1.4)
-        axes.axvline(0, color=BASELINE, lw=1)
+        axes.axvspan(1, FARTHEST + 0.2, color=drawing.COLOURS["fail"], alpha=0.07, lw=0)
+        axes.axvline(1, color=drawing.COLOURS["fail"], lw=1.4)
+        axes.axvline(0, color=drawing.BASELINE, lw=1)
         axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=8)
         axes.set(xlim=(-0.55, FARTHEST + 0.2), ylim=(len(rows) - 0.4, -0.6))
         axes.set_xlabel("loss as a share of its limit: 0 as the baseline, 1 (red) the limit")
@@ -197,13 +83,13 @@ def forest(entries: Entries) -> str:
         values.set_yticks(range(len(rows)), [_loss_text(m) for _, m in rows], fontsize=8)
         values.tick_params(length=0)
         values.spines["right"].set_visible(False)
-        _bare(axes, "x")
+        drawing.style_axes(axes, "x")
     return out[0]
 
 
 def _forest_row(axes: Axes, row: int, measured: Mapping[str, Any]) -> None:
     middle, low, high = (_share(value, measured["limit"]) for value in loss(measured))
-    colour, shape = COLOURS[measured["verdict"]], SHAPES[measured["verdict"]]
+    colour, shape = drawing.COLOURS[measured["verdict"]], drawing.SHAPES[measured["verdict"]]
     axes.plot([low, min(high, FARTHEST)], [row, row], color=colour, lw=2)
     axes.plot([min(middle, FARTHEST)], [row], shape, color=colour, ms=6)
     if high > FARTHEST:
@@ -225,15 +111,15 @@ def latency_case(case: str, entries: Entries) -> str:
     """The spread of one latency case: for each build the baseline's times above its own."""
     short = labels(entries)
     rows = [(short[name], e["latency"][case]) for name, e in entries.items() if case in e["latency"]]
-    with _figure(f"latency of {case}", 4.6, 0.75 + 0.42 * len(rows)) as (figure, out):
+    with drawing.figure(f"latency of {case}", 4.6, 0.75 + 0.42 * len(rows)) as (figure, out):
         axes = figure.subplots()
         for row, (_, measured) in enumerate(rows):
-            _spread(axes, row - 0.15, measured["quantiles_ms"]["baseline"], BASELINE)
-            _spread(axes, row + 0.15, measured["quantiles_ms"]["candidate"], CANDIDATE)
+            _spread(axes, row - 0.15, measured["quantiles_ms"]["baseline"], drawing.BASELINE)
+            _spread(axes, row + 0.15, measured["quantiles_ms"]["candidate"], drawing.CANDIDATE)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
         axes.set(title=case, ylim=(len(rows) - 0.4, -0.6), xlim=(0, None))
         axes.set_xlabel("ms")
-        _bare(axes, "x")
+        drawing.style_axes(axes, "x")
     return out[0]
 
 
@@ -255,9 +141,9 @@ def _percentiles(quantiles: Sequence[float]) -> Any:
 def distribution(case: str, measured: Mapping[str, Any]) -> str:
     """How many of the runs took at most so long: baseline and build, with 50 % and 90 % marked."""
     margins = {"left": 0.12, "right": 0.98, "bottom": 0.2, "top": 0.89}
-    with _figure(f"distribution of {case}", 4.6, 2.5, margins) as (figure, out):
+    with drawing.figure(f"distribution of {case}", 4.6, 2.5, margins) as (figure, out):
         axes = figure.subplots()
-        for side, colour in (("baseline", BASELINE), ("candidate", CANDIDATE)):
+        for side, colour in (("baseline", drawing.BASELINE), ("candidate", drawing.CANDIDATE)):
             quantiles = measured["quantiles_ms"][side]
             share = [100 * i / (len(quantiles) - 1) for i in range(len(quantiles))]
             label = "plain fp32 export" if side == "baseline" else "this build"
@@ -269,7 +155,7 @@ def distribution(case: str, measured: Mapping[str, Any]) -> str:
         axes.set_yticks([0, 50, 90, 100], ["0", "50 %", "90 %", "100 %"])
         axes.set_xlabel("ms, up to the 98th percentile")
         axes.legend(loc="lower right", frameon=False, fontsize=8)
-        _bare(axes, "both")
+        drawing.style_axes(axes, "both")
     return out[0]
 
 
@@ -277,10 +163,12 @@ def sizes(entries: Entries) -> str:
     """Bytes on disk of each build that was made, and of the plain fp32 export beside it."""
     short = labels(entries)
     rows = [(short[n], e["artifact"]["bytes"], e["verdict"]) for n, e in entries.items() if e["artifact"]["bytes"]]
-    with _figure("size on disk", 7.4, 0.75 + 0.3 * len(rows)) as (figure, out):
+    with drawing.figure("size on disk", 7.4, 0.75 + 0.3 * len(rows)) as (figure, out):
         axes = figure.subplots()
         for row, (_, size, judged) in enumerate(rows):
-            axes.barh(row, size / 1e6, color=CANDIDATE if judged != "unavailable" else BASELINE, height=0.62)
+            axes.barh(
+                row, size / 1e6, color=drawing.CANDIDATE if judged != "unavailable" else drawing.BASELINE, height=0.62
+            )
             axes.annotate(
                 f"{size / 1e6:.2f} MB", (size / 1e6, row), (4, 0), textcoords="offset points", va="center", fontsize=8
             )
@@ -288,7 +176,7 @@ def sizes(entries: Entries) -> str:
         axes.set(ylim=(len(rows) - 0.4, -0.6))
         axes.margins(x=0.14)
         axes.set_xlabel("MB on disk")
-        _bare(axes, "x")
+        drawing.style_axes(axes, "x")
     return out[0]
 
 
@@ -300,25 +188,25 @@ def ranked(units: Entries) -> list[tuple[str, Entry]]:
 def sensitivity(units: Entries) -> str:
     """What the task loses with one component or layer at INT8, and beside it how far the outputs are off."""
     rows = ranked(units)
-    with _figure("sensitivity", 7.4, 0.9 + 0.24 * len(rows)) as (figure, out):
+    with drawing.figure("sensitivity", 7.4, 0.9 + 0.24 * len(rows)) as (figure, out):
         axes, errors = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
         for row, (_, unit) in enumerate(rows):
-            axes.plot(unit["ci"], [row, row], color=CANDIDATE, lw=2)
-            axes.plot([unit["loss"]], [row], "o", color=CANDIDATE, ms=5)
-            errors.barh(row, unit["error"], color=BASELINE, height=0.62)
-        axes.axvline(0, color=BASELINE, lw=1)
+            axes.plot(unit["ci"], [row, row], color=drawing.CANDIDATE, lw=2)
+            axes.plot([unit["loss"]], [row], "o", color=drawing.CANDIDATE, ms=5)
+            errors.barh(row, unit["error"], color=drawing.BASELINE, height=0.62)
+        axes.axvline(0, color=drawing.BASELINE, lw=1)
         axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
         axes.set(ylim=(len(rows) - 0.4, -0.6))
         axes.set_xlabel("loss of the headline metric")
         errors.set_xlabel("error of the outputs, relative")
         for part in (axes, errors):
-            _bare(part, "x")
+            drawing.style_axes(part, "x")
     return out[0]
 
 
 def narrowing(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """What each width costs, narrower by itself, against the share of all parameters that goes with it."""
-    with _figure("what each width costs", 7.4, 3.2) as (figure, out):
+    with drawing.figure("what each width costs", 7.4, 3.2) as (figure, out):
         axes = figure.subplots()
         for marker, (width, probes) in zip(itertools.cycle("osX^v"), curves.items()):  # as many as widths
             points = sorted((100 * probe["removed"], probe["tuning_loss"]) for probe in probes)
@@ -326,19 +214,23 @@ def narrowing(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         axes.set_xlabel("removed, % of all parameters")
         axes.set_ylabel("loss on the tuning split")
         axes.legend(frameon=False, fontsize=8)
-        _bare(axes, "both")
+        drawing.style_axes(axes, "both")
     return out[0]
 
 
 def pareto(trials: Sequence[Mapping[str, Any]], front: Sequence[Mapping[str, Any]]) -> str:
     """Speed against loss of every recipe that passed, those that none beats in both joined by a line."""
-    with _figure("recipes tried", 7.4, 3.4) as (figure, out):
+    with drawing.figure("recipes tried", 7.4, 3.4) as (figure, out):
         axes = figure.subplots()
-        axes.plot([t["speedup"] for t in trials], [t["loss"] for t in trials], "o", color=BASELINE, ms=4, alpha=0.6)
-        axes.plot([t["speedup"] for t in front], [t["loss"] for t in front], "o-", color=CANDIDATE, ms=6, lw=1.4)
+        axes.plot(
+            [t["speedup"] for t in trials], [t["loss"] for t in trials], "o", color=drawing.BASELINE, ms=4, alpha=0.6
+        )
+        axes.plot(
+            [t["speedup"] for t in front], [t["loss"] for t in front], "o-", color=drawing.CANDIDATE, ms=6, lw=1.4
+        )
         axes.set_xlabel("speedup over the plain fp32 export, 1 thread, mean of the cases (further right is faster)")
         axes.set_ylabel("loss on the tuning split")
         axes.invert_yaxis()
         axes.ticklabel_format(useOffset=False)
-        _bare(axes, "both")
+        drawing.style_axes(axes, "both")
     return out[0]
