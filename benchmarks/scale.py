@@ -109,13 +109,13 @@ def funasr_export(checkpoint: Path, place: Path) -> None:
     """Run FunASR's own export modules with the TorchScript exporter; its `export` itself fails with this torch."""
     import torch
 
-    from stages.models import checkpoint as files
-    from stages.models import paraformer
+    from stages.models.paraformer import network
+    from stages.models.shared import checkpoint as files
 
-    model, config = paraformer.load(checkpoint), paraformer.read_config(checkpoint)
+    model, config = network.load(checkpoint), network.read_config(checkpoint)
     with files.importing_funasr():
         from funasr.models.paraformer.export_meta import export_rebuild_model
-    kinds = {part: config[part] for part in paraformer.SECTIONS}
+    kinds = {part: config[part] for part in network.SECTIONS}
     rebuilt = export_rebuild_model(model, **kinds, max_seq_len=512, onnx=True, device="cpu")
     torch.onnx.export(
         rebuilt,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stages import runtimes
+from stages import models, runtimes
 from stages.core import graphs, layout, params, plan
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
@@ -18,10 +17,11 @@ from stages.core.parity import Artifact
 from stages.core.statistics import drift
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
+from stages.models.protocols import Family
 
 
 def evaluate(
-    family: Any,
+    family: Family[Any],
     checkpoint: Path,
     recordings: Sequence[Recording],
     artifact: Artifact,
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     why = runtimes.why_unavailable(target.runtime)
     result: dict[str, Any] = {"unavailable": why}
     if why is None:
-        family = importlib.import_module(f"stages.models.{model.family}")
+        family = models.load(model.family)
         folder = layout.ARTIFACTS / build.artifact
         graph_set = graphs.read(folder)
         artifact = (graph_set, runtimes.load(folder, graph_set, target.runtime, threads=1))

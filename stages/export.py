@@ -7,19 +7,20 @@ torch 2.9 and later default to, while the TorchScript exporter is deprecated and
 
 from __future__ import annotations
 
-import importlib
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages import models
 from stages.core import graphs, layout, params, parity, patches, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph, Tensor
 from stages.core.parity import Network
-from stages.models.checkpoint import left_out, torch_networks
+from stages.models.protocols import Family
+from stages.models.shared.checkpoint import left_out, torch_networks
 from stages.runtimes import onnxruntime
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _declared(value: onnx.ValueInfoProto) -> Tensor:
 
 
 def export_variant(
-    family: Any, checkpoint: Path, folder: Path, *, opset: int, tolerance: float
+    family: Family[Any], checkpoint: Path, folder: Path, *, opset: int, tolerance: float
 ) -> dict[str, dict[str, float]]:
     """Write every graph of a checkpoint into `folder` and return how far each is from torch."""
     import torch
@@ -159,7 +160,7 @@ def main(argv: Sequence[str]) -> None:
     p = params.load()
     variants = plan.derive(p).variants
     line = variants[key_from(argv, "export", variants)]
-    family = importlib.import_module(f"stages.models.{p.models[line.model].family}")
+    family = models.load(p.models[line.model].family)
     with new_folder(layout.graphs(line.model, line.variant, "export")) as folder:
         checkpoint = layout.checkpoint(line.model, line.variant)
         differences = export_variant(family, checkpoint, folder, opset=p.export.opset, tolerance=p.parity.tolerance)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages import sources
+from stages import models, sources
 from stages.core import layout, params, pins, progress
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder
@@ -42,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     name = key_from(argv, "fetch", table)
     model, pin = table[name], pins.demand(name, table[name])
     source = fetch(name, model, pin, layout.checkpoint(name))
-    importlib.import_module(f"stages.models.{model.family}").read_config(layout.checkpoint(name))
+    models.load(model.family).read_config(layout.checkpoint(name))
     print(f"{name}: {len(pin.files)} files from {source.kind}, every size and digest as pinned")
 
 

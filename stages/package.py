@@ -15,7 +15,7 @@ from typing import Any
 from stages.core import graphs, layout, params, pins, plan, progress
 from stages.core.errors import UserError, entrypoint
 from stages.core.files import new_folder, read_json, sha256, write_json, write_text
-from stages.models.checkpoint import WEIGHTS
+from stages.models.shared.checkpoint import WEIGHTS
 
 SUMS = "SHA256SUMS"
 PROVENANCE = "provenance.json"

@@ -7,7 +7,6 @@ Two passes over live audio tell how late partial and final texts come.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,20 +16,20 @@ from typing import Any
 import jiwer
 import numpy as np
 
-from stages import runtimes
+from stages import models, runtimes
 from stages.core import chain, graphs, layout, params, plan, progress
 from stages.core.chain import Chain, Transcript, TwoPass
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import write_json
-from stages.core.params import ROLES, EvaluateParams, Params, PipelineParams
+from stages.core.params import EvaluateParams, Params, PipelineParams
 from stages.core.params.section import Runtime
 from stages.core.parity import Artifact
 from stages.core.plan import PipelineBuild
 from stages.core.statistics import Counts, Metric, drift, speedup
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
-from stages.models.asr import normalized
-from stages.models.fsmn_vad import segment_f1
+from stages.models.fsmn_vad.metrics import segment_f1
+from stages.models.shared.asr import normalized
 
 HEADLINE = "final_cer"
 METRICS = {
@@ -67,27 +66,27 @@ class Heard:
 def load(p: Params, line: PipelineBuild, folder: Callable[[str], Path], runtime: Runtime) -> Chain:
     """A pipeline's components with the artifact that `folder` says for each model, on one thread."""
 
-    def ready(role: str, *settings: str, function: str = "") -> Any:
-        model = getattr(line, role)
-        family = importlib.import_module(f"stages.models.{p.models[model].family}")
-        return getattr(family, function or ROLES[role])(layout.checkpoint(model), artifacts[role], *settings)
-
-    artifacts: dict[str, Artifact] = {}
-    for role in ROLES:
-        place = folder(getattr(line, role))
+    def ready(model: str) -> tuple[Path, Artifact]:
+        place = folder(model)
         graph_set = graphs.read(place)
-        artifacts[role] = graph_set, runtimes.load(place, graph_set, runtime, threads=1)
-    detect, recognize, punctuate = ready("vad", "offline"), ready("asr"), ready("punctuation")
-    marks = importlib.import_module(f"stages.models.{p.models[line.punctuation].family}")
-    live = importlib.import_module(f"stages.models.{p.models[line.streaming].family}")
+        return layout.checkpoint(model), (graph_set, runtimes.load(place, graph_set, runtime, threads=1))
+
+    vad = models.DETECTORS.load(p.models[line.vad].family)
+    asr = models.RECOGNIZERS.load(p.models[line.asr].family)
+    streaming = models.STREAMING_RECOGNIZERS.load(p.models[line.streaming].family)
+    punctuation = models.PUNCTUATORS.load(p.models[line.punctuation].family)
+    vad_ready = ready(line.vad)
+    detect = vad.load_detector(*vad_ready, "offline")
+    recognize = asr.load_recognizer(*ready(line.asr))
+    punctuate = punctuation.load_punctuator(*ready(line.punctuation))
     return Chain(
         detect=lambda samples: detect(samples).segments,
         recognize=lambda samples: recognize(samples).text,
-        punctuate=lambda text: punctuate(tokens).text if (tokens := marks.read_marks(text)[0]) else "",
+        punctuate=lambda text: punctuate(tokens).text if (tokens := punctuation.read_marks(text)[0]) else "",
         normalize=normalizer(),
-        listen=ready("vad", function="listener"),
-        stream=ready("streaming"),
-        piece_ms=round(1000 * live.CHUNK_SECONDS),
+        listen=vad.load_streaming_detector(*vad_ready),
+        stream=streaming.load_streaming_recognizer(*ready(line.streaming)),
+        piece_ms=round(1000 * streaming.CHUNK_SECONDS),
     )
 
 

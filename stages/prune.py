@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
+from stages import models
 from stages.core import layout, params, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
@@ -19,7 +18,8 @@ from stages.core.params.prune import PruneParams
 from stages.core.statistics import pooled
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
-from stages.models import checkpoint
+from stages.models.protocols import Prunable
+from stages.models.shared import checkpoint
 from stages.pruning import allocation, narrowing, recovery
 
 Accuracy = Callable[[torch.nn.Module], float]
@@ -44,7 +44,7 @@ class Goal:
     tolerance: float
 
 
-def goal(family: ModuleType, model: torch.nn.Module, config: dict[str, Any], settings: PruneParams) -> Goal:
+def goal(family: Prunable[Any, Any], model: torch.nn.Module, config: dict[str, Any], settings: PruneParams) -> Goal:
     """Return how much of a model is to go.
 
     model: may be on the meta device. config: its own.
@@ -73,7 +73,7 @@ def _rounded_down(share: float) -> float:
 
 
 def prune(
-    family: ModuleType,
+    family: Prunable[Any, Any],
     model: torch.nn.Module,
     config: dict[str, Any],
     calibration: Any,
@@ -84,7 +84,7 @@ def prune(
 ) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
     """The smaller model, its config.yaml and a record of what was done. The same inputs give the same weights.
 
-    family: the model's module of `stages.models`. calibration, tuning: what its `calibration` gives of either split.
+    calibration, tuning: what the family's `calibration` gives of either split.
     accuracy: measured of the dense model and after each part of the recovery, for the record.
 
     Raises:
@@ -140,7 +140,7 @@ def prune(
 
 
 def _allocated(
-    family: ModuleType,
+    family: Prunable[Any, Any],
     model: torch.nn.Module,
     config: dict[str, Any],
     calibration: Any,
@@ -179,7 +179,7 @@ def _allocated(
     return family.with_widths(config, {key: width for key, width in widths.items() if width < dense[key]}), measured
 
 
-def _steps(family: ModuleType, model: torch.nn.Module, settings: PruneParams) -> dict[str, int]:
+def _steps(family: Prunable[Any, Any], model: torch.nn.Module, settings: PruneParams) -> dict[str, int]:
     """Return which widths may change, and what each stays a multiple of.
 
     Raises:
@@ -222,7 +222,7 @@ def _check_removed(model: torch.nn.Module, small: torch.nn.Module, settings: Pru
         )
 
 
-def _size(family: ModuleType, model: torch.nn.Module) -> dict[str, Any]:
+def _size(family: Prunable[Any, Any], model: torch.nn.Module) -> dict[str, Any]:
     """Parameters, layer widths, and multiply-accumulates of the family's usual input: weights only, no activations."""
     return {
         "parameters": _parameters(model),
@@ -232,7 +232,7 @@ def _size(family: ModuleType, model: torch.nn.Module) -> dict[str, Any]:
 
 
 def tuning_accuracy(
-    family: ModuleType, origin: Path, dense: torch.nn.Module, recordings: Sequence[Recording]
+    family: Prunable[Any, Any], origin: Path, dense: torch.nn.Module, recordings: Sequence[Recording]
 ) -> Accuracy:
     """The headline metric over the recordings in FunASR's own pipeline, the checkpoint at `origin` its baseline."""
 
@@ -264,7 +264,7 @@ def main(argv: Sequence[str]) -> None:
     p = params.load()
     name = key_from(argv, "prune", plan.derive(p).prune)
     settings, model = p.prune_settings(name), p.models[name]
-    family = importlib.import_module(f"stages.models.{model.family}")
+    family = models.PRUNABLE.load(model.family)
     origin = layout.checkpoint(name)
     with progress.phase("load the checkpoint"):
         dense, config = family.load(origin), family.read_config(origin)

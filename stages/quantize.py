@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from stages import models
 from stages.core import graphs, layout, params, plan, progress
 from stages.core.errors import UserError, did_you_mean, entrypoint, key_from
 from stages.core.files import new_folder, write_json
@@ -113,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
 def _feeds(p: Params, line: QuantizedGraph, recipe: Recipe, origin: Path) -> Mapping[str, Sequence[Feeds]]:
     if isinstance(recipe, Float16Recipe | BFloat16Recipe) or not needs_feeds(recipe, origin, graphs.read(origin)):
         return {}
-    family: Any = importlib.import_module(f"stages.models.{p.models[line.model].family}")
+    family = models.load(p.models[line.model].family)
     recordings = manifest.read(layout.corpus(line.dataset), "calibration")
     return calibration.recorded(family, layout.checkpoint(line.model), origin, recordings, recipe.calibration_feeds)
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stages import models
 from stages.core import layout, params
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder
 from stages.core.parallel import in_shares
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
-from stages.models.checkpoint import torch_artifact
+from stages.models.protocols import Family
+from stages.models.shared.checkpoint import torch_artifact
 
 
-def hear(family: Any, checkpoint: Path, recordings: Sequence[Recording], folder: Path) -> None:
+def hear(family: Family[Any], checkpoint: Path, recordings: Sequence[Recording], folder: Path) -> None:
     """Write what the fp32 torch model of a checkpoint says of the recordings, in every mode of its family."""
     import torch
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     p = params.load()
     name = key_from(argv, "reference", p.models)
     model = p.models[name]
-    family = importlib.import_module(f"stages.models.{model.family}")
+    family = models.load(model.family)
     recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
     with new_folder(layout.reference(name)) as folder:
         hear(family, layout.checkpoint(name), recordings, folder)

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from stages.corpora.manifest import Recording
 from stages.models import ct_transformer, paraformer_streaming
-from stages.models.checkpoint import importing_funasr
 from stages.models.ct_transformer import read_marks
+from stages.models.shared.checkpoint import importing_funasr
 
 VAD_CHUNK = 3200  # 200 ms
-CHUNK = paraformer_streaming.CHUNK_SAMPLES
+CHUNK = paraformer_streaming.network.CHUNK_SAMPLES
 HOTWORDS = "客厅 卧室 天气"
 
 
@@ -118,7 +118,7 @@ def _punctuated(punctuate: Any, text: str) -> str:
 
 def pieces(text: str) -> list[str]:
     """The tokens of a text without its marks, as many at a time as `ct_transformer` gives the realtime model."""
-    tokens, step = read_marks(text)[0], ct_transformer.PIECE
+    tokens, step = read_marks(text)[0], ct_transformer.scoring.PIECE
     return [" ".join(tokens[i : i + step]) for i in range(0, len(tokens), step)]
 
 
@@ -165,7 +165,7 @@ def text_with_hotwords(model: Any, recording: Recording) -> str:
 
 def streamed_text(model: Any, recording: Recording) -> str:
     """The same in chunks of the runtime's size."""
-    chunks = {"chunk_size": list(paraformer_streaming.CHUNK), "is_final": True}
+    chunks = {"chunk_size": list(paraformer_streaming.network.CHUNK), "is_final": True}
     return model.generate(input=recording.samples(), cache={}, **chunks)[0]["text"]
 
 

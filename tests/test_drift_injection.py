@@ -14,7 +14,7 @@ from stages.core.parity import Artifact
 from stages.core.statistics import verdict
 from stages.corpora import manifest, punctuated_text
 from stages.models import ct_transformer
-from stages.models.checkpoint import torch_networks
+from stages.models.shared.checkpoint import torch_networks
 from tests.workspace import ROOT
 
 CHECKPOINT = ROOT / "zoo" / "ct_transformer"

@@ -15,7 +15,7 @@ from stages.core.params import EvaluateParams
 from stages.core.statistics import verdict
 from stages.corpora import manifest
 from stages.models import fsmn_vad
-from stages.models.checkpoint import torch_networks
+from stages.models.shared.checkpoint import torch_networks
 from stages.runtimes import onnxruntime
 
 SETTINGS = EvaluateParams(split="evaluation", resamples=200, confidence=0.95, seed=0)

@@ -16,7 +16,7 @@ from stages.core.files import read_json, sha256
 from stages.core.graphs import Graph
 from stages.core.parity import Network
 from stages.models import fsmn_vad
-from stages.models.checkpoint import torch_networks
+from stages.models.shared.checkpoint import torch_networks
 from stages.runtimes import onnxruntime
 from tests.workspace import ROOT
 

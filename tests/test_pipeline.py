@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stages import gate, pipeline, summary
+from stages import gate, models, pipeline, summary
 from stages.core import layout, params, plan
 from stages.core.chain import Transcript, TwoPass
 from stages.core.errors import UserError
@@ -146,7 +146,7 @@ def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     }
     for name, result in measured.items():
         line = plan.derive(p).pipelines[name]
-        for role in params.ROLES:
+        for role in models.ROLES:
             folder = layout.ARTIFACTS / getattr(line, role) / line.artifact
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "model.onnx").write_text(role)

@@ -17,7 +17,8 @@ from stages.core import layout
 from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.params.prune import PruneParams
-from stages.models import checkpoint, fsmn_vad
+from stages.models import fsmn_vad
+from stages.models.shared import checkpoint
 from stages.pruning import recovery
 from tests import workspace
 from tests.conftest import CONFIG
@@ -59,14 +60,16 @@ def pruned(model: Any, calibration: torch.Tensor, tuning: torch.Tensor, chosen: 
 
 def drift(model: torch.nn.Module, small: torch.nn.Module, stream: torch.Tensor) -> float:
     with torch.no_grad():
-        return recovery.relative_error(fsmn_vad.logits(small, stream[None])[0], fsmn_vad.logits(model, stream[None])[0])
+        return recovery.relative_error(
+            fsmn_vad.pruning.logits(small, stream[None])[0], fsmn_vad.pruning.logits(model, stream[None])[0]
+        )
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "activation", "taylor", "least_squares"])
 def test_removes_the_wanted_share_and_still_says_nearly_the_same(model: Any, stream: torch.Tensor, criterion: str):
     small, config, record = pruned(model, stream, stream, settings(criterion=criterion))
     assert record["removed"] == pytest.approx(0.3, abs=prune.TOLERANCE)
-    assert record["pruned"]["widths"] == {key: config["encoder_conf"][key] for key in fsmn_vad.WIDTHS}
+    assert record["pruned"]["widths"] == {key: config["encoder_conf"][key] for key in fsmn_vad.pruning.WIDTHS}
     assert record["pruned"]["macs"] < 0.75 * record["dense"]["macs"]
     projection = small.encoder.fsmn[0].linear.linear.weight
     assert projection.shape == (config["encoder_conf"]["proj_dim"], config["encoder_conf"]["linear_dim"])
@@ -78,7 +81,7 @@ def test_the_checkpoint_loads_again(model: Any, stream: torch.Tensor, tiny_check
     small, config, _ = pruned(model, stream, stream)
     checkpoint.save(small, config, tiny_checkpoint, tmp_path)
     loaded = fsmn_vad.load(tmp_path)
-    assert torch.equal(fsmn_vad.logits(loaded, stream[None]), fsmn_vad.logits(small, stream[None]))
+    assert torch.equal(fsmn_vad.pruning.logits(loaded, stream[None]), fsmn_vad.pruning.logits(small, stream[None]))
     assert fsmn_vad.graph_set(loaded).graphs["model"].inputs["in_cache0"].shape[1] == config["encoder_conf"]["proj_dim"]
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["model_conf"] == CONFIG["model_conf"]
     assert sha256(tmp_path / "am.mvn") == sha256(tiny_checkpoint / "am.mvn")
@@ -96,10 +99,10 @@ def test_the_same_seed_gives_the_same_bytes(model: Any, stream: torch.Tensor, ti
 
 @pytest.mark.parametrize("criterion", ["magnitude", "activation", "taylor", "least_squares"])
 def test_the_refit_lowers_the_output_error(model: Any, stream: torch.Tensor, criterion: str):
-    config = fsmn_vad.narrowed(CONFIG, 0.3, dict.fromkeys(fsmn_vad.WIDTHS, 1))
+    config = fsmn_vad.narrowed(CONFIG, 0.3, dict.fromkeys(fsmn_vad.pruning.WIDTHS, 1))
     with recovery.fixed_threads(recovery.REFIT_THREADS), torch.no_grad():
         inputs, _ = recovery.record(model.encoder, stream)
-        raw, _ = fsmn_vad.cut_channels(model, config, stream, inputs, criterion, 1e-4)
+        raw, _ = fsmn_vad.pruning.cut_channels(model, config, stream, inputs, criterion, 1e-4)
         small, refit = fsmn_vad.cut(model, config, stream, criterion, 1e-4)
     as_cut = drift(model, small, stream)
     assert as_cut == drift(model, raw, stream)
@@ -128,8 +131,8 @@ def test_sensitivity_takes_from_the_widths_that_cost_least(model: Any, stream: t
     chosen = settings(allocation="sensitivity", variations=0, distill_steps=0)
     _, config, record = pruned(model, stream, stream, chosen)
     assert 0.3 <= record["removed"] <= 0.3 + prune.TOLERANCE
-    assert record["pruned"]["widths"] == {key: config["encoder_conf"][key] for key in fsmn_vad.WIDTHS}
-    assert record["sensitivity"].keys() == set(fsmn_vad.WIDTHS)
+    assert record["pruned"]["widths"] == {key: config["encoder_conf"][key] for key in fsmn_vad.pruning.WIDTHS}
+    assert record["sensitivity"].keys() == set(fsmn_vad.pruning.WIDTHS)
     for curve in record["sensitivity"].values():
         narrow, *_, wide = curve
         assert narrow["width"] < wide["width"]
@@ -195,10 +198,10 @@ def test_too_little_tuning_audio_is_refused(model: Any, stream: torch.Tensor):
 
 @pytest.mark.parametrize("round_to", [1, 4])
 def test_counts_parameters_without_building_the_model(round_to: int):
-    config = fsmn_vad.narrowed(CONFIG, 0.4, dict.fromkeys(fsmn_vad.WIDTHS, round_to))
+    config = fsmn_vad.narrowed(CONFIG, 0.4, dict.fromkeys(fsmn_vad.pruning.WIDTHS, round_to))
     built = sum(p.numel() for p in fsmn_vad.build(config).parameters())
-    assert fsmn_vad._parameters(config["encoder_conf"]) == built
-    assert all(config["encoder_conf"][key] % round_to == 0 for key in fsmn_vad.WIDTHS)
+    assert fsmn_vad.pruning._parameters(config["encoder_conf"]) == built
+    assert all(config["encoder_conf"][key] % round_to == 0 for key in fsmn_vad.pruning.WIDTHS)
 
 
 def test_reduced_rank_is_exact_where_the_rank_suffices():

@@ -6,15 +6,13 @@ tiny network of the other tests.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from stages import package
+from stages import models, package
 from stages.core import graphs, params
 from stages.core.errors import UserError
 from stages.core.files import sha256
@@ -22,6 +20,7 @@ from stages.corpora import manifest, punctuated_text, spoken_commands
 from stages.corpora.manifest import Recording
 from stages.export import export_variant
 from stages.models.ct_transformer import read_marks
+from stages.models.protocols import Family
 from stages.quantize import quantize
 from stages.runtimes import onnxruntime
 from tests import consumers
@@ -88,8 +87,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
     return manifest.read(folder, "evaluation")
 
 
-def family(model: str) -> ModuleType:
-    return importlib.import_module(f"stages.models.{FAMILIES[model]}")
+def family(model: str) -> Family[Any]:
+    return models.load(FAMILIES[model])
 
 
 @pytest.fixture

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages import models
 from stages.__main__ import main as command
 from stages.commands import catalogue
 from stages.core import graphs, layout, params
 from stages.core.files import read_json
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
-from stages.models import checkpoint, ct_transformer
+from stages.models import ct_transformer
 from stages.models.ct_transformer import read_marks
+from stages.models.shared import checkpoint
 from stages.runtimes import onnxruntime
 from tests import consumers
 from tests.hub import Hub, files_of
@@ -86,7 +88,7 @@ def build(name: str, folder: Path, detected: Path) -> Built:
     for stage, key in alone.steps(p, name):
         importlib.import_module(f"stages.{stage}").main([key] if key else [])
     recordings = manifest.read(layout.corpus(p.models[name].dataset), p.evaluate.split)
-    family = importlib.import_module(f"stages.models.{p.models[name].family}")
+    family = models.load(p.models[name].family)
     return Built(name, family, folder, layout.checkpoint(name), recordings, alone.release(p))
 
 
@@ -183,7 +185,7 @@ KNOWN = {  # weights of the state dict, and millions of parameters
 @pytest.mark.parametrize("name", list(catalogue.models()))
 def test_a_full_size_replica_is_as_large_as_the_checkpoint(name: str):
     config = replicas.configuration(name, tiny=False) | {"vocab_size": replicas.REPLICAS[name].vocabulary[0]}
-    family = importlib.import_module(f"stages.models.{catalogue.models()[name].family}")
+    family = models.load(catalogue.models()[name].family)
     model = checkpoint.weightless(family.build, config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert (len(model.state_dict()), round(parameters / 1e6)) == KNOWN[name]

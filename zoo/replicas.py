@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib
 import json
 import re
 import struct
@@ -28,6 +27,7 @@ import numpy as np
 import torch
 import yaml
 
+from stages import models
 from stages.commands import catalogue
 from stages.corpora import manifest, spoken_commands
 
@@ -263,7 +263,7 @@ def token_list(replica: Replica, *, tiny: bool) -> Iterator[str]:
 def random_weights(name: str, config: Config, seed: int) -> Weights:
     """Return the state dict of FunASR's own network of a configuration, as the replica's file has it."""
     replica = REPLICAS[name]
-    family = importlib.import_module(f"stages.models.{catalogue.models()[name].family}")
+    family = models.load(catalogue.models()[name].family)
     torch.manual_seed(seed)
     model = family.build(config)
     replica.settle(model)

@@ -21,7 +21,8 @@ import yaml
 from stages.corpora import punctuated_text
 from stages.corpora.manifest import Recording
 from stages.models import ct_transformer
-from stages.models.checkpoint import torch_networks
+from stages.models.ct_transformer.metrics import MARKS, NONE
+from stages.models.shared.checkpoint import torch_networks
 
 SEED = 20
 EVALUATION_SEED = 22  # as datasets.punctuated_text in params.yaml has it
@@ -62,7 +63,7 @@ MODEL_CONF = {
     "embed_unit": WIDTH,
     "att_unit": WIDTH,
     "dropout_rate": 0.1,
-    "punc_list": ["<unk>", ct_transformer.NONE, *ct_transformer.MARKS.values()],
+    "punc_list": ["<unk>", NONE, *MARKS.values()],
     "punc_weight": [1.0] * 6,
     "sentence_end_id": 3,
 }
@@ -178,7 +179,7 @@ def report(folder: Path) -> None:
     outcomes = ct_transformer.score(folder, artifact, "text", recordings)
     counts = ct_transformer.measure(folder, recordings, outcomes, outcomes)
     print(f"{sum(p.numel() for p in model.parameters())} parameters")
-    for name in ("f1", *(f"f1_{mark}" for mark in ct_transformer.MARKS)):
+    for name in ("f1", *(f"f1_{mark}" for mark in MARKS)):
         print(f"{name} {sum(c[name][0] for c in counts) / sum(c[name][1] for c in counts):.3f}")
 
 

@@ -19,7 +19,8 @@ from scipy.fft import next_fast_len
 from stages.core import params
 from stages.corpora import emotional_prosody, manifest
 from stages.models import emotion2vec
-from stages.models.checkpoint import torch_networks
+from stages.models.emotion2vec.metrics import labels
+from stages.models.shared.checkpoint import torch_networks
 
 SEED = 20
 UTTERANCES = 4500
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> None:
     torch.manual_seed(SEED)
     if args.steps:
         model = emotion2vec.build(emotion2vec.read_config(args.folder))
-        train(model, emotion2vec.labels(args.folder), args.steps)
+        train(model, labels(args.folder), args.steps)
         torch.save(model.state_dict(), args.folder / "model.pt")
     print_figures(args.folder)
 

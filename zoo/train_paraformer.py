@@ -26,7 +26,7 @@ import yaml
 
 from stages.core import params
 from stages.corpora import manifest, spoken_commands
-from stages.models.checkpoint import importing_funasr
+from stages.models.shared.checkpoint import importing_funasr
 
 with importing_funasr():
     import funasr.models.paraformer.cif_predictor

@@ -27,9 +27,11 @@ import torch
 import yaml
 
 from stages.corpora import hotword_commands, manifest, spoken_commands
-from stages.models import paraformer
-from stages.models.asr import normalized
-from stages.models.checkpoint import importing_funasr
+from stages.models import seaco_paraformer
+from stages.models.paraformer.network import load_frontend
+from stages.models.paraformer.scoring import recognize
+from stages.models.shared.asr import normalized
+from stages.models.shared.checkpoint import importing_funasr
 from zoo import train_paraformer
 from zoo.train_paraformer import LEARNING_RATE, SEEDS, WARMUP_STEPS, ZOO, batches
 
@@ -196,8 +198,8 @@ def spans(tokens: list[int], named: set[tuple[int, ...]]) -> list[tuple[int, tup
 
 def report(folder: Path) -> None:
     """Print the size, and what FunASR's own `inference` makes of the evaluation split with lists of each length."""
-    config, model = paraformer.read_config(folder), paraformer.load(folder)
-    tools = {"tokenizer": CharTokenizer(token_list=TOKENS), "frontend": paraformer.load_frontend(folder, config)}
+    config, model = seaco_paraformer.read_config(folder), seaco_paraformer.load(folder)
+    tools = {"tokenizer": CharTokenizer(token_list=TOKENS), "frontend": load_frontend(folder, config)}
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {(folder / 'model.pt').stat().st_size} bytes")
     with TemporaryDirectory() as made:
         hotword_commands.make(25, {"evaluation": 48}, Path(made))
@@ -207,7 +209,7 @@ def report(folder: Path) -> None:
         errors = heard = length = 0
         for recording, samples in zip(recordings, audio, strict=True):
             hotword = " ".join(recording.hotwords[:count])
-            said = normalized(paraformer.recognize(model, samples, hotword=hotword, **tools)).replace(" ", "")
+            said = normalized(recognize(model, samples, hotword=hotword, **tools)).replace(" ", "")
             aligned = train_paraformer.jiwer.process_words(" ".join(recording.text), " ".join(said) or "-")
             errors += aligned.substitutions + aligned.deletions + aligned.insertions
             length += len(recording.text)
@@ -232,7 +234,7 @@ def main() -> None:
         made = pool.map(examples, SEEDS, [frontend_conf] * len(SEEDS))
         data = [example for part in made for example in part]
     torch.manual_seed(SEEDS[0])
-    model = paraformer.build(config | {"vocab_size": len(TOKENS)})
+    model = seaco_paraformer.build(config | {"vocab_size": len(TOKENS)})
     start_from_plain(model)
     model.train()
     minimize(model.parameters(), recognizer_losses(model, data), STEPS["recognizer"], LEARNING_RATE)

@@ -6,7 +6,6 @@ runs in a process of the interpreter PYTHON: nothing here is timed, so what it c
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from multiprocessing import Pipe
 from pathlib import Path
 
+from stages import models
 from stages.core import graphs, layout, params
 from stages.core.graphs import Feeds, Graph
 from stages.core.parity import Network
@@ -57,7 +57,7 @@ def opened(model: Path, graph: Graph, python: str | None) -> Iterator[Network]:
 def main(model: str, artifact: Path, python: str | None = None) -> None:
     """Score the evaluation split and print."""
     p = params.load()
-    family = importlib.import_module(f"stages.models.{p.models[model].family}")
+    family = models.load(p.models[model].family)
     graph_set = graphs.read(artifact.parent)
     recordings = manifest.read(layout.corpus(p.models[model].dataset), p.evaluate.split)
     with opened(artifact, graph_set.graphs["model"], python) as network:

@@ -44,14 +44,13 @@ class Reader:
 
 def record(model: str, export: Path, folder: Path) -> None:
     """Keep what Kiln's own quantizer would calibrate on."""
-    import importlib
-
+    from stages import models
     from stages.core import layout, params
     from stages.corpora import manifest
     from stages.quantization import calibration
 
     p = params.load()
-    family = importlib.import_module(f"stages.models.{p.models[model].family}")
+    family = models.load(p.models[model].family)
     recordings = manifest.read(layout.corpus(p.models[model].dataset), "calibration")
     feeds = calibration.recorded(family, layout.checkpoint(model), export, recordings, CALLS)["model"]
     folder.mkdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import re
 import tempfile
@@ -10,15 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from stages import sources
+from stages import models, sources
 from stages.commands import catalogue, pin, yaml_lines
 from stages.core.errors import UserError, did_you_mean
-from stages.core.params import Checkpoint, Params, preflight
+from stages.core.params import Checkpoint, Params
 from stages.core.params.origins import FolderSource, ModelScopeSource, Source
 from stages.core.pins import Pin, PinnedFile
 
@@ -125,15 +123,13 @@ def _family(config: Path) -> tuple[str, str]:
     Raises:
         UserError: there is none, or no family takes it.
     """
-    from stages.models import yaml_config
+    from stages.models.shared import yaml_config
 
     found = yaml_config.read(config).get("model")
-    families = sorted(preflight.families_with("SCHEMAS"))
-    takes = {key: tuple(importlib.import_module(f"stages.models.{key}").SCHEMAS) for key in families}
-    taking = [key for key, models in takes.items() if found in models]
-    family = min(taking, key=lambda key: len(takes[key]), default=None)  # the one that is for this model alone
+    takes = {family: tuple(models.load(family).SCHEMAS) for family in models.FAMILIES}
+    family = next((family for family, names in takes.items() if found in names), None)
     if family is None:
-        known = "; ".join(f"{key} takes {', '.join(models)}" for key, models in takes.items())
+        known = "; ".join(f"{key} takes {', '.join(names)}" for key, names in takes.items())
         closest = f" ({did_you_mean(found, sum(takes.values(), ()))})" if isinstance(found, str) else ""
         raise UserError(f"{config}: found model {found}, which no family takes{closest}; {known}")
     return str(found), family
@@ -145,8 +141,8 @@ def _usual_dataset(family: str, present: Params) -> str:
     Raises:
         UserError: no model of params.yaml or the catalogue is of the family.
     """
-    models = {**present.models, **catalogue.models()}.values()
-    usual = next((model.dataset for model in models if model.family == family), None)
+    known = {**present.models, **catalogue.models()}.values()
+    usual = next((model.dataset for model in known if model.family == family), None)
     if usual is None:
         raise UserError(f"no model of the family {family} has a data set to start from; name one with --dataset")
     return usual
@@ -167,13 +163,15 @@ def _given(family: str, folder: Path) -> Iterator[str]:
     Raises:
         UserError: its files are not as the family wants them.
     """
-    from stages.models import checkpoint
+    from stages.models.shared import checkpoint
 
-    module: Any = importlib.import_module(f"stages.models.{family}")
+    module = models.load(family)
     model = checkpoint.weightless(module.build, module.read_config(folder))
     yield f"parameters: {sum(tensor.numel() for tensor in model.parameters()):,}"
     yield f"graphs: {', '.join(module.graph_set(model).graphs)}"
-    yield f"can be pruned: {', '.join(f'{key} {width}' for key, width in module.widths(model).items())}"
+    if family in models.PRUNABLE:
+        widths = models.PRUNABLE.load(family).widths(model)
+        yield f"can be pruned: {', '.join(f'{key} {width}' for key, width in widths.items())}"
     yield f"metrics, {' and '.join(module.MODES)}: {', '.join(module.METRICS)}; headline {module.HEADLINE}"
 
 

@@ -5,13 +5,12 @@ The files of a model are loaded first: a digest makes whatever was behind it rig
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from stages import sources
+from stages import models, sources
 from stages.commands import catalogue
 from stages.core import layout, params, pins
 from stages.core.errors import UserError, first_of
@@ -19,7 +18,7 @@ from stages.core.params import Checkpoint
 from stages.core.params.origins import ModelScopeDataset, Source
 from stages.core.pins import Pin, Pinned, PinnedFile
 from stages.corpora import hub
-from stages.models import weights
+from stages.models.shared import weights
 
 # What FunASR reads of a checkpoint folder: weights, configuration, CMVN, tokens and word lists. A hub
 # repository also has a card, figures, example audio and at times code, which nothing here needs.
@@ -107,7 +106,7 @@ def _check(name: str, model: Checkpoint, source: Source, new: Pin) -> None:
             for file, pinned in new.files.items():
                 weights.refuse_stand_in(folder / file)
                 pinned.check(folder / file, str(folder / file))
-            importlib.import_module(f"stages.models.{model.family}").load(folder)
+            models.load(model.family).load(folder)
         except UserError as e:
             said = str(e).replace(f"{folder}/", "").replace(place, "the checkpoint")
             raise UserError(f"{name}: {said}\n  from {_origin(source)}; nothing was pinned") from e

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stages import models
 from stages.core import layout
 from stages.core.files import sha256
 from stages.core.params import Checkpoint
@@ -34,9 +34,9 @@ def pick(name: str, model: Checkpoint, settings: PruneParams, pin: Pin | None) -
 
 def _of_what(name: str, model: Checkpoint, settings: PruneParams, folder: Path) -> tuple[RatioOf, str]:
     from stages import prune
-    from stages.models import checkpoint
+    from stages.models.shared import checkpoint
 
-    family = importlib.import_module(f"stages.models.{model.family}")
+    family = models.PRUNABLE.load(model.family)
     config = family.read_config(folder)
     dense = checkpoint.weightless(family.build, config)
     goal = prune.goal(family, dense, config, settings.model_copy(update={"ratio_of": "prunable"}))
@@ -50,7 +50,7 @@ def _of_what(name: str, model: Checkpoint, settings: PruneParams, folder: Path) 
 @contextmanager
 def _at_hand(name: str, model: Checkpoint, pin: Pin | None) -> Iterator[Path | None]:
     """Give a folder with all of a checkpoint but perhaps the weights: fetched, a source, or what `pin` downloaded."""
-    from stages.models.checkpoint import CONFIG
+    from stages.models.shared.checkpoint import CONFIG
 
     own = [source.path for source in model.sources if isinstance(source, FolderSource)]
     found = next((folder for folder in (layout.checkpoint(name), *own) if (folder / CONFIG).is_file()), None)
@@ -60,7 +60,7 @@ def _at_hand(name: str, model: Checkpoint, pin: Pin | None) -> Iterator[Path | N
 
 def _copy_downloads(pin: Pin | None, folder: Path) -> bool:
     """Copy a model's pinned files without the weights from the cache; whether all were there with the right bytes."""
-    from stages.models.checkpoint import WEIGHTS
+    from stages.models.shared.checkpoint import WEIGHTS
     from stages.sources import modelscope
 
     if pin is None or pin.hub_id is None:

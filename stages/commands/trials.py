@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import benchmark, runtimes
+from stages import benchmark, models, runtimes
 from stages.core import graphs, layout, params, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, write_json
@@ -23,6 +22,7 @@ from stages.core.plan import QuantizedGraph
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.evaluate import evaluate
+from stages.models.protocols import Family
 from stages.quantization import calibration
 from stages.quantize import check_effect, quantize
 from stages.reference import hear
@@ -43,7 +43,7 @@ class Bench:
     p: Params
     build: str
     line: QuantizedGraph
-    family: Any
+    family: Family[Any]
     checkpoint: Path
     recordings: Sequence[Recording]
     reference: Path
@@ -87,7 +87,7 @@ def bench(model: str, target: str) -> Iterator[Bench]:
     origin = layout.graphs(model, variant, line.graph)
     if not (origin / graphs.FILE).is_file():
         raise UserError(f"{origin} is not there; `make repro` makes it")
-    family = importlib.import_module(f"stages.models.{p.models[model].family}")
+    family = models.load(p.models[model].family)
     corpus, checkpoint = layout.corpus(p.models[model].dataset), layout.checkpoint(model)
     recordings = manifest.read(corpus, "tuning")
     with TemporaryDirectory() as scratch:

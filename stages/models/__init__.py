@@ -1,1 +1,98 @@
-"""One file per model family."""
+"""Which model families there are, and what each can do: known without importing one, which takes seconds.
+
+`load` imports a family; `PRUNABLE` and the roles in a composed system give what not every family has. Each folder here
+but `shared` is a family. mypy holds it to the protocols of `stages.models.protocols` where it stands in these tables.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from stages.core.errors import UserError
+from stages.models.protocols import Detector, Family, Prunable, Punctuator, Recognizer, StreamingRecognizer
+
+if TYPE_CHECKING:  # at run time, each becomes a name of this package when `Kind.load` has imported it
+    from stages.models import (  # noqa: TC004
+        ct_transformer,
+        emotion2vec,
+        fsmn_vad,
+        paraformer,
+        paraformer_streaming,
+        seaco_paraformer,
+    )
+
+F = TypeVar("F")
+
+
+class Kind(Collection[str], Generic[F]):
+    """Families that can do the same. What they are called is known at once; a module is imported when it is loaded."""
+
+    def __init__(self, modules: Mapping[str, Callable[[], F]]) -> None:
+        """Take the families' names, and functions that give the module of each once it is imported."""
+        self._modules = modules
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the families' names."""
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        """Count them."""
+        return len(self._modules)
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether a family can do this."""
+        return name in self._modules
+
+    def load(self, name: str) -> F:
+        """Import a family.
+
+        Raises:
+            UserError: it cannot do this.
+        """
+        if name not in self._modules:
+            raise UserError(f"found the family {name}, wanted one of {', '.join(self)}")
+        importlib.import_module(f"{__name__}.{name}")
+        return self._modules[name]()
+
+
+FAMILIES = Kind[Family[Any]](
+    {
+        "ct_transformer": lambda: ct_transformer,
+        "emotion2vec": lambda: emotion2vec,
+        "fsmn_vad": lambda: fsmn_vad,
+        "paraformer": lambda: paraformer,
+        "paraformer_streaming": lambda: paraformer_streaming,
+        "seaco_paraformer": lambda: seaco_paraformer,
+    }
+)
+PRUNABLE = Kind[Prunable[Any, Any]](
+    {
+        "ct_transformer": lambda: ct_transformer,
+        "emotion2vec": lambda: emotion2vec,
+        "fsmn_vad": lambda: fsmn_vad,
+        "paraformer": lambda: paraformer,
+        "paraformer_streaming": lambda: paraformer_streaming,
+        "seaco_paraformer": lambda: seaco_paraformer,
+    }
+)
+DETECTORS = Kind[Detector]({"fsmn_vad": lambda: fsmn_vad})
+RECOGNIZERS = Kind[Recognizer]({"paraformer": lambda: paraformer, "seaco_paraformer": lambda: seaco_paraformer})
+STREAMING_RECOGNIZERS = Kind[StreamingRecognizer]({"paraformer_streaming": lambda: paraformer_streaming})
+PUNCTUATORS = Kind[Punctuator]({"ct_transformer": lambda: ct_transformer})
+ROLES: dict[str, Kind[Any]] = {  # the parts of a composed system, and the families that can take each
+    "vad": DETECTORS,
+    "asr": RECOGNIZERS,
+    "streaming": STREAMING_RECOGNIZERS,
+    "punctuation": PUNCTUATORS,
+}
+
+
+def load(name: str) -> Family[Any]:
+    """Import a family by the name that a checkpoint has for it in params.yaml.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    return FAMILIES.load(name)

@@ -12,15 +12,16 @@ from stages.core import graphs, progress
 from stages.core.graphs import Feeds
 from stages.core.parity import Network
 from stages.corpora.manifest import Recording
+from stages.models.protocols import Family
 from stages.runtimes import onnxruntime
 
 
 def recorded(
-    family: Any, checkpoint: Path, folder: Path, recordings: Sequence[Recording], count: int
+    family: Family[Any], checkpoint: Path, folder: Path, recordings: Sequence[Recording], count: int
 ) -> dict[str, list[Feeds]]:
     """Up to `count` inputs of each graph, spread evenly over what the family's pipeline feeds it in every mode.
 
-    family: the model's module of `stages.models`. folder: its graphs, which run on ONNX Runtime.
+    folder: the model's graphs, which run on ONNX Runtime.
     """
     graph_set = graphs.read(folder)
     networks = onnxruntime.load(folder, graph_set)

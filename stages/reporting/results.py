@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from stages import models
 from stages.core import failures, graphs, layout, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, sha256
-from stages.core.params import PIPELINE, ROLES, UNQUANTIZED, Params, Target
+from stages.core.params import PIPELINE, UNQUANTIZED, Params, Target
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.core.plan import Build
 from stages.core.statistics import verdict
@@ -56,7 +57,7 @@ def of_pipeline(p: Params, name: str) -> dict[str, Any]:
     if why := failures.behind(f"pipeline@{name}"):
         return entry | {"reason": why}
     measured = read_json(layout.measurements(line.target, line.pipeline) / "pipeline.json")
-    folders = {role: layout.ARTIFACTS / getattr(line, role) / line.artifact for role in ROLES}
+    folders = {role: layout.ARTIFACTS / getattr(line, role) / line.artifact for role in models.ROLES}
     parts = {role: {"model": getattr(line, role), **artifact(folder)} for role, folder in folders.items()}
     entry |= {
         "verdict": "unavailable",

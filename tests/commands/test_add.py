@@ -18,7 +18,7 @@ from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.pins import Pin, PinnedFile
 from stages.models import ct_transformer
-from stages.models.checkpoint import weightless
+from stages.models.shared.checkpoint import weightless
 from stages.sources import modelscope
 from tests.workspace import ROOT
 

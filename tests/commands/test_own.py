@@ -148,7 +148,7 @@ def test_the_licence_is_the_card_s(mine: Path, card: str | None, found: str, cap
     [
         pytest.param(
             {"model": "SenseVoiceSmall"},
-            "mine/config.yaml: found model SenseVoiceSmall, which no family takes .*paraformer takes Paraformer, Seaco",
+            "mine/config.yaml: found model SenseVoiceSmall, which no family takes .*; seaco_paraformer takes SeacoP",
             id="no-family",
         ),
         pytest.param({"model": "Parafomer"}, r"did you mean 'Paraformer'\?", id="a-typo"),

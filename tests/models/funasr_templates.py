@@ -158,7 +158,7 @@ EMOTION: dict[str, Any] = {
 TEMPLATES: dict[str, tuple[str, dict[str, Any]]] = {
     "paraformer": ("paraformer", PARAFORMER),
     "paraformer_streaming": ("paraformer_streaming", STREAMING),
-    "seaco_paraformer": ("paraformer", SEACO),
+    "seaco_paraformer": ("seaco_paraformer", SEACO),
     "ct_transformer": ("ct_transformer", PUNCTUATION),
     "ct_transformer_streaming": ("ct_transformer", REALTIME),
     "fsmn_vad_streaming": ("fsmn_vad", VAD),

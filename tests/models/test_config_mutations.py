@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import math
 import re
@@ -15,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
+from stages import models
 from stages.core.errors import UserError
-from stages.models import checkpoint, yaml_config
-from stages.models.schemas import section
+from stages.models.shared import checkpoint, schema, yaml_config
 from tests.conftest import CONFIG
 from tests.models import funasr_templates
-from tests.models.test_paraformer import SEACO
+from tests.models.paraformers import SEACO
 
 ROOT = Path(__file__).parents[2]
 REMOVED = object()
@@ -69,7 +68,7 @@ def cases() -> dict[str, tuple[str, dict[str, Any]]]:
     """Family and configuration: of the miniatures, and of the tests' networks for what no miniature has."""
     miniatures = {path.parent.name: yaml_config.read(path) for path in sorted((ROOT / "zoo").glob("*/config.yaml"))}
     found = {name: (name.removesuffix("_realtime"), config) for name, config in miniatures.items()}
-    return found | {"fsmn_vad": ("fsmn_vad", CONFIG), "seaco_paraformer": ("paraformer", SEACO)}
+    return found | {"fsmn_vad": ("fsmn_vad", CONFIG), "seaco_paraformer": ("seaco_paraformer", SEACO)}
 
 
 def make(folder: Path, family: str, config: dict[str, Any], tokens: int) -> Any:
@@ -81,7 +80,7 @@ def make(folder: Path, family: str, config: dict[str, Any], tokens: int) -> Any:
     parts = (f"<{part}>\n<LearnRateCoef> 0 [ {numbers} ]\n" for part in ("AddShift", "Rescale"))
     (folder / "am.mvn").write_text("".join(parts))
     write(folder, config)
-    return importlib.import_module(f"stages.models.{family}")
+    return models.load(family)
 
 
 class _Dumper(yaml.CSafeDumper):
@@ -119,7 +118,7 @@ def test_a_wrong_value_is_one_line_with_file_and_key(tmp_path: Path, name: str):
     family, config = cases()[name]
     module = make(tmp_path, family, config, tokens=20)
     assert outcome(module, tmp_path) == "loads"
-    unknown = section.unknown(checkpoint.read_config(tmp_path, family, module.SCHEMAS)[1])
+    unknown = schema.unknown(checkpoint.read_config(tmp_path, family, module.SCHEMAS)[1])
     tried: Counter[str] = Counter()
     for path in paths(config):
         for kind in WRONG if known(path, unknown) else OF_UNKNOWN:
@@ -150,7 +149,7 @@ def test_keys_that_only_training_uses_are_kept_and_named(tmp_path: Path):
     module = make(tmp_path, family, config, tokens=8404)
     read, typed = checkpoint.read_config(tmp_path, family, module.SCHEMAS)
     assert read == config
-    assert set(section.unknown(typed)) == {*funasr_templates.TRAINING, "input_size"}
+    assert set(schema.unknown(typed)) == {*funasr_templates.TRAINING, "input_size"}
 
 
 @pytest.mark.parametrize(

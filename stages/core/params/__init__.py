@@ -16,13 +16,6 @@ from stages.core.params.recipes import QuantizeParams, Recipe
 from stages.core.params.section import Key, Runtime, Section, Split, Variant
 
 PARAMS = Path("params.yaml")
-# The parts of a pipeline, and the function by which a family says that it can take one.
-ROLES = {
-    "vad": "detector",
-    "asr": "recognizer",
-    "streaming": "streaming_recognizer",
-    "punctuation": "punctuator",
-}
 UNQUANTIZED = ("export", "simplify", "optimize")  # graphs in the order in which one is made of the other
 PIPELINE = "pipeline"  # stands for the family in `gates`
 
@@ -97,7 +90,7 @@ class BenchmarkParams(Section):
 
 
 class System(Section):
-    """A composed system: a model for each of `ROLES`, and the targets that it is measured on."""
+    """A composed system: a model for each role of `stages.models.ROLES`, and the targets that it is measured on."""
 
     vad: Key
     asr: Key

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 from stages.core import layout
 from stages.core.errors import did_you_mean
-from stages.core.params import PIPELINE, ROLES, UNQUANTIZED, Model, Params, System, Target
+from stages.core.params import PIPELINE, UNQUANTIZED, Model, Params, System, Target
 from stages.core.params.origins import ModelScopeDataset
 from stages.core.params.prune import PruneParams
 from stages.core.params.recipes import BFloat16Recipe, DynamicRecipe, Recipe, StaticRecipe
 from stages.core.params.section import Runtime
+from stages.models import FAMILIES, PRUNABLE, ROLES
 
-FAMILIES = Path(__file__).parents[2] / "models"  # modules that say what they require of a config are families
 _ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
 
 
@@ -25,10 +23,9 @@ def problems(p: Params) -> list[str]:
 
 
 def _unknown(p: Params) -> Iterator[str]:
-    families = families_with("SCHEMAS")
     for name, model in p.models.items():
         where = f"models.{name}"
-        yield from _known(where, "family", model.family, families)
+        yield from _known(where, "family", model.family, FAMILIES)
         yield from _known(where, "dataset", model.dataset, p.datasets)
         for key in model.targets:
             yield from _known(f"{where}.targets", "target", key, p.targets)
@@ -36,7 +33,7 @@ def _unknown(p: Params) -> Iterator[str]:
             for recipe in recipes:
                 yield from _known(f"{where}.tuned.{variant}", "recipe", recipe, p.quantize.recipes)
     for family in p.prune:
-        yield from _known(f"prune.{family}", "family", family, families)
+        yield from _known(f"prune.{family}", "prunable family", family, PRUNABLE)
     for name, target in p.targets.items():
         yield from _known(f"targets.{name}", "gate", target.gate, p.gates)
         yield from _known(f"targets.{name}", "graph", target.graph, [*UNQUANTIZED, *p.quantize.recipes])
@@ -52,12 +49,6 @@ def _unknown(p: Params) -> Iterator[str]:
 def _known(where: str, what: str, name: str, table: Collection[str]) -> Iterator[str]:
     if name not in table:
         yield f"{where}: unknown {what} {name!r}; {did_you_mean(name, table)}"
-
-
-def families_with(definition: str) -> set[str]:
-    """Return the families whose file defines that constant or function; read, not imported: importing takes seconds."""
-    pattern = re.compile(rf"^(def )?{definition}\b", re.MULTILINE)
-    return {path.stem for path in FAMILIES.glob("[a-z]*.py") if pattern.search(path.read_text("utf-8"))}
 
 
 def _hub_datasets(p: Params) -> Iterator[str]:
@@ -150,11 +141,11 @@ def _systems(p: Params) -> Iterator[str]:
 
 def _parts(where: str, system: System, p: Params) -> Iterator[str]:
     """Yield the parts that are no model for their role, or not built for one of the system's targets."""
-    for role, function in ROLES.items():
-        name, able = getattr(system, role), families_with(function)
+    for role, able in ROLES.items():
+        name = getattr(system, role)
         model = p.models[name]
         if model.family not in able:
-            wanted = " or ".join(sorted(able))
+            wanted = " or ".join(able)
             yield f"{where}.{role}: {name!r} is of the family {model.family}, wanted one of {wanted}"
         for key in system.targets:
             if key not in model.targets:

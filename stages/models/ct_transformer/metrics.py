@@ -1,0 +1,108 @@
+"""How good punctuation is: the F1 of its marks against the known text, and agreement with the fp32 baseline."""
+
+# ruff: noqa: RUF001  the marks are Chinese
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stages.core.errors import UserError
+from stages.core.files import read_json, write_json
+from stages.core.statistics import Counts, Metric
+from stages.corpora.manifest import Recording
+from stages.models.shared import checkpoint as checkpoints
+
+NONE = "_"  # FunASR's name for no mark
+MARKS = {"comma": "，", "period": "。", "question": "？", "enumeration": "、"}
+MODES = ("text",)
+HEADLINE = "f1"
+METRICS = {
+    "f1": Metric(higher_is_better=True),
+    **{f"f1_{name}": Metric(higher_is_better=True) for name in MARKS},
+    "mark_agreement": Metric(higher_is_better=True),  # with the fp32 torch baseline
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What FunASR makes of one text. marks: after each token, `_` for none.
+
+    The realtime kind says nothing after the last token: FunASR withholds that mark until more comes.
+    """
+
+    text: str
+    marks: list[str]
+
+
+def read_marks(text: str, known: Collection[str] = MARKS.values()) -> tuple[list[str], list[str]]:
+    """The tokens of a punctuated text, as FunASR splits them, and the `known` mark after each, `_` for none."""
+    with checkpoints.importing_funasr():
+        from funasr.models.ct_transformer.utils import split_words
+
+    tokens: list[str] = []
+    marks: list[str] = []
+    for piece in re.split(f"({'|'.join(map(re.escape, known))})", text):
+        if piece not in known:
+            words = split_words(piece)
+            tokens += words
+            marks += [NONE] * len(words)
+        elif marks:
+            marks[-1] = piece
+    return tokens, marks
+
+
+def split_text(recording: Recording) -> tuple[list[str], list[str]]:
+    """Split the text of a recording as `read_marks` does.
+
+    Raises:
+        UserError: it has none.
+    """
+    tokens, marks = read_marks(recording.text)
+    if not tokens:
+        raise UserError(f"{recording.folder}: {recording.id} has no text, and this model punctuates text")
+    return tokens, marks
+
+
+def measure(
+    checkpoint: Path,  # noqa: ARG001  both kinds are measured alike
+    recordings: Sequence[Recording],
+    references: Sequence[Outcome],
+    outcomes: Sequence[Outcome],
+) -> list[Counts]:
+    """Every metric of each text as (numerator, denominator).
+
+    F1 of a mark is 2 TP / (2 TP + FP + FN) over the positions after tokens, `f1` the micro-average over the
+    four marks (Che et al., "Punctuation Prediction for Unsegmented Transcript Based on Word Vector", LREC
+    2016, which the IWSLT sets are scored by): one mark in the place of another is a false alarm of the one
+    and a miss of the other. `mark_agreement` is the share of positions with the same mark as the baseline,
+    among those where either has one: it is not flattered by the many with none.
+    """
+    return [_count(*triple) for triple in zip(recordings, references, outcomes, strict=True)]
+
+
+def _count(recording: Recording, reference: Outcome, outcome: Outcome) -> Counts:
+    said = outcome.marks
+    expected = split_text(recording)[1][: len(said)]  # without what the realtime kind withholds
+    # A count in place of scikit-learn's, whose import takes longer than all the scoring; a test holds it to that.
+    right = Counter(a for a, b in zip(expected, said, strict=True) if a == b)
+    scores = {name: (2 * right[m], said.count(m) + expected.count(m)) for name, m in MARKS.items()}
+    pairs = [pair for pair in zip(said, reference.marks, strict=True) if pair != (NONE, NONE)]
+    return {
+        "f1": (sum(top for top, _ in scores.values()), sum(bottom for _, bottom in scores.values())),
+        **{f"f1_{name}": score for name, score in scores.items()},
+        "mark_agreement": (sum(a == b for a, b in pairs), len(pairs)),
+    }
+
+
+def write_outcomes(folder: Path, mode: str, outcomes: Sequence[Outcome]) -> None:
+    """Keep outcomes of one mode for `read_outcomes`."""
+    write_json(folder / f"{mode}.json", [asdict(outcome) for outcome in outcomes])
+
+
+def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
+    """What `write_outcomes` kept, in the same order."""
+    return [Outcome(**outcome) for outcome in read_json(folder / f"{mode}.json")]

@@ -1,0 +1,146 @@
+"""CT-Transformer's network: FunASR's module of either kind, and its one graph from token ids to logits of marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from stages.core.errors import UserError
+from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
+from stages.models.ct_transformer.schema import Offline, Punctuator, Realtime
+from stages.models.shared import checkpoint as checkpoints
+from stages.models.shared import sanm
+from stages.models.shared import tokens as token_lists
+
+if TYPE_CHECKING:
+    from funasr.models.ct_transformer.model import CTTransformer
+    from funasr.tokenizer.char_tokenizer import CharTokenizer
+
+SCHEMAS: dict[str, type[Punctuator]] = {"CTTransformer": Offline, "CTTransformerStreaming": Realtime}
+MASKS = ("vad_masks", "sub_masks")  # of the realtime kind
+LONGEST = 512  # tokens: FunASR sends 20 new ones and what is left of the last sentence, which it cuts after 200
+
+
+def read_config(checkpoint: Path) -> dict[str, Any]:
+    """config.yaml of a checkpoint, with `vocab_size` from its tokens.json, as FunASR adds it.
+
+    Raises:
+        UserError: it is not what the schema of its model wants, tokens.json does not fit, or it splits text by words.
+    """
+    config, typed = checkpoints.read_config(checkpoint, "ct_transformer", SCHEMAS)
+    if (checkpoint / "jieba_usr_dict").exists():
+        raise UserError(
+            f"{checkpoint}: jieba_usr_dict is there, so this model punctuates words; wanted one of characters"
+        )
+    return config | {"vocab_size": len(token_lists.read(checkpoint, typed.vocab_size))}
+
+
+def build(config: dict[str, Any]) -> CTTransformer:
+    """FunASR's module for a configuration of `read_config`, with random weights, in evaluation mode."""
+    with checkpoints.importing_funasr():
+        import funasr.models.sanm.encoder  # noqa: F401  registers the encoder class
+        from funasr.models.ct_transformer.model import CTTransformer
+        from funasr.models.ct_transformer_streaming.encoder import SANMVadEncoder  # noqa: F401
+        from funasr.models.ct_transformer_streaming.model import CTTransformerStreaming
+
+    kind = {"CTTransformer": CTTransformer, "CTTransformerStreaming": CTTransformerStreaming}[config["model"]]
+    model: CTTransformer = kind(
+        encoder=config["encoder"],
+        encoder_conf=sanm.funasr_conf(config["encoder_conf"]),
+        vocab_size=config["vocab_size"],
+        **config["model_conf"],
+    ).eval()
+    sanm.keep_heads(model, config)
+    return model
+
+
+def load(checkpoint: Path) -> CTTransformer:
+    """The checkpoint as FunASR's own module, in evaluation mode.
+
+    Raises:
+        UserError: config.yaml, tokens.json or model.pt is not what the family needs.
+    """
+    return checkpoints.load(build, read_config(checkpoint), checkpoint)
+
+
+def load_tokenizer(checkpoint: Path) -> CharTokenizer:
+    """FunASR's tokenizer with the checkpoint's token list."""
+    return token_lists.tokenizer(token_lists.read(checkpoint))
+
+
+def realtime_masks(size: int, pauses: torch.Tensor) -> dict[str, torch.Tensor]:
+    """FunASR's masks of the realtime kind, float32 (batch or 1, 1, size, size), of texts with a pause each (batch,)."""
+    with checkpoints.importing_funasr():
+        from funasr.models.transformer.utils.mask import subsequent_mask, vad_mask
+
+    seen = {"vad_masks": [vad_mask(size, pause) for pause in pauses.tolist()], "sub_masks": [subsequent_mask(size)]}
+    return {name: torch.stack(masks)[:, None].float() for name, masks in seen.items()}
+
+
+class ExportedOffline(torch.nn.Module):
+    """CTTransformer with the names and integers of FunASR's own export."""
+
+    def __init__(self, model: CTTransformer) -> None:
+        """Share the layers of `model`."""
+        super().__init__()
+        self.embed, self.encoder, self.decoder = model.embed, model.encoder, model.decoder
+
+    def forward(self, inputs: torch.Tensor, text_lengths: torch.Tensor) -> tuple[torch.Tensor]:
+        """Logits (batch, tokens, marks) of token ids int32 (batch, tokens)."""
+        inside = sanm.mask(text_lengths, torch.arange(inputs.shape[1]))
+        return (self.decoder(sanm.encode(self.encoder, self.embed(inputs), inside)),)
+
+
+class ExportedRealtime(ExportedOffline):
+    """CTTransformerStreaming, in which only the last block looks ahead, and across a pause only from its edge.
+
+    FunASR's ONNX runtime passes the mask of the last block for the others too, so that these would look
+    ahead as they never did in training; here they do not, whatever `sub_masks` allows.
+    """
+
+    def forward(  # type: ignore[override]
+        self, inputs: torch.Tensor, text_lengths: torch.Tensor, vad_masks: torch.Tensor, sub_masks: torch.Tensor
+    ) -> tuple[torch.Tensor]:
+        """Logits (1, tokens, marks) of token ids int32 (1, tokens); masks (1, 1, tokens, tokens), 1 where seen."""
+        encoder, positions = self.encoder, torch.arange(inputs.shape[1])
+        inside = sanm.mask(text_lengths, positions)
+        past = (positions[:, None] >= positions).float() * sub_masks
+        layers = [*encoder.encoders0, *encoder.encoders]
+        hidden = encoder.embed(self.embed(inputs) * encoder.output_size() ** 0.5)
+        for layer, seen in zip(layers, [past] * (len(layers) - 1) + [vad_masks], strict=True):
+            mask = sanm.Mask(inside.rows, inside.keys + sanm.BLOCKED * (1 - seen))
+            hidden = hidden + sanm.self_attention(layer.self_attn, layer.norm1(hidden), mask)
+            hidden = hidden + layer.feed_forward(layer.norm2(hidden))
+        return (self.decoder(encoder.after_norm(hidden)),)
+
+
+def graph_set(model: CTTransformer) -> GraphSet:
+    """The one graph of either kind, with the names, order and integers that FunASR's ONNX runtime feeds."""
+    realtime, tokens = model.with_vad(), Axis(min=1, opt=20, max=LONGEST)
+    batch: int | str = 1 if realtime else "batch"  # a mask of the realtime kind is one text's
+    masks = {name: Tensor(dtype="float32", shape=[1, 1, "tokens", "tokens"], fill=1.0) for name in MASKS if realtime}
+    sizes: dict[str, int] = {} if realtime else {"batch": 1}
+    ids = Tensor(dtype="int32", shape=[batch, "tokens"], below=model.embed.num_embeddings)
+    return GraphSet(
+        graphs={
+            "model": Graph(
+                file="model.onnx",
+                inputs={
+                    "inputs": ids,
+                    "text_lengths": Tensor(dtype="int32", shape=[batch], length_of="tokens"),
+                    **masks,
+                },
+                outputs={"logits": Tensor(dtype="float32", shape=[batch, "tokens", len(model.punc_list)])},
+                states={},
+                axes={"tokens": tokens} | ({} if realtime else {"batch": Axis(min=1, opt=1, max=16)}),
+            )
+        },
+        cases={f"{n}_tokens": Case(sizes={**sizes, "tokens": n}, seconds=None) for n in (20, 200)},
+    )
+
+
+def export_modules(model: CTTransformer) -> dict[str, torch.nn.Module]:
+    """The module behind each graph of `graph_set`."""
+    return {"model": (ExportedRealtime if model.with_vad() else ExportedOffline)(model)}

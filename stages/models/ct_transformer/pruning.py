@@ -1,0 +1,112 @@
+"""Fewer feed-forward channels and attention heads of CT-Transformer, refitted and distilled on windows of tokens."""
+
+# ruff: noqa: RUF001  the marks are Chinese
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from stages.core.errors import UserError
+from stages.core.params.prune import PruneParams
+from stages.corpora.manifest import Recording
+from stages.models.ct_transformer.metrics import read_marks
+from stages.models.ct_transformer.network import build, export_modules, load_tokenizer, realtime_masks
+from stages.models.shared import checkpoint as checkpoints
+from stages.models.shared.sanm import with_widths
+from stages.pruning import narrowing, recovery
+
+if TYPE_CHECKING:
+    from funasr.models.ct_transformer.model import CTTransformer
+
+WIDTHS = {  # where config.yaml has it, and the layers that have it
+    "encoder_conf.linear_units": "encoder.*.feed_forward",
+    f"encoder_conf.{narrowing.HEADS}": "encoder.*.self_attn",
+}
+WINDOW = 48  # tokens: what FunASR sends at a time, 20 new ones and the sentence so far
+BATCH = 16
+
+
+def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> torch.Tensor:
+    """Token ids of the texts as one stream, int64 (tokens,), then `variations` times with the sentences shuffled.
+
+    Raises:
+        UserError: there are fewer tokens than one window.
+    """
+    tokenizer, rng = load_tokenizer(folder), np.random.default_rng(settings.seed)
+    sentences = [s for r in recordings for s in re.findall(r"[^。？]+[。？]?", r.text)]
+    orders = [np.arange(len(sentences)), *(rng.permutation(len(sentences)) for _ in range(settings.variations))]
+    tokens = [read_marks(sentence)[0] for sentence in sentences]
+    stream = torch.tensor([i for order in orders for n in order for i in tokenizer.encode(tokens[n])])
+    if len(stream) < WINDOW:
+        raise UserError(f"prune: found {len(stream)} tokens of calibration text, wanted at least {WINDOW}")
+    return stream
+
+
+def logits(model: CTTransformer, windows: torch.Tensor, pauses: torch.Tensor) -> torch.Tensor:
+    """Logits (batch, tokens, marks) of token ids int64 (batch, tokens); the realtime kind has a pause in each."""
+    size, network = windows.shape[1], export_modules(model)["model"]
+    masks = realtime_masks(size, pauses) if model.with_vad() else {}
+    found: torch.Tensor = network(windows, torch.full((len(windows),), size), **masks)[0]
+    return found
+
+
+def widths(model: CTTransformer) -> dict[str, int]:
+    """The layer widths that pruning changes."""
+    return narrowing.widths(model, WIDTHS)
+
+
+def multiplications(model: CTTransformer) -> int:
+    """Multiply-accumulates for 20 tokens: every weight but the looked-up embedding is used once for each token."""
+    blocks = (model.encoder, model.decoder)
+    weights: int = sum(p.numel() for block in blocks for p in block.parameters() if p.dim() > 1)
+    return 20 * weights
+
+
+def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
+    """Return the configuration whose widths, multiples of `steps`, remove closest to `removed` of all parameters."""
+    return with_widths(config, narrowing.narrowed(checkpoints.weightless(build, config), WIDTHS, removed, steps))
+
+
+def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
+    """How many parameters the model has with other widths, by the keys of `widths`."""
+    return narrowing.counter(checkpoints.weightless(build, config), WIDTHS)
+
+
+def cut(
+    model: CTTransformer, config: dict[str, Any], stream: torch.Tensor, criterion: str, damping: float
+) -> tuple[CTTransformer, recovery.Refit]:
+    """A copy of the model with the widths of `config`, and what refits it.
+
+    stream: calibration tokens int64 (tokens,). criterion: one of `stages.pruning.criteria`.
+    """
+    small = checkpoints.weightless(build, config)
+    windows = stream[: len(stream) // WINDOW * WINDOW].reshape(-1, WINDOW)
+    pauses = torch.zeros(len(windows), dtype=torch.int64)
+
+    def inside(_: str, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.ones(hidden.shape[:-1], dtype=torch.bool)
+
+    return small, narrowing.cut(model, small, lambda m: logits(m, windows, pauses), inside, criterion, damping)
+
+
+def distillation(small: CTTransformer, model: CTTransformer, stream: torch.Tensor) -> recovery.Loss:
+    """The divergence of the small model's marks from the model's, on windows drawn from the calibration tokens.
+
+    Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1.
+    """
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        starts = torch.randint(len(stream) - WINDOW + 1, (BATCH,), generator=generator).tolist()
+        windows = torch.stack([stream[start : start + WINDOW] for start in starts])
+        pauses = torch.randint(WINDOW, (BATCH,), generator=generator)
+        with torch.no_grad():
+            wanted = logits(model, windows, pauses)
+        return recovery.divergence(logits(small, windows, pauses), wanted)
+
+    return loss

@@ -1,0 +1,113 @@
+"""FunASR's voice activity detector with only its network swapped, on whole recordings and on audio as it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stages.core.graphs import Feeds, Graph
+from stages.core.parity import Artifact, Network
+from stages.corpora.manifest import SAMPLE_RATE, Recording
+from stages.models.fsmn_vad.metrics import Outcome
+from stages.models.fsmn_vad.network import CHUNK_MS, load, load_frontend
+
+if TYPE_CHECKING:
+    from funasr.models.fsmn_vad_streaming.model import FsmnVADStreaming
+
+OFFLINE_CHUNK_MS = 60_000  # FunASR's default: longer files are cut, with the caches carried over
+
+Floats = NDArray[np.float32]
+Events = list[list[int]]
+Listen = Callable[[Floats], Iterator[tuple[int, Events]]]
+"""Of audio float32 (samples,), piece by piece: the milliseconds heard so far, and FunASR's events then.
+
+An event is [start, end] in milliseconds, [start, -1] when speech was noticed, or [-1, end] when its end was.
+"""
+
+
+class _Encoder(torch.nn.Module):
+    """Takes the place of FunASR's encoder: runs the network and keeps the posteriors."""
+
+    def __init__(self, network: Network, graph: Graph) -> None:
+        super().__init__()
+        self.network, self.graph = network, graph
+        self.speech: list[Floats] = []
+
+    def forward(self, feats: torch.Tensor, cache: dict[str, Any]) -> torch.Tensor:
+        feeds: Feeds = {"speech": feats.numpy()}
+        for name, output in self.graph.states.items():
+            shape = [d for d in self.graph.inputs[name].shape if isinstance(d, int)]
+            feeds[name] = cache.get(output, np.zeros(shape, np.float32))
+        outputs = self.network(feeds)
+        cache.update({name: outputs[name] for name in self.graph.states.values()})
+        posteriors = outputs["logits"]
+        self.speech.append(1 - posteriors[0, :, 0].astype(np.float32))
+        return torch.from_numpy(posteriors)
+
+
+def score(folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
+    """Run FunASR's detector over the recordings with the artifact's network in the place of its encoder.
+
+    mode: `offline` feeds a whole file, `streaming` 200 ms at a time. The end-of-speech silence is
+    the checkpoint's own `max_end_silence_time`: without an explicit value FunASR 1.4 varies it.
+    """
+    detect = load_detector(folder, artifact, mode)
+    return [detect(recording.samples()) for recording in recordings]
+
+
+def load_detector(folder: Path, artifact: Artifact, mode: str) -> Callable[[Floats], Outcome]:
+    """FunASR's detector, loaded, as a function of audio float32 (samples,); as `score` runs it."""
+    model, listen = _listener(folder, artifact, mode)
+
+    def detect(samples: Floats) -> Outcome:
+        segments = joined(event for _, events in listen(samples) for event in events)
+        return Outcome(np.concatenate(model.encoder.speech), segments)
+
+    return detect
+
+
+def load_streaming_detector(folder: Path, artifact: Artifact) -> Listen:
+    """FunASR's detector, loaded, for audio that arrives 200 ms at a time."""
+    return _listener(folder, artifact, "streaming")[1]
+
+
+def _listener(folder: Path, artifact: Artifact, mode: str) -> tuple[FsmnVADStreaming, Listen]:
+    torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
+    model, frontend = load(folder), load_frontend(folder)
+    graph_set, networks = artifact
+
+    def listen(samples: Floats) -> Iterator[tuple[int, Events]]:
+        """FunASR's own inference loop."""
+        model.encoder = _Encoder(networks["model"], graph_set.graphs["model"])
+        step = len(samples) if mode == "offline" else CHUNK_MS * SAMPLE_RATE // 1000
+        cache: dict[str, Any] = {}
+        for end in range(step, len(samples) + step, step):
+            results, _ = model.inference(
+                [torch.from_numpy(samples[end - step : end])],
+                key=[""],
+                frontend=frontend,
+                cache=cache,
+                is_final=end >= len(samples),
+                chunk_size=OFFLINE_CHUNK_MS if mode == "offline" else CHUNK_MS,
+                device="cpu",
+                max_end_silence_time=model.vad_opts.max_end_silence_time,
+            )
+            yield 1000 * min(end, len(samples)) // SAMPLE_RATE, results[0]["value"]
+
+    return model, listen
+
+
+def joined(events: Iterable[Sequence[int]]) -> list[list[int]]:
+    """Segments [start, end] of a detector's events, among which [start, -1] and the [-1, end] after it make one."""
+    segments: list[list[int]] = []
+    for begin, end in events:
+        if begin >= 0:
+            segments.append([begin, end])
+        elif segments:
+            segments[-1][1] = end
+    return [[begin, end] for begin, end in segments if end > begin]

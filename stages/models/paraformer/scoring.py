@@ -1,0 +1,96 @@
+"""FunASR's offline recognizer with only its network swapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stages.core.graphs import Feeds
+from stages.core.parity import Artifact, Network
+from stages.corpora.manifest import Recording
+from stages.models.paraformer.network import load, load_frontend, read_config
+from stages.models.shared import asr
+from stages.models.shared.asr import Outcome
+
+MODES: tuple[str, ...] = ("offline",)
+
+
+class Swap:
+    """Takes the place of the network in FunASR's module: its parts hand on what the artifact computed."""
+
+    def __init__(self, model: Any, network: Network) -> None:
+        """Replace the parts of `model`, which then run `network`."""
+        self.network = network
+        self.outputs: Feeds = {}
+        model.encode, model.calc_predictor, model.cal_decoder_with_predictor = self.encode, self.predict, self.decode
+
+    def encode(self, speech: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the whole network on features (1, frames, input_size), which FunASR then hands to the other parts."""
+        features: Feeds = {"speech": speech.numpy(), "speech_lengths": lengths.numpy().astype(np.int32)}
+        self.outputs = self.network(features | self.extra_inputs())
+        return speech, lengths
+
+    def extra_inputs(self) -> Feeds:
+        """Give the graph's inputs that are not features: none."""
+        return {}
+
+    def predict(self, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the number of tokens where FunASR's predictor returns it."""
+        return None, torch.from_numpy(self.outputs["token_num"]).float(), None, None
+
+    def decode(self, *_: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Return the log-probabilities (1, tokens, vocab) of the recording that was encoded last."""
+        return torch.from_numpy(self.outputs["logits"]), None
+
+    @property
+    def tokens(self) -> list[int]:
+        """The best token at each position of the recording that was encoded last."""
+        best: list[int] = self.outputs["logits"][0, : int(self.outputs["token_num"][0])].argmax(axis=-1).tolist()
+        return best
+
+
+def score(folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
+    """Run FunASR's recognizer over the recordings, one at a time, with the artifact's network in place of its own.
+
+    mode: `offline`.
+    """
+    if mode not in MODES:
+        raise ValueError(f"found mode {mode!r}, wanted one of {MODES}")
+    transcribe = load_recognizer(folder, artifact)
+    return [transcribe(recording.samples()) for recording in recordings]
+
+
+def load_recognizer(folder: Path, artifact: Artifact) -> Callable[[NDArray[np.float32]], Outcome]:
+    """Load FunASR's recognizer as a function of audio float32 (samples,), as `score` runs it."""
+    model = load(folder)
+    return transcriber(folder, read_config(folder), model, Swap(model, artifact[1]["model"]))
+
+
+def transcriber(folder: Path, config: dict[str, Any], model: Any, swap: Swap) -> Callable[..., Outcome]:
+    """Give FunASR's module, of which `swap` took parts over, its front end and tokenizer.
+
+    Returns:
+        A function of audio float32 (samples,), and of `hotword`, which SeACo-Paraformer alone uses.
+    """
+    torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
+    tools = {"tokenizer": asr.load_tokenizer(folder, config), "frontend": load_frontend(folder, config)}
+
+    def transcribe(samples: NDArray[np.float32], hotword: str = "") -> Outcome:
+        text = recognize(model, samples, hotword=hotword, **tools)
+        return Outcome(swap.tokens, text)
+
+    return transcribe
+
+
+def recognize(model: Any, samples: NDArray[np.float32], **tools: Any) -> str:
+    """Return FunASR's text of a recording; none where it finds no token."""
+    with torch.inference_mode():
+        found = model.inference([torch.from_numpy(samples)], key=[""], device="cpu", **tools)
+    results = found[0] if found else []
+    text: str = results[0]["text"] if results else ""
+    return text

@@ -1,0 +1,188 @@
+"""What a family is: the names that the stages ask a module of `stages.models` for. A module can satisfy a protocol.
+
+A family's `torch.nn.Module` is FunASR's own, which has no types. `Outcome` is what a model makes of one recording, a
+class of the family's own; `Data` is what it is pruned and distilled on.
+"""
+# ruff: noqa: N802  constants of a module, which is not to change them
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from stages.core.graphs import GraphSet
+    from stages.core.params.prune import PruneParams
+    from stages.core.parity import Artifact
+    from stages.core.statistics import Counts, Metric
+    from stages.corpora.manifest import Recording
+    from stages.models.shared.schema import Config
+    from stages.pruning.recovery import Loss, Refit
+
+    Floats = NDArray[np.float32]
+
+Outcome = TypeVar("Outcome")
+Data = TypeVar("Data")
+
+
+class Family(Protocol[Outcome]):
+    """What every stage needs of a family."""
+
+    # What a checkpoint is
+
+    @property
+    def SCHEMAS(self) -> Mapping[str, type[Config]]:
+        """What config.yaml may say, by its `model`; no other family has one of these."""
+
+    def read_config(self, folder: Path) -> dict[str, Any]:
+        """Read config.yaml of a checkpoint, and check it and the files beside it, without the weights.
+
+        Raises:
+            UserError: it is not what the family's schema wants, or a file beside it does not fit it.
+        """
+
+    def build(self, config: dict[str, Any]) -> torch.nn.Module:
+        """Build FunASR's module for what `read_config` gives, with random weights, in evaluation mode."""
+
+    def load(self, folder: Path) -> torch.nn.Module:
+        """Load a checkpoint as FunASR's own module, in evaluation mode, weights only.
+
+        Raises:
+            UserError: config.yaml or model.pt is not what the family needs.
+        """
+
+    # What is exported
+
+    def graph_set(self, model: torch.nn.Module) -> GraphSet:
+        """Describe each graph: names, shapes, states and axes, and the sizes that latency is measured at."""
+
+    def export_modules(self, model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+        """Return the module behind each graph of `graph_set`."""
+
+    # What accuracy is
+
+    @property
+    def MODES(self) -> tuple[str, ...]:
+        """How a model may be run; the first gives the headline."""
+
+    @property
+    def METRICS(self) -> Mapping[str, Metric]:
+        """What `measure` counts, and which way is better."""
+
+    @property
+    def HEADLINE(self) -> str:
+        """The metric that stands for all where there is room for one."""
+
+    def score(self, folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
+        """Run FunASR's own pipeline over the recordings with only the network swapped for the artifact's."""
+
+    def measure(
+        self, folder: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
+    ) -> list[Counts]:
+        """Count every metric of each recording as (numerator, denominator).
+
+        folder: the checkpoint. references: the fp32 torch baseline's outcomes.
+        """
+
+    def write_outcomes(self, folder: Path, mode: str, outcomes: Sequence[Outcome]) -> None:
+        """Keep outcomes of one mode for `read_outcomes`."""
+
+    def read_outcomes(self, folder: Path, mode: str) -> list[Outcome]:
+        """Read what `write_outcomes` kept, in the same order."""
+
+
+class Prunable(Family[Outcome], Protocol[Outcome, Data]):
+    """A family whose layers can be narrowed. A width is named by a key, and changes only in the configuration."""
+
+    def widths(self, model: torch.nn.Module) -> dict[str, int]:
+        """Return the widths that pruning changes, such as feed-forward channels or heads, by their keys."""
+
+    def with_widths(self, config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
+        """Return the configuration with some widths changed."""
+
+    def counter(self, config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
+        """Return a function that counts the model's parameters with some widths changed."""
+
+    def narrowed(self, config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
+        """Choose the widths, multiples of `steps`, that remove closest to the share `removed` of all parameters."""
+
+    def multiplications(self, model: torch.nn.Module) -> int:
+        """Count the multiply-accumulates of the family's usual input, weights only."""
+
+    def calibration(self, folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> Data:
+        """Compute what the network is fed of the recordings, then of `settings.variations` variations of each."""
+
+    def cut(
+        self, model: torch.nn.Module, config: dict[str, Any], calibration: Data, criterion: str, damping: float
+    ) -> tuple[torch.nn.Module, Refit]:
+        """Copy the model into a smaller one with the widths of `config`; return that, and a function that refits it.
+
+        criterion: one of `stages.pruning.criteria`. damping: of the least squares of the refit.
+        """
+
+    def distillation(self, small: torch.nn.Module, model: torch.nn.Module, calibration: Data) -> Loss:
+        """Return the loss of one step: how far the small model's outputs are from the model's on some of the data."""
+
+
+class HasSegments(Protocol):
+    """What a detector makes of a recording."""
+
+    @property
+    def segments(self) -> list[list[int]]:
+        """Give [start, end] of each stretch of speech, in milliseconds."""
+
+
+class HasText(Protocol):
+    """What a recognizer makes of a recording, or a punctuator of a text."""
+
+    @property
+    def text(self) -> str:
+        """Give FunASR's text."""
+
+
+class Detector(Protocol):
+    """A family that finds speech in a composed system."""
+
+    def load_detector(self, folder: Path, artifact: Artifact, mode: str) -> Callable[[Floats], HasSegments]:
+        """Load FunASR's detector as a function of audio (samples,), with the artifact's network in it."""
+
+    def load_streaming_detector(
+        self, folder: Path, artifact: Artifact
+    ) -> Callable[[Floats], Iterator[tuple[int, list[list[int]]]]]:
+        """Load it for audio that arrives: piece by piece, the milliseconds that have arrived and the events then.
+
+        An event is [start, end] in milliseconds, [start, -1] when speech was noticed, or [-1, end] when its end was.
+        """
+
+
+class Recognizer(Protocol):
+    """A family that turns a segment of speech into text in a composed system."""
+
+    def load_recognizer(self, folder: Path, artifact: Artifact) -> Callable[[Floats], HasText]:
+        """Load FunASR's recognizer as a function of audio (samples,), with the artifact's network in it."""
+
+
+class StreamingRecognizer(Protocol):
+    """A family that gives partial texts of speech that arrives."""
+
+    @property
+    def CHUNK_SECONDS(self) -> float:
+        """How much audio it takes at a time."""
+
+    def load_streaming_recognizer(self, folder: Path, artifact: Artifact) -> Callable[[Floats], Iterator[str]]:
+        """Load FunASR's recognizer as a function of audio (samples,) that gives the text of each piece of it."""
+
+
+class Punctuator(Protocol):
+    """A family that puts marks into a text in a composed system."""
+
+    def load_punctuator(self, folder: Path, artifact: Artifact) -> Callable[[Sequence[str]], HasText]:
+        """Load FunASR's punctuation as a function of a text's tokens, with the artifact's network in it."""
+
+    def read_marks(self, text: str) -> tuple[list[str], list[str]]:
+        """Split a text as FunASR does: its tokens, and the mark after each, `_` for none."""

@@ -1,1 +1,0 @@
-"""What config.yaml of each family may say: a typed schema a file, and `section` that checks one."""

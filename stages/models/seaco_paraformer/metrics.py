@@ -1,0 +1,56 @@
+"""How well a recognizer hears hotwords, beside what counts for every recognizer.
+
+A recording's `hotwords` in the manifest are the words that may be listed, those that are said first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages.core.statistics import Counts, Metric
+from stages.corpora.manifest import Recording
+from stages.models.shared import asr
+from stages.models.shared.asr import Outcome, normalized
+
+METRICS: dict[str, Metric] = asr.METRICS | {
+    "hotword_recall": Metric(higher_is_better=True),
+    "hotword_false_alarms": Metric(higher_is_better=False),
+}
+
+
+def hotwords(recording: Recording) -> list[str]:
+    """Return the words that may be listed for a recording: the manifest's or, where it has none, one of its text.
+
+    That is the longest of several letters or, as in Chinese, three characters out of the middle; so any transcribed
+    data tells what a list of one word changes, and only those with `hotwords` what longer ones do.
+    """
+    if recording.hotwords:
+        return recording.hotwords
+    words = asr.words(normalized(recording.text))
+    longest = max(words, key=len, default="")
+    middle = max(0, len(words) // 2 - 1)
+    return [word for word in [longest if len(longest) > 1 else "".join(words[middle : middle + 3])] if word]
+
+
+def measure(
+    checkpoint: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
+) -> list[Counts]:
+    """Count what Paraformer counts of each recording, and how its hotwords fared, as (numerator, denominator).
+
+    hotword_recall: share of the hotwords in the truth that are in the text, whether the mode listed them or not, so
+    that modes compare. hotword_false_alarms: hotwords in the text that are not in the truth, for each recording.
+    """
+    counts = asr.measure(checkpoint, recordings, references, outcomes)
+    return [{**of, **_hotwords(r, outcome)} for of, r, outcome in zip(counts, recordings, outcomes, strict=True)]
+
+
+def _hotwords(recording: Recording, outcome: Outcome) -> Counts:
+    truth, text = (normalized(words).replace(" ", "") for words in (recording.text, outcome.text))
+    words = [normalized(word).replace(" ", "") for word in hotwords(recording)]
+    said = [word for word in words if word in truth]
+    heard = [word for word in words if word in text]
+    return {
+        "hotword_recall": (sum(word in heard for word in said), len(said)),
+        "hotword_false_alarms": (sum(word not in said for word in heard), 1),
+    }

@@ -1,0 +1,46 @@
+"""An LSTM as one ONNX node for each of its layers."""
+
+from __future__ import annotations
+
+import torch
+
+
+class Recurrent(torch.nn.Module):
+    """An LSTM that stays one node of a graph for each layer; the exporter would unroll it, for one length."""
+
+    def __init__(self, lstm: torch.nn.LSTM) -> None:
+        """Share `lstm`, which takes batches first, and keep its weights as an ONNX node takes them."""
+        super().__init__()
+        self.lstm, self.directions = lstm, 2 if lstm.bidirectional else 1
+        for layer in range(lstm.num_layers):
+            inner, outer, *biases = (
+                self._gates(name, layer) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            self.register_buffer(f"inputs{layer}", inner)
+            self.register_buffer(f"states{layer}", outer)
+            self.register_buffer(f"biases{layer}", torch.cat(biases, dim=1))
+
+    def _gates(self, name: str, layer: int) -> torch.Tensor:
+        """All directions' (directions, 4 * hidden_size, ...), gates as ONNX orders them: i, o, f, g."""
+        suffixes = ("", "_reverse")[: self.directions]
+        parts = [getattr(self.lstm, f"{name}_l{layer}{suffix}").detach().chunk(4) for suffix in suffixes]
+        return torch.stack([torch.cat([i, o, f, g]) for i, f, g, o in parts])
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(batch, time, size) to (batch, time, directions * hidden_size)."""
+        if not torch.compiler.is_exporting():
+            outputs: torch.Tensor = self.lstm(inputs)[0]
+            return outputs
+        hidden, size = inputs.transpose(0, 1), self.lstm.hidden_size
+        for layer in range(self.lstm.num_layers):
+            weights = (self.get_buffer(f"{name}{layer}") for name in ("inputs", "states", "biases"))
+            by_time = torch.onnx.ops.symbolic(
+                "LSTM",
+                (hidden, *weights),
+                {"hidden_size": size, "direction": "bidirectional" if self.directions == 2 else "forward"},
+                dtype=hidden.dtype,
+                shape=(hidden.shape[0], self.directions, hidden.shape[1], size),
+                version=18,
+            )
+            hidden = by_time.transpose(1, 2).flatten(2)
+        return hidden.transpose(0, 1)

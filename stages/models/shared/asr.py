@@ -1,0 +1,125 @@
+"""What the Paraformer families share: what a recognizer says, how its errors are counted, FunASR's token list.
+
+Error rates are the Levenshtein alignment's, (S + D + I) / N (jiwer; Morris et al., "From WER and RIL to MER
+and WIL", 2004), pooled over recordings, so a long one weighs more. Case, punctuation and spaces do not count.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jiwer
+
+from stages.core.files import read_json, write_json
+from stages.core.statistics import Counts, Metric
+from stages.corpora.manifest import Recording
+from stages.models.shared import tokens
+
+if TYPE_CHECKING:
+    from funasr.tokenizer.char_tokenizer import CharTokenizer
+
+EDITS = ("substitutions", "deletions", "insertions")
+
+HEADLINE = "cer"
+METRICS = {
+    # against the known text
+    **{
+        name: Metric(higher_is_better=False)
+        for rate in ("cer", "wer")
+        for name in (rate, *(f"{rate}_{edit}" for edit in EDITS))
+    },
+    # against the fp32 torch baseline
+    "cer_relative": Metric(higher_is_better=False),
+    "token_agreement": Metric(higher_is_better=True),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a recognizer said of one recording: the network's best token ids and FunASR's text of them."""
+
+    tokens: list[int]
+    text: str
+
+
+def measure(
+    _checkpoint: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
+) -> list[Counts]:
+    """Every metric of each recording as (numerator, denominator).
+
+    cer: over characters. wer: over words, each Chinese character being one, as scoring of mixed speech has it
+    (the mixed error rate of Shi et al., "The ASRU 2019 Mandarin-English code-switching speech recognition
+    challenge", 2020). Each also by kind of edit. cer_relative: errors beyond the fp32 baseline's as a share of those;
+    it says nothing where the baseline makes none. token_agreement: share of the token alignment with the
+    baseline that is equal.
+
+    references: the fp32 torch baseline's outcomes.
+    """
+    return [_measure(*line) for line in zip(recordings, references, outcomes, strict=True)]
+
+
+def _measure(recording: Recording, reference: Outcome, outcome: Outcome) -> Counts:
+    truth, text = normalized(recording.text), normalized(outcome.text)
+    characters = _align(list(truth.replace(" ", "")), list(text.replace(" ", "")))
+    baseline = _align(list(truth.replace(" ", "")), list(normalized(reference.text).replace(" ", "")))
+    tokens = _align([str(t) for t in reference.tokens], [str(t) for t in outcome.tokens])
+    return {
+        **_rates("cer", characters),
+        **_rates("wer", _align(words(truth), words(text))),
+        "cer_relative": (_errors(characters) - _errors(baseline), _errors(baseline)),
+        "token_agreement": (tokens.hits, tokens.hits + _errors(tokens)),
+    }
+
+
+def normalized(text: str) -> str:
+    """Text as error rates see it: compatibility forms folded, lower case, no punctuation, single spaces."""
+    folded = unicodedata.normalize("NFKC", text).lower()
+    return " ".join("".join(c for c in folded if not unicodedata.category(c).startswith("P")).split())
+
+
+def words(text: str) -> list[str]:
+    """Words of a normalized text; a Chinese character is a word of its own."""
+    return "".join(f" {c} " if unicodedata.name(c, "").startswith("CJK UNIFIED") else c for c in text).split()
+
+
+def _align(reference: Sequence[str], hypothesis: Sequence[str]) -> jiwer.WordOutput:
+    return jiwer.process_words(" ".join(reference), " ".join(hypothesis))
+
+
+def _errors(aligned: jiwer.WordOutput) -> int:
+    return sum(getattr(aligned, edit) for edit in EDITS)
+
+
+def _rates(name: str, aligned: jiwer.WordOutput) -> dict[str, tuple[float, float]]:
+    length = aligned.hits + aligned.substitutions + aligned.deletions
+    apart = {f"{name}_{edit}": (getattr(aligned, edit), length) for edit in EDITS}
+    return {name: (_errors(aligned), length), **apart}
+
+
+# What `reference` keeps
+
+
+def write_outcomes(folder: Path, mode: str, outcomes: Sequence[Outcome]) -> None:
+    """Keep outcomes of one mode for `read_outcomes`."""
+    write_json(folder / f"{mode}.json", [asdict(outcome) for outcome in outcomes])
+
+
+def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
+    """What `write_outcomes` kept, in the same order."""
+    return [Outcome(**fields) for fields in read_json(folder / f"{mode}.json")]
+
+
+# FunASR's token list
+
+
+def load_tokenizer(checkpoint: Path, config: dict[str, Any]) -> CharTokenizer:
+    """FunASR's tokenizer with the checkpoint's token list.
+
+    Raises:
+        UserError: tokens.json is missing, or not a list of one string for each of the network's outputs.
+    """
+    return tokens.tokenizer(tokens.read(checkpoint, config.get("vocab_size")), split_with_space=True)

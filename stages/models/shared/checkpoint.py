@@ -1,0 +1,128 @@
+"""What every family does with a FunASR checkpoint folder: read its config and weights, write a changed one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stages.core.errors import UserError, first_line
+from stages.core.graphs import Feeds, Graph, GraphSet
+from stages.core.packages import import_bare
+from stages.core.parity import Artifact, Network
+from stages.models.protocols import Family
+from stages.models.shared import schema, weights, yaml_config
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = "model.pt"
+CONFIG = "config.yaml"
+C = TypeVar("C", bound=schema.Config)
+
+
+def read_config(checkpoint: Path, family: str, schemas: Mapping[str, type[C]]) -> tuple[dict[str, Any], C]:
+    """Read config.yaml of a checkpoint, as FunASR reads it, and as the family's schema types it.
+
+    schemas: of each `model` that the family knows.
+
+    Raises:
+        UserError: it is missing, not a mapping, or not what the schema wants.
+    """
+    config = yaml_config.read(checkpoint / CONFIG)
+    return config, schema.check(config, schemas, family, checkpoint / CONFIG)
+
+
+def load(build: Callable[[dict[str, Any]], Any], config: dict[str, Any], checkpoint: Path) -> Any:
+    """Return what a family's `build` gives, with the checkpoint's weights.
+
+    Raises:
+        UserError: FunASR cannot build what config.yaml describes, or the weights are not a whole state dict of it.
+    """
+    model, path = described(build, config, checkpoint), checkpoint / WEIGHTS
+    weights.fill(model, weights.read(path), weights.scopes(config), path)
+    return model
+
+
+def described(build: Callable[[dict[str, Any]], Any], config: dict[str, Any], checkpoint: Path) -> Any:
+    """Return the network that a checkpoint's config.yaml describes, on the meta device.
+
+    Raises:
+        UserError: FunASR cannot build it.
+    """
+    try:
+        return weightless(build, config)
+    except UserError:
+        raise
+    except Exception as e:  # FunASR's classes assert, look up and divide as they go
+        raise UserError(f"{checkpoint / CONFIG}: FunASR cannot build this: {type(e).__name__}: {first_line(e)}") from e
+
+
+def left_out(family: Family[Any], checkpoint: Path) -> dict[str, list[str]]:
+    """Name the keys of config.yaml that the family's schema does not know, and the weights that its network lacks."""
+    config, typed = read_config(checkpoint, "", family.SCHEMAS)
+    network = weightless(family.build, family.read_config(checkpoint)).state_dict().keys()
+    found = weights.read(checkpoint / WEIGHTS)
+    used = weights.origins(network, found.keys(), weights.scopes(config)).values()
+    return {
+        "unknown_config": sorted(schema.unknown(typed)),
+        "unused_weights": sorted(found.keys() - set(used)),
+    }
+
+
+def weightless(build: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
+    """What a family's `build` gives, on the meta device: to count its parameters, or to be given others.
+
+    Random weights would be drawn first, and then thrown away.
+    """
+    import torch
+
+    with torch.device("meta"):
+        return build(config)
+
+
+@contextlib.contextmanager
+def importing_funasr() -> Iterator[None]:
+    """For importing single modules of FunASR: without its `__init__`, and without what it prints and warns of."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("jieba").setLevel(logging.WARNING)
+        import_bare("funasr")
+        yield
+
+
+def torch_artifact(family: Family[Any], model: torch.nn.Module) -> Artifact:
+    """A family's graphs of a model, run by torch."""
+    graph_set = family.graph_set(model)
+    return graph_set, torch_networks(graph_set, family.export_modules(model))
+
+
+def torch_networks(graph_set: GraphSet, modules: Mapping[str, torch.nn.Module]) -> dict[str, Network]:
+    """The torch modules behind the same interface as the exported graphs."""
+    return {name: _network(modules[name].eval(), graph) for name, graph in graph_set.graphs.items()}
+
+
+def _network(module: torch.nn.Module, graph: Graph) -> Network:
+    import torch
+
+    def run(feeds: Feeds) -> Feeds:
+        with torch.inference_mode():
+            outputs = module(*(torch.from_numpy(feeds[name]) for name in graph.inputs))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return {name: output.numpy() for name, output in zip(graph.outputs, outputs, strict=True)}
+
+    return run
+
+
+def save(model: torch.nn.Module, config: dict[str, Any], origin: Path, folder: Path) -> None:
+    """Write the model as a checkpoint that FunASR loads; files other than weights and config are `origin`'s."""
+    import torch
+
+    shutil.copytree(origin, folder, dirs_exist_ok=True)
+    torch.save(model.state_dict(), folder / WEIGHTS)
+    yaml_config.write(config, folder / CONFIG)

@@ -1,0 +1,73 @@
+"""The graphs say what FunASR's own torch network says with a list of hotwords and without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stages.core import graphs
+from stages.corpora.manifest import Recording
+from stages.export import export_variant
+from stages.models import seaco_paraformer
+from stages.models.paraformer.network import load_frontend
+from stages.models.paraformer.scoring import recognize
+from stages.models.shared import asr
+from stages.runtimes import onnxruntime
+from tests.models.paraformers import NO_BIAS, SEACO, TOLERANCE, bursts, features, make
+
+
+@pytest.fixture(scope="module")
+def hotwords(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("hotwords") / "checkpoint", seaco_paraformer, SEACO)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
+    return bursts(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.mark.parametrize(("lengths", "words"), [([80], 1), ([80], 50), ([80], 51), ([80], 70), ([80, 50], 3)])
+def test_hotwords_are_heard_as_funasr_hears_them(hotwords: Path, lengths: list[int], words: int):
+    model = seaco_paraformer.load(hotwords)
+    speech, speech_lengths = features(lengths)
+    rng = np.random.default_rng(words)
+    numbers = rng.permutation(10_000)[: words - 1]  # no word twice: which of two equals stays is a matter of rounding
+    word_list = [[3 + int(digit) for digit in str(number)] for number in numbers] + [[1]]
+    padded = torch.zeros(words, seaco_paraformer.network.HOTWORD_TOKENS, dtype=torch.int32)
+    for row, word in zip(padded, word_list, strict=True):
+        row[: len(word)] = torch.tensor(word)
+    modules = {name: module.eval() for name, module in seaco_paraformer.export_modules(model).items()}
+    with torch.no_grad():
+        model.hotword_output_layer.bias[NO_BIAS] = 0.5  # so that some tokens are hotwords' and some are not
+        (embedded,) = modules["bias_encoder"](padded)
+        last = torch.stack([embedded[len(word) - 1, i] for i, word in enumerate(word_list)])
+        found = modules["model"](speech, speech_lengths, last.repeat(len(lengths), 1, 1))
+        encoded, _ = model.encode(speech, speech_lengths)
+        embeds, token_num, _, _ = model.calc_predictor(encoded, speech_lengths)
+        wanted = model._seaco_decode_with_ASF(encoded, speech_lengths, embeds, token_num.long(), hw_list=word_list)
+        plainly, _ = model.cal_decoder_with_predictor(encoded, speech_lengths, embeds, token_num.long())
+        _, _, weights, peaks = model.calc_predictor_timestamp(encoded, speech_lengths, token_num)
+    biased = (wanted != plainly).any(dim=-1)
+    assert biased.any()
+    assert not biased.all()
+    assert found[1].tolist() == token_num.tolist()
+    for ours, theirs in zip((found[0], *found[2:]), (wanted, weights, peaks), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_hotword_graphs_are_exported_and_scored(hotwords: Path, tmp_path: Path, recordings: list[Recording]):
+    export_variant(seaco_paraformer, hotwords, tmp_path, opset=18, tolerance=TOLERANCE)
+    graph_set = graphs.read(tmp_path)
+    assert {graph.file for graph in graph_set.graphs.values()} == {"model.onnx", "model_eb.onnx"}
+    networks = {name: onnxruntime.network(tmp_path / g.file, g) for name, g in graph_set.graphs.items()}
+    model, config = seaco_paraformer.load(hotwords), seaco_paraformer.read_config(hotwords)
+    tools = {
+        "tokenizer": asr.load_tokenizer(hotwords, config),
+        "frontend": load_frontend(hotwords, config),
+    }
+    texts = [recognize(model, recording.samples(), hotword="", **tools) for recording in recordings]
+    outcomes = seaco_paraformer.score(hotwords, (graph_set, networks), "offline", recordings)
+    assert [outcome.text for outcome in outcomes] == texts
