@@ -1,7 +1,7 @@
-"""Stage `pipeline`: the composed system on one target against the same system of plain fp32 exports.
+"""Stage `pipeline`: one pipeline on one target against the same pipeline of plain fp32 exports.
 
 A component's gate can pass while the text gets worse: another segment, another text, another number. So the final
-text is measured, and which component each error came from: the system runs again with only that one of the target's.
+text is measured, and which component each error came from: the pipeline runs again with only that one of the target's.
 Two passes over live audio tell how late partial and final texts come.
 """
 
@@ -17,8 +17,7 @@ import jiwer
 import numpy as np
 
 from stages import models, runtimes
-from stages.core import chain, graphs, layout, params, plan, progress
-from stages.core.chain import Chain, Transcript, TwoPass
+from stages.core import graphs, layout, params, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.params import EvaluateParams, Params, PipelineParams
@@ -30,23 +29,25 @@ from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.models.fsmn_vad.metrics import segment_f1
 from stages.models.shared.asr import normalized
+from stages.pipelines import transcription
+from stages.pipelines.transcription import LoadedPipeline, Transcript, TwoPass
 
 HEADLINE = "final_cer"
 METRICS = {
     "final_cer": Metric(higher_is_better=False),  # against the known text
-    # against the system of plain fp32 exports
+    # against the pipeline of plain fp32 exports
     "final_cer_to_fp32": Metric(higher_is_better=False),
     "partial_cer_to_fp32": Metric(higher_is_better=False),
     "segment_f1_100ms": Metric(higher_is_better=True),
 }
 SEGMENT_TOLERANCE_MS = 100
 LATENCIES = ("first_partial", "final")
-CASE = "chain_1_thread"
+CASE = "pipeline_1_thread"
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What both systems made of one recording: every run of the chain, swapped components, two passes; baseline first.
+    """What both pipelines made of one recording: every run, swapped components, two passes; baseline first.
 
     known: the true text after the same normalisation. live: of a recording that was not heard live, nothing.
     """
@@ -63,8 +64,8 @@ class Heard:
         return self.runs[0][0].text, self.runs[0][1].text
 
 
-def load(p: Params, line: PipelineBuild, folder: Callable[[str], Path], runtime: Runtime) -> Chain:
-    """A pipeline's components with the artifact that `folder` says for each model, on one thread."""
+def load(p: Params, line: PipelineBuild, folder: Callable[[str], Path], runtime: Runtime) -> LoadedPipeline:
+    """Load a pipeline with the artifact in `folder` of each model, on one thread."""
 
     def ready(model: str) -> tuple[Path, Artifact]:
         place = folder(model)
@@ -79,7 +80,7 @@ def load(p: Params, line: PipelineBuild, folder: Callable[[str], Path], runtime:
     detect = vad.load_detector(*vad_ready, "offline")
     recognize = asr.load_recognizer(*ready(line.asr))
     punctuate = punctuation.load_punctuator(*ready(line.punctuation))
-    return Chain(
+    return LoadedPipeline(
         detect=lambda samples: detect(samples).segments,
         recognize=lambda samples: recognize(samples).text,
         punctuate=lambda text: punctuate(tokens).text if (tokens := punctuation.read_marks(text)[0]) else "",
@@ -98,17 +99,19 @@ def normalizer() -> Callable[[str], str]:
     return normalize
 
 
-def listen_to(baseline: Chain, target: Chain, recordings: Sequence[Recording], settings: PipelineParams) -> list[Heard]:
-    """Run both systems over the recordings in turn, so that what else the machine does slows both alike."""
+def listen_to(
+    baseline: LoadedPipeline, target: LoadedPipeline, recordings: Sequence[Recording], settings: PipelineParams
+) -> list[Heard]:
+    """Run both pipelines over the recordings in turn, so that what else the machine does slows both alike."""
     both, found = (baseline, target), []
     for one in both:
-        chain.transcribe(one, recordings[0].samples())  # warm
+        transcription.transcribe(one, recordings[0].samples())  # warm
     for index, recording in enumerate(progress.each(recordings, "recordings")):
         samples = recording.samples()
         speech = [(1000 * start, 1000 * end) for start, end in recording.segments]
-        live = partial(chain.two_passes, samples=samples, speech=speech)
+        live = partial(transcription.two_passes, samples=samples, speech=speech)
         runs = [
-            _in_turn(partial(chain.transcribe, samples=samples), both, index + number)
+            _in_turn(partial(transcription.transcribe, samples=samples), both, index + number)
             for number in range(settings.rounds)
         ]
         found.append(
@@ -116,14 +119,16 @@ def listen_to(baseline: Chain, target: Chain, recordings: Sequence[Recording], s
                 recording=recording,
                 known=baseline.normalize(recording.text),
                 runs=runs,
-                swapped=chain.swap_each(samples, *both, *runs[0]),
+                swapped=transcription.swap_each(samples, *both, *runs[0]),
                 live=_in_turn(live, both, index) if index < settings.live else ([], []),
             )
         )
     return found
 
 
-def _in_turn(run: Callable[[Chain], Any], both: tuple[Chain, Chain], number: int) -> tuple[Any, Any]:
+def _in_turn(
+    run: Callable[[LoadedPipeline], Any], both: tuple[LoadedPipeline, LoadedPipeline], number: int
+) -> tuple[Any, Any]:
     """What both give; which of them goes first alternates with the number of the round."""
     if number % 2:
         second = run(both[1])
@@ -160,7 +165,7 @@ def attribution(heard: Sequence[Heard], **bootstrap: Any) -> dict[str, dict[str,
     edits: to it; cer_to_fp32: their share of it, with an interval. added_errors: against the known text. What the
     components do alone need not add up to what they do together.
     """
-    texts = {name: [h.swapped[name] for h in heard] for name in chain.COMPONENTS} | {
+    texts = {name: [h.swapped[name] for h in heard] for name in transcription.COMPONENTS} | {
         "all together": [h.texts[1] for h in heard]
     }
     return {name: _caused(heard, said, **bootstrap) for name, said in texts.items()}
@@ -182,7 +187,7 @@ def _caused(heard: Sequence[Heard], said: Sequence[str], **bootstrap: Any) -> di
 
 
 def speed(heard: Sequence[Heard], **bootstrap: Any) -> dict[str, Any]:
-    """Real-time factor of the chain, loading excluded, and the ratio of paired runs with its interval."""
+    """Return the real-time factor of the pipeline, loading excluded, and the ratio of paired runs with its interval."""
     pairs = [pair for h in heard for pair in h.runs]
     work = np.array([[sum(said.seconds.values()) for said in pair] for pair in pairs])
     audio = sum(h.recording.seconds * len(h.runs) for h in heard)

@@ -70,7 +70,7 @@ def page(entries: Entries, pipelines: Entries, environment: Mapping[str, str], c
 
 
 def pipeline_page(pipelines: Entries, environment: Mapping[str, str], confidence: str) -> str:
-    """The page of the composed systems."""
+    """Render the page of the pipelines."""
     measured = {name: entry for name, entry in pipelines.items() if entry["accuracy"]}
     return render(
         "pipeline.html",
@@ -164,9 +164,9 @@ def legend(builds: Entries, pipelines: Entries) -> list[str]:
         for truth, metric, cases in held
     ]
     if pipelines:
-        systems = ", ".join(dict.fromkeys(entry["model"] for entry in pipelines.values()))
+        named = ", ".join(dict.fromkeys(entry["model"] for entry in pipelines.values()))
         lines.append(
-            f"{systems}: final_cer and speedup of the whole chain against that of plain fp32 exports, 1 thread"
+            f"{named}: final_cer and speedup of the whole pipeline against that of plain fp32 exports, 1 thread"
         )
     for name, entry in {**builds, **pipelines}.items():
         if entry["verdict"] != "pass":

@@ -1,4 +1,4 @@
-"""The composed system: metrics of its text, where errors came from, and that it gates and is shown like a build."""
+"""A pipeline: metrics of its text, where errors came from, and that it gates and is shown like a build."""
 
 # ruff: noqa: RUF001  the marks are Chinese
 
@@ -12,12 +12,12 @@ import pytest
 
 from stages import gate, models, pipeline, summary
 from stages.core import layout, params, plan
-from stages.core.chain import Transcript, TwoPass
 from stages.core.errors import UserError
 from stages.core.files import write_json
 from stages.core.params import EvaluateParams
 from stages.corpora.manifest import Recording
 from stages.pipeline import Heard
+from stages.pipelines.transcription import Transcript, TwoPass
 from stages.reporting import results
 from tests import workspace
 
@@ -116,7 +116,7 @@ def test_rules_of_inverse_text_normalisation(spoken: str, final: str):
             r"asr: 'ct_transformer' is of the family ct_transformer, wanted one of paraformer",
             id="role",
         ),
-        pytest.param("    speech:\n", "    fsmn_vad:\n", r"is the name of a model", id="name"),
+        pytest.param("  speech:\n", "  fsmn_vad:\n", r"is the name of a model", id="name"),
         pytest.param(
             "dataset: conversations\n", "dataset: conversation\n", r"did you mean 'conversations'", id="data-set"
         ),
@@ -157,7 +157,7 @@ def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_it_has_a_verdict_like_a_build(entries):
     assert [entry["verdict"] for entry in entries.values()] == ["pass", "fail", "unavailable"]
-    assert entries["speech-cpu_int8"]["flags"] == ["slower than the chain of plain fp32 exports: chain_1_thread"]
+    assert entries["speech-cpu_int8"]["flags"] == ["slower than the pipeline of plain fp32 exports: pipeline_1_thread"]
     assert entries["speech-trt_rtx_fp16"]["reason"] == workspace.WHY_ABSENT
 
 

@@ -25,7 +25,7 @@ def test_every_stage_has_a_file_and_every_file_a_stage():
 
 
 def test_every_section_is_a_stage_s_or_a_table():
-    tables = {"models", "datasets", "targets", "gates", "baselines", "parity"}
+    tables = {"models", "datasets", "pipelines", "targets", "gates", "baselines", "parity"}
     assert set(PARAMS) - tables <= FILES
     assert set(PARAMS) == set(params.Params.model_fields)
 

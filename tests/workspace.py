@@ -62,7 +62,7 @@ def make(root: Path, **required: bool) -> None:
         "gates": {"usual": {"accuracy": {MODEL: {AGREEMENT: 0.01, ERROR: 0.01}}}},
         "targets": {name: _target(name, required=required.get(name, name != "absent")) for name in GRAPHS},
     }
-    settings["pipeline"]["systems"] = {}  # tests/test_pipeline.py has its own
+    settings["pipelines"] = {}  # tests/test_pipeline.py has its own
     YAML().dump(settings, root / "params.yaml")
     _artifacts(root / "artifacts")
     for name in GRAPHS:

@@ -44,8 +44,8 @@ def hurry(found: Any, items: Mapping[str, int], changes: Mapping[str, Mapping[st
 
 
 def without(found: Any, name: str) -> None:
-    """Take a model out, so that `add` has something to add, and the systems that need it."""
-    found["pipeline"]["systems"] = {}
+    """Take a model out, so that `add` has something to add, and the pipelines, which may need it."""
+    found["pipelines"] = {}
     found["models"].pop(name, None)
 
 

@@ -71,7 +71,7 @@ class Build(_Line):
 
 
 class PipelineBuild(_Line):
-    """A composed system on one target; `artifact` is the folder under that of each model in artifacts/."""
+    """A pipeline on one target; `artifact` is the folder under that of each model in artifacts/."""
 
     pipeline: str
     target: str
@@ -178,9 +178,9 @@ def _engines(p: Params) -> Iterator[EngineBuild]:
 
 
 def _pipelines(p: Params) -> Iterator[PipelineBuild]:
-    for name, system in p.pipeline.systems.items():
-        parts = system.model_dump(exclude={"targets"})
-        for key in system.targets:
+    for name, pipeline in p.pipelines.items():
+        parts = pipeline.model_dump(exclude={"targets"})
+        for key in pipeline.targets:
             yield PipelineBuild(pipeline=name, target=key, artifact=artifact(key, p.targets[key]), **parts)
 
 

@@ -69,7 +69,7 @@ def of_pipeline(p: Params, name: str) -> dict[str, Any]:
         entry |= {key: value for key, value in measured.items() if key not in {"unavailable", "metrics", "cases"}}
         entry |= _judge(p, target, PIPELINE, measured["metrics"], measured["cases"])
         slower = [case for case, value in entry["latency"].items() if value["ci"][1] < 1]
-        entry["flags"] = [f"slower than the chain of plain fp32 exports: {case}" for case in slower]
+        entry["flags"] = [f"slower than the pipeline of plain fp32 exports: {case}" for case in slower]
     return entry
 
 

@@ -193,7 +193,7 @@ def test_a_training_run_says_which_file_to_choose(mine: Path):
         pytest.param(
             "paraformer_large", "{mine}", "catalogue.yaml has a model 'paraformer_large' with", id="catalogue"
         ),
-        pytest.param("speech", "{mine}", "'speech' is the name of a model; a composed", id="a-pipeline"),
+        pytest.param("speech", "{mine}", "'speech' is the name of a model; a pipeline", id="a-pipeline"),
         pytest.param("mine", "nowhere", "--from nowhere: not a folder; wanted one, or OWNER/MODEL@REV", id="no-folder"),
         pytest.param("mine", "a/b@master", "revision: 'master' can move; wanted a version tag", id="a-branch"),
         pytest.param("mine", "b@v1.0", "--from b@v1.0: hub_id: .* wanted a folder or OWNER/MODEL@REV", id="no-owner"),
@@ -209,7 +209,7 @@ def test_a_target_without_limits_leaves_params_and_pin_as_they_were(mine: Path):
     limits = YAML(typ="safe").load(TEXT)
     del limits["gates"]["pruned"]["accuracy"]["paraformer"]
     limits["models"]["paraformer"]["targets"] = ["cpu_fp32"]
-    limits["pipeline"]["systems"] = {}
+    limits["pipelines"] = {}
     YAML().dump(limits, Path("params.yaml"))
     before = Path("params.yaml").read_text()
     with pytest.raises(UserError, match="has no limits for the family 'paraformer'"):

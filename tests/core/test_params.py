@@ -65,7 +65,7 @@ def test_the_repository_s_own_params_are_valid():
         pytest.param(
             "vad: fsmn_vad\n",
             "vad: fsmn_vat\n",
-            r"pipeline\.systems\.speech\.vad: unknown model 'fsmn_vat'; did you mean 'fsmn_vad'",
+            r"pipelines\.speech\.vad: unknown model 'fsmn_vat'; did you mean 'fsmn_vad'",
             id="unknown-model",
         ),
         pytest.param(

@@ -89,8 +89,8 @@ class BenchmarkParams(Section):
     seed: int
 
 
-class System(Section):
-    """A composed system: a model for each role of `stages.models.ROLES`, and the targets that it is measured on."""
+class Pipeline(Section):
+    """A model for each role of `stages.models.ROLES`, the data set they are measured on together, and the targets."""
 
     vad: Key
     asr: Key
@@ -101,11 +101,10 @@ class System(Section):
 
 
 class PipelineParams(Section):
-    """The composed systems, how often both run over each recording, and how many recordings are heard live."""
+    """How often a pipeline and its baseline run over each recording, and how many recordings are heard live."""
 
     rounds: int = Field(ge=1)
     live: int = Field(ge=1)
-    systems: dict[Key, System]
 
 
 class Target(Section):
@@ -143,6 +142,7 @@ class Params(Section):
     evaluate: EvaluateParams
     benchmark: BenchmarkParams
     pipeline: PipelineParams
+    pipelines: dict[Key, Pipeline]
     targets: dict[Key, Target]
     gates: dict[Key, Gate]
     baselines: dict[Key, Annotated[dict[str, float], Field(min_length=1)]]

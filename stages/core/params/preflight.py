@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from stages.core import layout
 from stages.core.errors import did_you_mean
-from stages.core.params import PIPELINE, UNQUANTIZED, Model, Params, System, Target
+from stages.core.params import PIPELINE, UNQUANTIZED, Model, Params, Pipeline, Target
 from stages.core.params.origins import ModelScopeDataset
 from stages.core.params.prune import PruneParams
 from stages.core.params.recipes import BFloat16Recipe, DynamicRecipe, Recipe, StaticRecipe
@@ -19,7 +19,7 @@ _ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
 def problems(p: Params) -> list[str]:
     """Return one line for each thing that is wrong; of what names something unknown, nothing else is checked."""
     unknown = list(_unknown(p))
-    return unknown or [*_hub_datasets(p), *_prune(p), *_targets(p), *_models(p), *_systems(p)]
+    return unknown or [*_hub_datasets(p), *_prune(p), *_targets(p), *_models(p), *_pipelines(p)]
 
 
 def _unknown(p: Params) -> Iterator[str]:
@@ -37,12 +37,12 @@ def _unknown(p: Params) -> Iterator[str]:
     for name, target in p.targets.items():
         yield from _known(f"targets.{name}", "gate", target.gate, p.gates)
         yield from _known(f"targets.{name}", "graph", target.graph, [*UNQUANTIZED, *p.quantize.recipes])
-    for name, system in p.pipeline.systems.items():
-        where = f"pipeline.systems.{name}"
-        yield from _known(where, "dataset", system.dataset, p.datasets)
+    for name, pipeline in p.pipelines.items():
+        where = f"pipelines.{name}"
+        yield from _known(where, "dataset", pipeline.dataset, p.datasets)
         for role in ROLES:
-            yield from _known(f"{where}.{role}", "model", getattr(system, role), p.models)
-        for key in system.targets:
+            yield from _known(f"{where}.{role}", "model", getattr(pipeline, role), p.models)
+        for key in pipeline.targets:
             yield from _known(f"{where}.targets", "target", key, p.targets)
 
 
@@ -126,27 +126,27 @@ def _model_on(where: str, model: Model, key: str, target: Target, p: Params) -> 
         yield f"{where}.tuned.{target.variant}.{target.graph} {why}"
 
 
-def _systems(p: Params) -> Iterator[str]:
-    for name, system in p.pipeline.systems.items():
-        where = f"pipeline.systems.{name}"
+def _pipelines(p: Params) -> Iterator[str]:
+    for name, pipeline in p.pipelines.items():
+        where = f"pipelines.{name}"
         if name in p.models:
-            yield f"{where}: {name!r} is the name of a model; a composed system needs one of its own"
-        yield from _parts(where, system, p)
+            yield f"{where}: {name!r} is the name of a model; a pipeline needs one of its own"
+        yield from _parts(where, pipeline, p)
         if PIPELINE not in p.baselines:
-            yield f"{where}: baselines has nothing for {PIPELINE!r}: what the fp32 chain must reach"
-        for key in system.targets:
+            yield f"{where}: baselines has nothing for {PIPELINE!r}: what the fp32 pipeline must reach"
+        for key in pipeline.targets:
             if PIPELINE not in p.gates[p.targets[key].gate].accuracy:
                 yield f"{where}: gates.{p.targets[key].gate}.accuracy has no limits for {PIPELINE!r}"
 
 
-def _parts(where: str, system: System, p: Params) -> Iterator[str]:
-    """Yield the parts that are no model for their role, or not built for one of the system's targets."""
+def _parts(where: str, pipeline: Pipeline, p: Params) -> Iterator[str]:
+    """Yield the parts that are no model for their role, or not built for one of the pipeline's targets."""
     for role, able in ROLES.items():
-        name = getattr(system, role)
+        name = getattr(pipeline, role)
         model = p.models[name]
         if model.family not in able:
             wanted = " or ".join(able)
             yield f"{where}.{role}: {name!r} is of the family {model.family}, wanted one of {wanted}"
-        for key in system.targets:
+        for key in pipeline.targets:
             if key not in model.targets:
                 yield f"{where}.{role}: {name!r} is not built for {key}; add it to models.{name}.targets"

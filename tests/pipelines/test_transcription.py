@@ -1,4 +1,4 @@
-"""A chain of made-up components: what each changes is found in the text; what is late is counted from the speech."""
+"""A pipeline of made-up components: what each changes is found in the text; what is late is counted from the speech."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages.core import chain
-from stages.core.chain import Chain, Floats
+from stages.pipelines import transcription
+from stages.pipelines.transcription import Floats, LoadedPipeline
 
-MS = chain.SAMPLES_PER_MS
+MS = transcription.SAMPLES_PER_MS
 VAD_MS, PIECE_MS, SILENCE_MS = 200, 600, 800
 
 
@@ -50,7 +50,7 @@ def stream(samples: Floats) -> Iterator[str]:
     yield from (said(piece) for piece in pieces[:-1])
 
 
-CHAIN = Chain(
+PIPELINE = LoadedPipeline(
     detect=detect,
     recognize=said,
     punctuate=lambda text: ",".join(text.split()) + ".",
@@ -63,15 +63,15 @@ SAMPLES = audio((400, 0), (1500, 1), (1000, 0), (700, 2), (1000, 0), (900, 3), (
 
 
 def test_every_step_follows_the_one_before():
-    found = chain.transcribe(CHAIN, SAMPLES)
+    found = transcription.transcribe(PIPELINE, SAMPLES)
     assert found.spoken == {(400, 1900): "1", (2900, 3600): "2", (4600, 5500): "3"}
     assert found.text == "one,2,3."
     assert set(found.seconds) == {"vad", "asr", "punctuation", "itn"}
 
 
 def test_a_recording_without_speech_has_no_segments():
-    assert chain.transcribe(CHAIN, audio((1000, 0))).spoken == {}
-    assert chain.two_passes(CHAIN, audio((1000, 0)), []) == []
+    assert transcription.transcribe(PIPELINE, audio((1000, 0))).spoken == {}
+    assert transcription.two_passes(PIPELINE, audio((1000, 0)), []) == []
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_a_recording_without_speech_has_no_segments():
     ],
 )
 def test_a_change_is_found_in_the_component_that_has_it_and_in_no_other(component, change, text):
-    target = replace(CHAIN, **change)
-    transcripts = [chain.transcribe(one, SAMPLES) for one in (CHAIN, target)]
-    swapped = chain.swap_each(SAMPLES, CHAIN, target, *transcripts)
+    target = replace(PIPELINE, **change)
+    transcripts = [transcription.transcribe(one, SAMPLES) for one in (PIPELINE, target)]
+    swapped = transcription.swap_each(SAMPLES, PIPELINE, target, *transcripts)
     assert swapped.pop(component) == transcripts[1].text == text
     assert set(swapped.values()) == {"one,2,3."}
 
@@ -94,13 +94,13 @@ def test_what_was_recognized_already_is_not_recognized_again():
     def never(_: Floats) -> str:
         raise AssertionError
 
-    transcripts = [chain.transcribe(CHAIN, SAMPLES)] * 2
-    deaf = replace(CHAIN, recognize=never)
-    assert set(chain.swap_each(SAMPLES, deaf, deaf, *transcripts).values()) == {"one,2,3."}
+    transcripts = [transcription.transcribe(PIPELINE, SAMPLES)] * 2
+    deaf = replace(PIPELINE, recognize=never)
+    assert set(transcription.swap_each(SAMPLES, deaf, deaf, *transcripts).values()) == {"one,2,3."}
 
 
 def test_latencies_are_counted_from_the_speech_and_not_from_the_segment():
-    first, second, third = chain.two_passes(CHAIN, SAMPLES, [(450, 1800), (2900, 3600), (4600, 5500)])
+    first, second, third = transcription.two_passes(PIPELINE, SAMPLES, [(450, 1800), (2900, 3600), (4600, 5500)])
     # Two pieces of 600 ms from 400 on are there at 1600, a piece of 200 ms; speech began at 450.
     assert first.first_partial is not None
     assert first.first_partial[0] == 1600 - 450
@@ -116,6 +116,8 @@ def test_latencies_are_counted_from_the_speech_and_not_from_the_segment():
 
 
 def test_a_false_alarm_has_no_latency_and_silence_no_first_partial():
-    first, second, _ = chain.two_passes(replace(CHAIN, stream=lambda _: iter(["", ""])), SAMPLES, [(400, 1900)])
+    first, second, _ = transcription.two_passes(
+        replace(PIPELINE, stream=lambda _: iter(["", ""])), SAMPLES, [(400, 1900)]
+    )
     assert (first.first_partial, second.final) == (None, None)
     assert first.final is not None

@@ -1,4 +1,4 @@
-"""The composed system, one component after another: speech to segments, text, punctuated text and final text."""
+"""A pipeline, one component after another: speech to segments, text, punctuated text and final text."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Chain:
-    """Every component, loaded. Audio is float32 (samples,) at 16 kHz, times are milliseconds.
+class LoadedPipeline:
+    """Every component, ready to run. Audio is float32 (samples,) at 16 kHz, times are milliseconds.
 
     detect: the segments of a whole recording. recognize: the text of a segment. punctuate: a text with marks.
     normalize: inverse text normalisation of that. listen: the detector on audio as it arrives, at each piece the
@@ -44,7 +44,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a chain made of a recording: the text of each segment, the final text, seconds of work by step."""
+    """What a pipeline made of a recording: the text of each segment, the final text, seconds of work by step."""
 
     spoken: dict[Segment, str]
     text: str
@@ -64,39 +64,39 @@ class TwoPass:
     final: tuple[float, float] | None
 
 
-def transcribe(chain: Chain, samples: Floats) -> Transcript:
+def transcribe(pipeline: LoadedPipeline, samples: Floats) -> Transcript:
     """All steps on a whole recording, as FunASR's AutoModel has them with a detector and a punctuation model."""
     seconds: dict[str, float] = {}
     with _timing(seconds, "vad"):
-        segments = [(start, end) for start, end in chain.detect(samples)]
+        segments = [(start, end) for start, end in pipeline.detect(samples)]
     with _timing(seconds, "asr"):
-        spoken = {segment: chain.recognize(_cut(samples, segment)) for segment in segments}
+        spoken = {segment: pipeline.recognize(_cut(samples, segment)) for segment in segments}
     with _timing(seconds, "punctuation"):
-        marked = chain.punctuate(" ".join(spoken.values()))
+        marked = pipeline.punctuate(" ".join(spoken.values()))
     with _timing(seconds, "itn"):
-        text = chain.normalize(marked)
+        text = pipeline.normalize(marked)
     return Transcript(spoken, text, seconds)
 
 
 def swap_each(
-    samples: Floats, baseline: Chain, target: Chain, by_baseline: Transcript, by_target: Transcript
+    samples: Floats, baseline: LoadedPipeline, target: LoadedPipeline, by_baseline: Transcript, by_target: Transcript
 ) -> dict[str, str]:
     """The baseline's final text of a recording with one component of the target in it, for each component.
 
     Only what comes after the component is done again, and of that not what either transcript has already.
     """
 
-    def hear(chain: Chain, known: Transcript, segments: Iterable[Segment]) -> list[str]:
-        return [known.spoken[s] if s in known.spoken else chain.recognize(_cut(samples, s)) for s in segments]
+    def recognize(pipeline: LoadedPipeline, known: Transcript, segments: Iterable[Segment]) -> list[str]:
+        return [known.spoken[s] if s in known.spoken else pipeline.recognize(_cut(samples, s)) for s in segments]
 
     return {
-        "vad": baseline.finish(hear(baseline, by_baseline, by_target.spoken)),
-        "asr": baseline.finish(hear(target, by_target, by_baseline.spoken)),
+        "vad": baseline.finish(recognize(baseline, by_baseline, by_target.spoken)),
+        "asr": baseline.finish(recognize(target, by_target, by_baseline.spoken)),
         "punctuation": target.finish(by_baseline.spoken.values()),
     }
 
 
-def two_passes(chain: Chain, samples: Floats, speech: Sequence[tuple[float, float]]) -> list[TwoPass]:
+def two_passes(pipeline: LoadedPipeline, samples: Floats, speech: Sequence[tuple[float, float]]) -> list[TwoPass]:
     """Feed a recording as it arrives in real time: partial texts while a segment lasts, the final one at its end.
 
     As FunASR's runtime serves `2pass`: the detector hears every piece; from a segment's start on, the streaming
@@ -108,18 +108,18 @@ def two_passes(chain: Chain, samples: Floats, speech: Sequence[tuple[float, floa
     found = []
     work: dict[int, float] = {}  # of the detector, by the milliseconds heard
     start = noticed = 0
-    for compute, (heard, events) in _timed(chain.listen(samples)):
+    for compute, (heard, events) in _timed(pipeline.listen(samples)):
         work[heard] = compute
         for began, ended in events:
             if began >= 0:
                 start, noticed = began, heard
             if ended >= 0:
-                found.append(_both(chain, samples, (start, ended), noticed, work, speech))
+                found.append(_both(pipeline, samples, (start, ended), noticed, work, speech))
     return found
 
 
 def _both(
-    chain: Chain,
+    pipeline: LoadedPipeline,
     samples: Floats,
     segment: Segment,
     noticed: int,
@@ -129,14 +129,14 @@ def _both(
     """Both passes over a segment whose end was noticed in the last piece of `work`."""
     audio, heard = _cut(samples, segment), max(work)
     texts, first = [], None
-    for number, (compute, text) in enumerate(_timed(chain.stream(audio)), 1):
+    for number, (compute, text) in enumerate(_timed(pipeline.stream(audio)), 1):
         texts.append(text)
         if text and first is None:
-            complete = max(noticed, segment[0] + number * chain.piece_ms)
+            complete = max(noticed, segment[0] + number * pipeline.piece_ms)
             at = min((piece for piece in work if piece >= complete), default=heard)
             first = (at, work[at] + compute)
     began = time.perf_counter()
-    chain.finish([chain.recognize(audio)])
+    pipeline.finish([pipeline.recognize(audio)])
     final = work[heard] + 1000 * (time.perf_counter() - began)
     said = [s for s in speech if s[0] < segment[1] and s[1] > segment[0]]
     return TwoPass(
