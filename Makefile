@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .DELETE_ON_ERROR:
 
 repro: .venv/runtime  ## build, measure and report everything that changed
-	@python -m stages repro $(REPRO)
+	@kiln repro $(REPRO)
 
 test: .venv/dev  ## run the tests
 	pytest
@@ -21,7 +21,7 @@ lint: .venv/dev  ## ruff and mypy
 	mypy
 
 gate: .venv/runtime  ## exit 0 only if every required build passed; reads the last report
-	@python -m stages.gate
+	@kiln gate
 
 scale: .venv/runtime  ## MODEL of the catalogue at full size, with random weights: seconds, memory, disk, latency
 	@python -m benchmarks.scale $(MODEL) $(if $(TARGETS),--targets $(TARGETS))
@@ -47,7 +47,12 @@ clean:  ## forget everything that was built here; the downloads in .cache/ stay
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $@.txt
 	touch $@
 
-.venv/runtime: .venv/uv
+# Kiln itself, as a link to this folder: `kiln` is then on the PATH of .venv. Its requirements are those of the lock.
+.venv/runtime: .venv/libraries pyproject.toml
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/libraries: .venv/uv
 	@echo 'Installing the locked requirements into .venv: about 3 GB of downloads, most of it torch.'
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
 	touch $@

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from stages.core import failures, layout, params, pins, plan
-from stages.core.errors import entrypoint
+from stages.core.errors import entrypoint, no_arguments
 from stages.core.files import new_folder
 from stages.core.parallel import cores
 from stages.core.params.origins import ModelScopeDataset
@@ -64,8 +64,7 @@ def library(name: str) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.environment`; also checks params.yaml, the plan and pins/ before any stage works on them."""
-    if argv:
-        raise SystemExit("usage: python -m stages.environment")
+    no_arguments(argv, "environment")
     p = params.load()
     plan.check(p)
     failures.clear()  # a build begins here

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stages.core import layout
-from stages.core.errors import UserError, entrypoint
+from stages.core.errors import UserError, entrypoint, no_arguments
 from stages.core.files import read_json, write_json
 from stages.reporting.results import describe
 from stages.summary import show
@@ -33,8 +33,7 @@ def gated(summary: dict[str, Any]) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.gate`."""
-    if argv:
-        raise SystemExit("usage: python -m stages.gate")
+    no_arguments(argv, "gate")
     summary = read_json(layout.SUMMARY)
     lines = list(failures(summary))
     if lines:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core import graphs, layout, params, pins, plan, progress
-from stages.core.errors import UserError, entrypoint
+from stages.core.errors import UserError, entrypoint, no_arguments
 from stages.core.files import new_folder, read_json, sha256, write_json, write_text
 from stages.models.shared.checkpoint import WEIGHTS
 
@@ -64,8 +64,7 @@ def _commit() -> str:
 
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.package`."""
-    if argv:
-        raise SystemExit("usage: python -m stages.package")
+    no_arguments(argv, "package")
     p, summary = params.load(), read_json(layout.SUMMARY)
     builds = plan.derive(p).builds
     passed = [name for name, build in summary["builds"].items() if build["verdict"] == "pass"]

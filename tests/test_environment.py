@@ -46,9 +46,7 @@ def test_a_plan_that_is_not_what_params_ask_for_is_named_with_the_command(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     (tmp_path / "plan.yaml").write_text((ROOT / "plan.yaml").read_text().replace("cpu_int8", "cpu_int9"))
-    with pytest.raises(
-        UserError, match=r"plan\.yaml is not what params\.yaml asks for now; run `python -m stages plan`"
-    ):
+    with pytest.raises(UserError, match=r"plan\.yaml is not what params\.yaml asks for now; run `kiln plan`"):
         environment.main([])
 
 
@@ -56,7 +54,7 @@ def test_a_missing_lock_file_is_named_before_anything_is_built(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     for name in ("params.yaml", "plan.yaml"):
         (tmp_path / name).write_text((ROOT / name).read_text())
-    with pytest.raises(UserError, match=r"no lock file pins/\w+\.json.*run `python -m stages pin \w+`"):
+    with pytest.raises(UserError, match=r"no lock file pins/\w+\.json.*run `kiln pin \w+`"):
         environment.main([])
 
 

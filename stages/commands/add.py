@@ -1,8 +1,9 @@
-"""`python -m stages add MODEL`: put a model and its builds into params.yaml, comments and all kept."""
+"""Put a model and its builds, or more targets of a model, into params.yaml, comments and all kept."""
 
 from __future__ import annotations
 
 import difflib
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 
 from stages.commands import catalogue, own, prunable, yaml_lines
@@ -12,6 +13,29 @@ from stages.core.errors import UserError, did_you_mean
 from stages.core.files import write_text
 from stages.core.params import PARAMS, Checkpoint, Params
 from stages.core.pins import Pin
+
+EXAMPLE = "kiln add my_asr --from my/checkpoint --dataset my_audio"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Take the model's name, where it is, and what differs from its relatives."""
+    parser.add_argument(
+        "model", metavar="NAME", help="of params.yaml or stages/catalogue.yaml, or a new one with --from"
+    )
+    parser.add_argument("--from", dest="origin", metavar="DIR", help="a FunASR checkpoint, or OWNER/MODEL@REVISION")
+    parser.add_argument(
+        "--targets", metavar="A,B", help="of params.yaml; those of other models of the family by default"
+    )
+    parser.add_argument("--dataset", metavar="D", help="of params.yaml; set at every place that has the model")
+    parser.add_argument("--license", metavar="L", help="where the checkpoint's README.md does not say it")
+    parser.add_argument("--dry-run", action="store_true", help="print the lines and write nothing")
+
+
+def run(arguments: Namespace) -> None:
+    """Add what the command line names."""
+    targets = arguments.targets.split(",") if arguments.targets else None
+    chosen = {"dataset": arguments.dataset, "license_": arguments.license}
+    add(arguments.model, targets, origin=arguments.origin, dry_run=arguments.dry_run, **chosen)
 
 
 def add(
@@ -48,7 +72,7 @@ def add(
     if not dry_run:
         _write(name, new if new != old else None, found.pin)
     if found.pin is None:
-        print(f"next: `python -m stages pin {name}`, because fetch demands {layout.pin(name)}")
+        print(f"next: `kiln pin {name}`, because fetch demands {layout.pin(name)}")
 
 
 def _known(name: str, present: Params) -> Addition:

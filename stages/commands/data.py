@@ -1,8 +1,9 @@
-"""`python -m stages data import NAME --kaldi DIR`: a user's speech data becomes a data set with three manifests."""
+"""Make a data set with three manifests of speech data of your own."""
 
 from __future__ import annotations
 
 import importlib
+from argparse import ArgumentParser, Namespace
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -22,8 +23,36 @@ from stages.corpora.imports import audio, split
 from stages.corpora.imports.utterances import Found, Utterance
 from stages.corpora.manifest import Line
 
+EXAMPLE = "kiln data import my_audio --kaldi my/data"
+LAYOUTS = {
+    "kaldi": "wav.scp, text, utt2spk and perhaps segments",
+    "aishell": "data_aishell or a part of it, such as wav/test",
+    "librispeech": "SPEAKER/CHAPTER/*.trans.txt with FLAC files",
+    "common-voice": "validated.tsv and clips/, or another table beside clips/",
+}
 LEFT_OUT = "left_out.tsv"
 SAME = "the same audio as another"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Take what to do, as what, and with which data."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    imported = actions.add_parser(
+        "import", help="write manifests and WAV files to data/NAME, and NAME into params.yaml"
+    )
+    imported.epilog = f"example: {EXAMPLE}"
+    imported.add_argument("name", metavar="NAME", help="of the data set")
+    layouts = imported.add_mutually_exclusive_group(required=True)
+    for flag, what in LAYOUTS.items():
+        layouts.add_argument(f"--{flag}", metavar="DIR", help=what)
+    imported.add_argument("--items", metavar="C,T,E", default="100,100,500", help="at most, in each split: %(default)s")
+    imported.add_argument("--seed", type=int, default=0, help="draws speakers and utterances: %(default)s")
+
+
+def run(arguments: Namespace) -> None:
+    """Import the data."""
+    layout_, origin = next((flag, place) for flag in LAYOUTS if (place := vars(arguments)[flag.replace("-", "_")]))
+    import_(arguments.name, layout_.replace("-", "_"), Path(origin), items_of(arguments.items), arguments.seed)
 
 
 def import_(name: str, layout_: str, origin: Path, items: Mapping[Split, int], seed: int) -> None:
@@ -137,9 +166,7 @@ def _report(name: str, lines: Mapping[Split, Sequence[Line]], converted: Counter
     if more:
         print(f"  {more} more are not needed")
     print(f"  left out: {len(found.left_out)}{_reasons(found.left_out)}")
-    print(
-        f"next: `python -m stages add MODEL --dataset {name}`; {layout.data(name) / LEFT_OUT} names what was left out"
-    )
+    print(f"next: `kiln add MODEL --dataset {name}`; {layout.data(name) / LEFT_OUT} names what was left out")
 
 
 def _reasons(left_out: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What `python -m stages add NAME --from ...` finds in a checkpoint of the user's: its family, licence and files."""
+"""What `kiln add NAME --from ...` finds in a checkpoint of the user's: its family, licence and files."""
 
 from __future__ import annotations
 

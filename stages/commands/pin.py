@@ -1,4 +1,4 @@
-"""`python -m stages pin NAME`: write down the size and digest of every file that a model or a data set is made of.
+"""Write down the size and digest of every file that a model or a data set is made of, in pins/NAME.json.
 
 The files of a model are loaded first: a digest makes whatever was behind it right for good, a web page too.
 """
@@ -6,6 +6,7 @@ The files of a model are loaded first: a digest makes whatever was behind it rig
 from __future__ import annotations
 
 import tempfile
+from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,6 +27,19 @@ TAKEN = ("model.pt", "config.yaml", "configuration.json", "am.mvn", "tokens.*", 
 WEIGHTS = "model.pt"
 NEEDED = (WEIGHTS, "config.yaml")
 EPOCHS = "model.pt.*"  # FunASR's trainer: of each epoch, the best, an average
+EXAMPLE = "kiln pin paraformer_large"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Take names, and whether a moved revision is accepted."""
+    parser.add_argument("names", nargs="+", metavar="NAME", help="of params.yaml or stages/catalogue.yaml")
+    parser.add_argument("--force", action="store_true", help="accept other bytes for a revision that was pinned before")
+
+
+def run(arguments: Namespace) -> None:
+    """Pin each."""
+    for name in arguments.names:
+        pin(name, force=arguments.force)
 
 
 def pin(name: str, *, force: bool) -> None:

@@ -27,7 +27,7 @@ def pick(name: str, model: Checkpoint, settings: PruneParams, pin: Pin | None) -
     """
     with _at_hand(name, model, pin) as folder:
         if folder is None:
-            why = f"its config.yaml is not here before `python -m stages pin {name}`; any model can give that"
+            why = f"its config.yaml is not here before `kiln pin {name}`; any model can give that"
             return "prunable", f"{name}: prune has ratio {settings.ratio} of prunable: {why}"
         return _of_what(name, model, settings, folder)
 

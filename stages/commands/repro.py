@@ -1,10 +1,11 @@
-"""`python -m stages repro`: build all that can be built, say what cannot and why, and release what passed."""
+"""Build all that changed and can be built, measure it, say what cannot be and why, and release what passed."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,18 @@ from stages.summary import show
 
 INTERRUPTED = 130
 KEEP_GOING = ["dvc", "repro", "--keep-going"]
+EXAMPLE = "kiln repro report@cpu_int8"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Leave all to `dvc repro`: targets and options."""
+    parser.usage = "kiln repro [-h] [TARGET or option of `dvc repro` ...]"
+    parser.set_defaults(for_dvc=[])
+
+
+def run(arguments: Namespace) -> None:
+    """Build."""
+    repro(arguments.for_dvc)
 
 
 def repro(arguments: Sequence[str]) -> None:

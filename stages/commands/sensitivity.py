@@ -1,7 +1,8 @@
-"""`python -m stages sensitivity MODEL TARGET`: what it costs to quantize each component and each layer alone."""
+"""Measure, after `make repro`, what it costs to quantize each component and each layer of a model alone."""
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +15,18 @@ from stages.core.errors import UserError
 from stages.reporting.figures import loss, ranked
 
 PART = "sensitivity"
+EXAMPLE = "kiln sensitivity fsmn_vad cpu_int8"
 Found = dict[str, dict[str, Any]]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Take a build."""
+    trials.add_build(parser)
+
+
+def run(arguments: Namespace) -> None:
+    """Measure the build's layers."""
+    sensitivity(arguments.model, arguments.target)
 
 
 def sensitivity(model: str, target: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,12 @@ class Bench:
     def origin(self, graph: str) -> Path:
         """The fp32 graphs that a recipe is applied to."""
         return layout.graphs(self.line.model, self.line.variant, graph)
+
+
+def add_build(parser: ArgumentParser) -> None:
+    """Add the two arguments that name a build."""
+    parser.add_argument("model", metavar="MODEL", help="of params.yaml")
+    parser.add_argument("target", metavar="TARGET", help="an INT8 target that onnxruntime runs")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`python -m stages tune MODEL TARGET`: the fastest INT8 recipe that the target's gate lets through, on this machine.
+"""Find, after `make repro`, the fastest INT8 recipe that the target's gate lets through, on this machine.
 
 A search by Optuna's tree-structured Parzen estimator (Bergstra, Bardenet, Bengio & Kegl, "Algorithms for
 Hyper-Parameter Optimization", 2011) over how weights and activations are quantized, which graph that is done to, and
@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,7 @@ from stages.environment import cpu
 from stages.reporting.figures import loss
 
 PART = "tune"
+EXAMPLE = "kiln tune paraformer cpu_int8 --minutes 30"
 SEED = 3
 SECONDS = 0.3  # of timing for a case in a trial; the finalists get FINAL_SECONDS
 FINAL_SECONDS = 2.0
@@ -78,6 +80,21 @@ class Tried:
     def score(self, *, smallest: bool) -> float:
         """What is maximised, among recipes that pass."""
         return -float(self.bytes) if smallest else (geometric_mean(self.speedups.values()) if self.speedups else 0.0)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Take a build, when to end, and what is best."""
+    trials.add_build(parser)
+    parser.add_argument("--minutes", type=float, default=10, help="how long to search, 10 by default")
+    parser.add_argument("--trials", type=int, default=200, help="the most recipes to try")
+    parser.add_argument("--smallest", action="store_true", help="the smallest artifact, not the fastest")
+    parser.add_argument("--dry-run", action="store_true", help="do not write the winner into params.yaml")
+
+
+def run(arguments: Namespace) -> None:
+    """Search, within the limits."""
+    limits = Limits(minutes=arguments.minutes, trials=arguments.trials)
+    tune(arguments.model, arguments.target, limits, smallest=arguments.smallest, dry_run=arguments.dry_run)
 
 
 def tune(model: str, target: str, limits: Limits, *, smallest: bool, dry_run: bool) -> None:
@@ -184,7 +201,7 @@ def _probe(on: Bench) -> Int8:
 def _order(on: Bench) -> dict[str, list[str]]:
     """Layers of each kind of graph, the most sensitive first.
 
-    By `python -m stages sensitivity` where that was run on the same graphs, else by the error of the outputs.
+    By `kiln sensitivity` where that was run on the same graphs, else by the error of the outputs.
     """
     order = {}
     for graph in ("simplify", "optimize"):

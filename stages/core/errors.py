@@ -58,6 +58,17 @@ def key_from(argv: Sequence[str], stage: str, known: Collection[str]) -> str:
     return argv[0]
 
 
+def no_arguments(argv: Sequence[str], stage: str) -> None:
+    """Check that a stage that takes no arguments got none.
+
+    Raises:
+        SystemExit: with status 2 for any.
+    """
+    if argv:
+        print(f"usage: python -m stages.{stage}", file=sys.stderr)
+        raise SystemExit(2)
+
+
 def entrypoint(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run `main` on the command line's arguments and turn how it ends into an exit status.
 

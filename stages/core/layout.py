@@ -25,12 +25,12 @@ def data(dataset: str) -> Path:
 
 
 def pin(name: str) -> Path:
-    """Return the lock file of a checkpoint, or of a data set of the hub; in git, written by `python -m stages pin`."""
+    """Return the lock file of a checkpoint, or of a data set of the hub; in git, written by `kiln pin`."""
     return Path("pins") / f"{name}.json"
 
 
 def search(build: str) -> Path:
-    """What searches found of a build; in git, written by `python -m stages sensitivity` and `tune`."""
+    """What searches found of a build; in git, written by `kiln sensitivity` and `tune`."""
     return Path("searches") / f"{build}.json"
 
 

@@ -74,7 +74,7 @@ def read(name: str) -> Pin | None:
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {where}: {first['msg']}; remove it and run `python -m stages pin {name}`") from e
+        raise UserError(f"{path}: {where}: {first['msg']}; remove it and run `kiln pin {name}`") from e
 
 
 def demand(name: str, of: Pinned) -> Pin:
@@ -83,7 +83,7 @@ def demand(name: str, of: Pinned) -> Pin:
     Raises:
         UserError: it is missing or of another revision; names the command that makes it.
     """
-    pin, hub, mend = read(name), hub_source(of), f"run `python -m stages pin {name}`"
+    pin, hub, mend = read(name), hub_source(of), f"run `kiln pin {name}`"
     if pin is None:
         raise UserError(f"{name}: no lock file {layout.pin(name)}, which says what bytes are right; {mend}")
     found, wanted = (pin.hub_id, pin.revision), (hub.hub_id, hub.revision) if hub else (None, None)

@@ -1,6 +1,6 @@
 """Which stage runs for what: the tables that dvc.yaml iterates, derived from params.yaml. Structure, no values.
 
-DVC's templates can iterate tables, and cannot derive them; so they lie in a file, which `python -m stages plan` writes
+DVC's templates can iterate tables, and cannot derive them; so they lie in a file, which `kiln plan` writes
 and nobody edits. A field that ends in `_from` is the key of params.yaml whose value the stage depends on.
 """
 
@@ -20,7 +20,7 @@ from stages.core.params import UNQUANTIZED, Params, Target
 from stages.core.params.section import Variant
 
 PLAN = Path("plan.yaml")
-HEAD = "# Written by `python -m stages plan` from params.yaml, for the dvc.yaml files to iterate. Do not edit it.\n"
+HEAD = "# Written by `kiln plan` from params.yaml, for the dvc.yaml files to iterate. Do not edit it.\n"
 
 
 class _Line(BaseModel):
@@ -195,7 +195,7 @@ def write(p: Params) -> bool:
 def check(p: Params) -> None:
     """Raise UserError unless plan.yaml is what params.yaml asks for."""
     if not _is_current(p):
-        raise UserError(f"{PLAN} is not what params.yaml asks for now; run `python -m stages plan`, then build again")
+        raise UserError(f"{PLAN} is not what params.yaml asks for now; run `kiln plan`, then build again")
 
 
 def _is_current(p: Params) -> bool:

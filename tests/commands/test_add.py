@@ -1,4 +1,4 @@
-"""`python -m stages add`: lines come into params.yaml, nothing else of it changes, and the result is valid."""
+"""`kiln add`: lines come into params.yaml, nothing else of it changes, and the result is valid."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_a_dry_run_shows_the_lines_and_writes_nothing(capsys: pytest.CaptureFixt
     assert added() == []
     said = capsys.readouterr().out
     assert "+    targets: [cpu_fp32]\n" in said
-    assert "next: `python -m stages pin other_vad`" in said
+    assert "next: `kiln pin other_vad`" in said
 
 
 @pytest.mark.parametrize(
@@ -200,4 +200,4 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(model: str, targets: s
 def test_a_wrong_command_line_shows_the_usage(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="2"):
         main(["add"])
-    assert "usage: python -m stages add" in capsys.readouterr().err
+    assert "usage: kiln add" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`python -m stages data import`: a user's speech becomes a data set that `corpus` takes."""
+"""`kiln data import`: a user's speech becomes a data set that `corpus` takes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_kaldi_data_becomes_a_data_set_that_corpus_takes(folder: Path, capsys: p
     assert {each.text for each in parts["tuning"]} == {f"\u4f60\u597d {each.id}" for each in parts["tuning"]}
     assert "left out: 1\n    1: a command in wav.scp, which is not run: convert the audio" in said
     assert "1 were of 8000 Hz with 2 channels: made 16 kHz mono" in said
-    assert "python -m stages add MODEL --dataset calls" in said
+    assert "kiln add MODEL --dataset calls" in said
     assert (layout.data("calls") / "left_out.tsv").read_text().startswith("s0-u0\ta command in wav.scp")
 
 

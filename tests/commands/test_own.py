@@ -1,4 +1,4 @@
-"""`python -m stages add NAME --from ...`: a checkpoint of the user's becomes an entry and a pin in one command."""
+"""`kiln add NAME --from ...`: a checkpoint of the user's becomes an entry and a pin in one command."""
 
 from __future__ import annotations
 

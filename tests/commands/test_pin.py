@@ -1,4 +1,4 @@
-"""`python -m stages pin`: what the hub lists is written down once, and an alarm when it lists something else."""
+"""`kiln pin`: what the hub lists is written down once, and an alarm when it lists something else."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_another_revision_may_have_other_bytes(
     kept = {name: content for name, content in files.items() if name != "tokens.json"}
     hub.models[HUB_ID]["v2.0.5"] = kept | {"model.pt": trained_again, "tokens.txt": b"a"}
     write_params(ON_HUB | {"revision": "v2.0.5"})
-    with pytest.raises(UserError, match=r"is of someone/tiny\.model at v2\.0\.4, .* run `python -m stages pin tiny`"):
+    with pytest.raises(UserError, match=r"is of someone/tiny\.model at v2\.0\.4, .* run `kiln pin tiny`"):
         fetch.main(["tiny"])
     main(["pin", "tiny"])
     fetch.main(["tiny"])

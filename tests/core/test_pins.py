@@ -36,7 +36,7 @@ def test_what_was_written_is_what_is_demanded():
 
 
 def test_a_missing_one_names_the_command():
-    with pytest.raises(UserError, match=r"no lock file pins/tiny\.json.*run `python -m stages pin tiny`"):
+    with pytest.raises(UserError, match=r"no lock file pins/tiny\.json.*run `kiln pin tiny`"):
         pins.demand("tiny", model())
 
 
@@ -45,7 +45,7 @@ def test_a_missing_one_names_the_command():
     [
         pytest.param(
             HUB.model_copy(update={"revision": "v1.0.1"}),
-            r"of someone/tiny at v1\.0\.0, params\.yaml wants someone/tiny at v1\.0\.1; run `python -m stages pin",
+            r"of someone/tiny at v1\.0\.0, params\.yaml wants someone/tiny at v1\.0\.1; run `kiln pin",
             id="another-revision",
         ),
         pytest.param(FOLDER, r"of someone/tiny at v1\.0\.0, params\.yaml wants no hub", id="no-hub"),
@@ -70,7 +70,7 @@ def test_one_of_something_else_is_refused(source: ModelScopeSource | FolderSourc
 def test_a_damaged_one_is_named_with_what_is_wrong(content: str, said: str):
     layout.pin("tiny").parent.mkdir()
     layout.pin("tiny").write_text(content)
-    with pytest.raises(UserError, match=rf"pins/tiny\.json: .*{said}.*run `python -m stages pin tiny`"):
+    with pytest.raises(UserError, match=rf"pins/tiny\.json: .*{said}.*run `kiln pin tiny`"):
         pins.read("tiny")
 
 

@@ -68,7 +68,7 @@ def test_one_that_is_not_pinned_is_refused_before_anything_is_built():
         layout.pin(path.stem).write_bytes(path.read_bytes())
     plan.write(params.load())
     for stage in (lambda: environment.main([]), lambda: corpus.main(["calls"])):
-        with pytest.raises(UserError, match=r"calls: no lock file pins/calls\.json.*run `python -m stages pin calls`"):
+        with pytest.raises(UserError, match=r"calls: no lock file pins/calls\.json.*run `kiln pin calls`"):
             stage()
 
 

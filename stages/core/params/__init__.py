@@ -55,7 +55,7 @@ class Model(Checkpoint):
     """A checkpoint with what is built of it: one that has no targets is only known by name.
 
     prune: what differs from `prune` of its family. tuned: by variant and name, what is applied in a recipe's place, as
-    `python -m stages tune` writes it.
+    `kiln tune` writes it.
     """
 
     targets: list[Key] = Field(default_factory=list)

@@ -1,1 +1,1 @@
-"""Layouts of speech data that `python -m stages data import` reads: each is a module with `read`."""
+"""Layouts of speech data that `kiln data import` reads: each is a module with `read`."""

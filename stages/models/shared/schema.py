@@ -150,7 +150,7 @@ def _missing(keys: Sequence[str], family: str) -> str:
     more = f" and {len(keys) - MOST_MISSING} more" if len(keys) > MOST_MISSING else ""
     return (
         f": no {', '.join(keys[:MOST_MISSING])}{more}; the family {family} needs it. Is this a {family} checkpoint? If "
-        "it is, its configuration.json may hold what config.yaml lacks: add it there, and `python -m stages pin` the "
+        "it is, its configuration.json may hold what config.yaml lacks: add it there, and `kiln pin` the "
         "model"
     )
 

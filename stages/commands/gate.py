@@ -1,0 +1,18 @@
+"""Exit with 0 only if every required build and pipeline of the last report passed; else say why, line by line."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from stages import gate
+
+EXAMPLE = "kiln gate && echo release it"
+
+
+def add_arguments(_parser: ArgumentParser) -> None:
+    """Take none."""
+
+
+def run(_arguments: Namespace) -> None:
+    """Judge the last summary, as the stage of this name does in a build."""
+    gate.main([])
