@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages import models
 from stages.core import graphs, layout, params, parity, patches, plan, progress
-from stages.core.errors import UserError, entrypoint, key_from
+from stages.core.errors import UserError, entrypoint, from_library, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph, Tensor
 from stages.core.parity import Network
@@ -104,11 +104,9 @@ def check(place: Path, graph: Graph, reference: Network, tolerance: float) -> di
     """
     import onnx
 
-    try:
+    with from_library(f"{graph.file} is not valid ONNX"):
         onnx.checker.check_model(place, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
-        raise UserError(f"{graph.file} is not valid ONNX: {e}") from e
-    model = onnx.load(place, load_external_data=False)
+    model = graphs.load_proto(place)
     for kind, tensors, values in (
         ("inputs", graph.inputs, model.graph.input),
         ("outputs", graph.outputs, model.graph.output),

@@ -6,7 +6,6 @@ graph that is not valid or does not load, or changes a number, is left out, and 
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stages.core import graphs, layout, params, parity, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
-from stages.core.graphs import Feeds, Graph
+from stages.core.graphs import Graph
 from stages.core.parity import Network
 from stages.rewrites import attention, folded, gelu, linear_chain, memory_block, sanm_memory, strided_conv
 from stages.runtimes import onnxruntime
@@ -46,7 +45,8 @@ def optimize(
         Of each rewrite, in order: `count`, how often it applied; `difference`, the largest from `source` with
         it and all before it; `left_out`, why it is not in the result, or None.
     """
-    model, again = graphs.load(source), remembered(onnxruntime.network(source, graph, prepacked=False))
+    again = parity.remembered(onnxruntime.network(source, graph, prepacked=False))
+    model = graphs.load(source)
     parity.largest_differences(graph, again(), again())  # a source that does not run is no rewrite's failure
     weights = graphs.weights_folder(source)
     shared = weights if weights != source.parent else None
@@ -95,23 +95,6 @@ def _failure(error: Exception) -> str:
 def _judged(differences: dict[str, float], tolerance: float) -> dict[str, Any]:
     why = parity.excess(differences, tolerance)
     return {"left_out": why} if why else {"difference": max(differences.values()), "left_out": None}
-
-
-def remembered(network: Network) -> Callable[[], Network]:
-    """Networks that each give what `network` gave the first time, call by call: the parity check asks the same."""
-    answers: list[Feeds] = []
-
-    def again() -> Network:
-        calls = itertools.count()
-
-        def run(feeds: Feeds) -> Feeds:
-            if (call := next(calls)) == len(answers):
-                answers.append(network(feeds))
-            return answers[call]
-
-        return run
-
-    return again
 
 
 def main(argv: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stages import models
 from stages.core import graphs, layout, params, plan, progress
-from stages.core.errors import UserError, did_you_mean, entrypoint, key_from
+from stages.core.errors import UserError, did_you_mean, entrypoint, from_library, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Feeds, GraphSet
 from stages.core.params import Params
@@ -17,6 +17,7 @@ from stages.core.plan import QuantizedGraph
 from stages.corpora import manifest
 from stages.quantization import calibration, half, integer, smoothing
 from stages.quantization.record import Record, record_of
+from stages.runtimes import onnxruntime
 
 
 def quantize(source: Path, place: Path, recipe: Recipe, feeds: Sequence[Feeds] = ()) -> Record:
@@ -29,24 +30,22 @@ def quantize(source: Path, place: Path, recipe: Recipe, feeds: Sequence[Feeds] =
         the nodes that carry weights.
 
     Raises:
-        UserError: the result is not valid ONNX.
+        UserError: the source does not load, a library cannot quantize it, or the result is not valid ONNX.
     """
     import onnx
 
+    onnxruntime.check_loads(source)
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         if isinstance(recipe, DynamicRecipe | StaticRecipe):
             smoothed = smoothing.smooth(source, Path(scratch), recipe, feeds)
-            before = onnx.load(smoothed, load_external_data=False)
+            before = graphs.load_proto(smoothed)
             integer.quantize(smoothing.quantize_tables(smoothed, Path(scratch), recipe), place, recipe, feeds)
         else:
-            before = onnx.load(source, load_external_data=False)
-            half.convert(onnx.load(graphs.copy(source, Path(scratch))), place, recipe)
-    record = record_of(before, onnx.load(place, load_external_data=False), recipe)
-    try:
+            before = graphs.load_proto(source)
+            half.convert(graphs.copy(source, Path(scratch)), place, recipe)
+    with from_library(f"{source}: the quantized graph is not valid ONNX"):
         onnx.checker.check_model(place, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as e:
-        raise UserError(f"{source}: the quantized graph is not valid ONNX: {e}") from e
-    return record
+    return record_of(before, graphs.load_proto(place), recipe)
 
 
 def check_effect(folder: Path, records: Mapping[str, Record]) -> None:
@@ -75,11 +74,9 @@ def check_excluded(recipe: Recipe, folder: Path, graph_set: GraphSet) -> None:
     Raises:
         UserError: one is not.
     """
-    import onnx
-
     if not (excluded := getattr(recipe, "exclude_nodes", [])):
         return
-    models = [onnx.load(folder / graph.file, load_external_data=False) for graph in graph_set.graphs.values()]
+    models = [graphs.load_proto(folder / graph.file) for graph in graph_set.graphs.values()]
     names = {node.name for model in models for node in model.graph.node}
     for name in excluded:
         if name not in names:

@@ -25,6 +25,7 @@ from stages.core.graphs import Graph
 from stages.core.packages import import_bare
 from stages.core.parallel import cores
 from stages.core.params import SimplifyParams
+from stages.core.parity import Network
 from stages.runtimes import onnxruntime
 
 if TYPE_CHECKING:
@@ -42,13 +43,19 @@ def simplify(source: Path, graph: Graph, place: Path, settings: SimplifyParams, 
     """Write the simplified graph to `place`, or a copy of `source` and return why it was kept.
 
     Large weights that lie beside `source` stay there, and the new graph refers to them. tolerance: of `parity.excess`.
+
+    Raises:
+        UserError: `source` does not load or run, so that it is not onnxsim that fails.
     """
+    runtimes.warm("onnxruntime")
+    reference = parity.remembered(onnxruntime.network(source, graph, cores(), prepacked=False))
+    parity.largest_differences(graph, reference(), reference())
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         simplified = Path(scratch) / source.name
         with progress.phase(f"simplify {source.name}"):
             why = run_child(source, simplified, settings)
         with progress.phase(f"compare {source.name} with the export"):
-            why = why or _why_not(source, simplified, graph, tolerance)
+            why = why or _why_not(source, simplified, graph, reference(), tolerance)
         if why:
             shutil.copyfile(source, place)
         else:
@@ -89,13 +96,11 @@ def run_child(source: Path, place: Path, settings: SimplifyParams) -> str | None
     return None
 
 
-def _why_not(source: Path, simplified: Path, graph: Graph, tolerance: float) -> str | None:
-    """Why the simplified graph is not to be used, or None."""
+def _why_not(source: Path, simplified: Path, graph: Graph, reference: Network, tolerance: float) -> str | None:
+    """Return why the simplified graph is not to be used, or None. reference: the network of `source`."""
     if _nodes(source) == _nodes(simplified):
         return "nothing to simplify"
-    runtimes.warm("onnxruntime")
     weights = graphs.weights_folder(simplified, source.parent)
-    reference = onnxruntime.network(source, graph, cores(), prepacked=False)
     try:
         candidate = onnxruntime.network(simplified, graph, cores(), prepacked=False, weights=weights)
     except UserError as e:
@@ -116,9 +121,7 @@ def _why_not(source: Path, simplified: Path, graph: Graph, tolerance: float) -> 
 
 
 def _nodes(graph: Path) -> list[onnx.NodeProto]:
-    import onnx
-
-    return list(onnx.load(graph, load_external_data=False).graph.node)
+    return list(graphs.load_proto(graph).graph.node)
 
 
 def _in_child(source: Path, place: Path) -> None:
@@ -131,7 +134,7 @@ def _in_child(source: Path, place: Path) -> None:
     import_bare("onnxsim")
     from onnxsim.onnx_simplifier import simplify as onnxsim_simplify
 
-    model = ir.load(source)
+    model = graphs.load(source)
     apart = graphs.set_apart(model)
     found, equal = onnxsim_simplify(ir.to_proto(model), skipped_optimizers=SKIPPED)
     if not equal:

@@ -167,8 +167,6 @@ def layers(folder: Path, recipe: Int8) -> dict[str, list[str]]:
 
     A layer is called as its weight or bias is in torch, where the exporter kept that, else as its node.
     """
-    import onnx
-
     from stages.rewrites import embedding
 
     found: dict[str, list[str]] = {}
@@ -177,7 +175,7 @@ def layers(folder: Path, recipe: Int8) -> dict[str, list[str]]:
             for table in embedding.tables(graphs.load(folder / graph.file), recipe.embedding_rows):
                 named = str(table.name).removesuffix(".weight")
                 found.setdefault(named, []).extend(str(use.node.name) for use in table.uses())
-        model = onnx.load(folder / graph.file, load_external_data=False)
+        model = graphs.load_proto(folder / graph.file)
         shapes = {i.name: list(i.dims) for i in model.graph.initializer}
         readers = {name: node for node in model.graph.node for name in node.input}
         for node in model.graph.node:

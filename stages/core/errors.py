@@ -29,6 +29,25 @@ def first_line(error: BaseException) -> str:
     return next((line[:200] for line in lines if line), "no reason given")
 
 
+@contextmanager
+def from_library(doing: str) -> Iterator[None]:
+    """Turn whatever a library raises in the block into one line that begins with `doing`, what was done and to what.
+
+    Libraries raise a dozen kinds that have no common base. A lack of memory or of disk space stays what it is.
+
+    Raises:
+        UserError: the library raised.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as e:
+        if isinstance(e, OSError) and e.errno in FULL:
+            raise
+        raise UserError(f"{doing}: {type(e).__name__}: {first_line(e)}") from e
+
+
 def did_you_mean(found: str, known: Collection[str]) -> str:
     """A hint that names the closest of `known`, or lists them all."""
     close = get_close_matches(found, known, n=1, cutoff=0.6)

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.core.errors import UserError
+from stages.core.errors import UserError, from_library
 from stages.core.files import read_json, sha256, write_json
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
 FILE = "graphs.json"
@@ -112,18 +113,37 @@ def _lacks(place: Path) -> bool:
     """Tell whether a graph refers to weights in another file, and that is not beside it."""
     import onnx
 
-    tensors = onnx.load(place, load_external_data=False).graph.initializer
+    tensors = load_proto(place).graph.initializer
     apart = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors)
     return apart and not _weights_file(place).is_file()
 
 
-def load(place: Path) -> ir.Model:
-    """Load a graph, its large weights mapped from where they lie."""
+def load(place: Path, weights: Path | None = None) -> ir.Model:
+    """Load a graph, its large weights mapped from where they lie.
+
+    weights: their folder; by default where its graph set says.
+
+    Raises:
+        UserError: the file cannot be read, or is not ONNX.
+    """
     import onnx_ir as ir
 
-    model = ir.load(place)
-    ir.external_data.set_base_dir(model.graph, weights_folder(place))
+    with from_library(f"{place} cannot be read as ONNX"):
+        model = ir.load(place)
+        ir.external_data.set_base_dir(model.graph, weights or weights_folder(place))
     return model
+
+
+def load_proto(place: Path) -> onnx.ModelProto:
+    """Load a graph as ONNX's own object; weights in another file stay there.
+
+    Raises:
+        UserError: the file cannot be read, or is not ONNX.
+    """
+    import onnx
+
+    with from_library(f"{place} cannot be read as ONNX"):
+        return onnx.load(place, load_external_data=False)
 
 
 def save(model: ir.Model, place: Path, shared: Path | None = None) -> None:

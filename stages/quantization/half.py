@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.core import patches
+from stages.core.errors import from_library
 from stages.core.params.recipes import BFloat16Recipe, Float16Recipe
 
 if TYPE_CHECKING:
@@ -14,13 +15,20 @@ if TYPE_CHECKING:
 BF16_OPSET = 22  # the first in which Conv and Sin have it
 
 
-def convert(model: onnx.ModelProto, place: Path, recipe: Float16Recipe | BFloat16Recipe) -> None:
-    """Write the model to `place` in half precision; it is changed. fp32 stay the operators in `keep_fp32_ops`."""
+def convert(source: Path, place: Path, recipe: Float16Recipe | BFloat16Recipe) -> None:
+    """Write the graph of `source`, its weights beside it, to `place` in half precision.
+
+    fp32 stay the operators in `keep_fp32_ops`.
+
+    Raises:
+        UserError: a library cannot read or convert it.
+    """
     import onnx
 
-    onnx.save(_to_float16(model, recipe.keep_fp32_ops), place)
-    if isinstance(recipe, BFloat16Recipe):
-        onnx.save(_to_bfloat16(onnx.load(place)), place)
+    with from_library(f"{source} cannot be converted to {recipe.kind}"):
+        onnx.save(_to_float16(onnx.load(source), recipe.keep_fp32_ops), place)
+        if isinstance(recipe, BFloat16Recipe):
+            onnx.save(_to_bfloat16(onnx.load(place)), place)
 
 
 def _to_float16(model: onnx.ModelProto, keep_fp32_ops: list[str]) -> onnx.ModelProto:

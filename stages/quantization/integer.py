@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core import patches
+from stages.core import graphs, patches
+from stages.core.errors import from_library
 from stages.core.graphs import Feeds
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 
@@ -19,16 +20,20 @@ if TYPE_CHECKING:
 
 
 def quantize(source: Path, place: Path, recipe: DynamicRecipe | StaticRecipe, feeds: Sequence[Feeds]) -> None:
-    """Write the graph of `source` to `place` in INT8. feeds: for a static recipe."""
-    if isinstance(recipe, DynamicRecipe):
-        _quantize_dynamic(source, place, recipe)
-    else:
-        _quantize_static(source, place, recipe, feeds)
+    """Write the graph of `source` to `place` in INT8. feeds: for a static recipe.
+
+    Raises:
+        UserError: ONNX Runtime cannot quantize it.
+    """
+    with from_library(f"{source} cannot be quantized"):
+        if isinstance(recipe, DynamicRecipe):
+            _quantize_dynamic(source, place, recipe)
+        else:
+            _quantize_static(source, place, recipe, feeds)
 
 
 def _quantize_dynamic(source: Path, place: Path, recipe: DynamicRecipe) -> None:
     """Call ONNX Runtime's dynamic quantization: INT8 weights, uint8 activations scaled at run time."""
-    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     own = patches.weights_scaled_by(_finest_scales) if _finds_scales(recipe) else nullcontext()
@@ -43,7 +48,7 @@ def _quantize_dynamic(source: Path, place: Path, recipe: DynamicRecipe) -> None:
             # Of a Gemm the library makes a MatMul with a name of its own before it looks for what is excluded.
             nodes_to_exclude=[
                 *(name + made for name in recipe.exclude_nodes for made in ("", "_MatMul")),
-                *narrow_layers(onnx.load(source, load_external_data=False), recipe),
+                *narrow_layers(graphs.load_proto(source), recipe),
             ],
             extra_options={"MatMulConstBOnly": True},
         )
@@ -51,7 +56,6 @@ def _quantize_dynamic(source: Path, place: Path, recipe: DynamicRecipe) -> None:
 
 def _quantize_static(source: Path, place: Path, recipe: StaticRecipe, feeds: Sequence[Feeds]) -> None:
     """Call ONNX Runtime's static quantization, in QuantizeLinear and DequantizeLinear pairs."""
-    import onnx
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
@@ -65,7 +69,7 @@ def _quantize_static(source: Path, place: Path, recipe: StaticRecipe, feeds: Seq
             return len(feeds)
 
     methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
-    before = onnx.load(source, load_external_data=False)
+    before = graphs.load_proto(source)
     with patches.quantizers():
         quantize_static(
             source,

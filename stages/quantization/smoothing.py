@@ -40,13 +40,11 @@ def quantize_tables(source: Path, scratch: Path, recipe: DynamicRecipe | StaticR
 
     Before the rest: the library loads all that a graph holds, several times over.
     """
-    import onnx_ir as ir
-
     from stages.rewrites import embedding
 
     if recipe.embedding_rows is None:
         return source
-    model, count = embedding.rewrite(ir.load(source), recipe.embedding_rows, recipe.exclude_nodes)
+    model, count = embedding.rewrite(graphs.load(source), recipe.embedding_rows, recipe.exclude_nodes)
     if count == 0:
         return source
     (scratch / "tables").mkdir()

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.core import graphs
-from stages.core.errors import UserError
-from stages.core.graphs import Feeds, Graph, GraphSet
+from stages.core.errors import UserError, from_library
+from stages.core.graphs import Feeds, Graph, GraphSet, Tensor
 from stages.core.parity import Network
 
 if TYPE_CHECKING:
     import onnxruntime
 
+DTYPES = {"tensor(float)": "float32"} | {f"tensor({name})": name for name in ("bool", "int32", "int64")}
+
 
 def session(
-    model: Path | bytes, threads: int = 1, *, prepacked: bool = True, weights: Path | None = None
+    model: Path | bytes,
+    threads: int = 1,
+    *,
+    prepacked: bool = True,
+    optimized: bool = True,
+    weights: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """A CPU session whose threads stop spinning when a run ends: else they take the cores of another live session.
 
     prepacked: with weights laid out for the CPU beforehand, which pays after some twenty runs of a large model.
+    optimized: with the graph optimizations, which a session that never runs has no use for.
     weights: the folder with the large weights of a graph; by default where its graph set says.
 
     Raises:
@@ -33,17 +42,24 @@ def session(
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.disable_prepacking", "0" if prepacked else "1")
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if isinstance(model, Path):
         folder = str(weights or graphs.weights_folder(model))
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    try:
+    with from_library(f"{_what(model)}: ONNX Runtime {ort.__version__} cannot load it"):
         return ort.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
         )
-    except MemoryError:
-        raise
-    except Exception as e:  # it has a dozen kinds of its own, and no base but this
-        raise UserError(f"{_what(model)}: ONNX Runtime {ort.__version__} cannot load it: {e}") from e
+
+
+def check_loads(place: Path) -> None:
+    """Load a graph, which is how this library looks at all of it, and let it go again.
+
+    Raises:
+        UserError: it cannot be loaded, as in `session`.
+    """
+    session(place, prepacked=False, optimized=False)
 
 
 def _what(model: Path | bytes) -> Path | str:
@@ -56,20 +72,28 @@ def network(
     """The graph as a function of named inputs; the rest as in `session`.
 
     Raises:
-        UserError: it cannot be loaded, or, when it is called, not run.
+        UserError: it cannot be loaded, has other inputs or outputs than declared, or, when it is called, cannot be run.
     """
     live, names = session(model, threads, prepacked=prepacked, weights=weights), list(graph.outputs)
+    for kind, declared, found in (
+        ("inputs", graph.inputs, live.get_inputs()),
+        ("outputs", graph.outputs, live.get_outputs()),
+    ):
+        _check_signature(f"{_what(model)} {kind}", declared, found)
 
     def run(feeds: Feeds) -> Feeds:
-        try:
-            outputs = live.run(names, feeds)
-        except MemoryError:
-            raise
-        except Exception as e:
-            raise UserError(f"{_what(model)}: ONNX Runtime cannot run it: {e}") from e
-        return dict(zip(names, outputs, strict=True))
+        with from_library(f"{_what(model)}: ONNX Runtime cannot run it"):
+            return dict(zip(names, live.run(names, feeds), strict=True))
 
     return run
+
+
+def _check_signature(where: str, declared: Mapping[str, Tensor], found: Sequence[onnxruntime.NodeArg]) -> None:
+    """Raise UserError unless the inputs or outputs of a session are those of its graph set, by name, type and rank."""
+    wanted = {name: (tensor.dtype, len(tensor.shape)) for name, tensor in declared.items()}
+    has = {one.name: (DTYPES.get(one.type, one.type), len(one.shape)) for one in found}
+    if has != wanted:
+        raise UserError(f"{where}: found {has}, wanted {wanted}; run `dvc repro` again")
 
 
 def load(folder: Path, graph_set: GraphSet, threads: int = 1) -> dict[str, Network]:

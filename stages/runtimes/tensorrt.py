@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core import layout
-from stages.core.errors import UserError
+from stages.core.errors import UserError, from_library
 from stages.core.graphs import Feeds, Graph, GraphSet
 from stages.core.params import EngineParams
 from stages.core.parity import Network
@@ -48,7 +48,6 @@ def build(onnx: Path, graph: Graph, place: Path, runtime: str, settings: EngineP
     """
     trt = _import(runtime)
     from polygraphy.backend.trt import CreateConfig, Profile, engine_bytes_from_network, network_from_onnx_path
-    from polygraphy.exception import PolygraphyException
 
     profile = Profile()
     for name, tensor in graph.inputs.items():
@@ -61,7 +60,7 @@ def build(onnx: Path, graph: Graph, place: Path, runtime: str, settings: EngineP
         "profiles": [profile],
         "memory_pool_limits": {trt.MemoryPoolType.WORKSPACE: settings.workspace_mib * 2**20},
     }
-    try:
+    with from_library(f"{onnx}: {runtime} {trt.__version__} could not build an engine"):
         if runtime == "tensorrt_rtx":
             from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
@@ -75,8 +74,6 @@ def build(onnx: Path, graph: Graph, place: Path, runtime: str, settings: EngineP
         engine = engine_bytes_from_network(
             network, config=config, save_timing_cache=None if runtime == "tensorrt_rtx" else str(TIMING_CACHE)
         )
-    except PolygraphyException as e:
-        raise UserError(f"{onnx}: {runtime} {trt.__version__} could not build an engine: {e}") from e
     place.write_bytes(bytes(engine))
     return {
         "version": trt.__version__,
@@ -110,18 +107,16 @@ def load(folder: Path, graph_set: GraphSet, runtime: str) -> dict[str, Network]:
     trt = _import(runtime)
     from polygraphy.backend.common import bytes_from_path
     from polygraphy.backend.trt import TrtRunner, engine_from_bytes
-    from polygraphy.exception import PolygraphyException
 
     def network(path: Path, graph: Graph) -> Network:
-        try:
+        with from_library(f"{path}: {runtime} {trt.__version__} on {gpu()} cannot load it"):
             runner = TrtRunner(engine_from_bytes(bytes_from_path(str(path))))
             runner.activate()
-        except PolygraphyException as e:
-            raise UserError(f"{path}: {runtime} {trt.__version__} on {gpu()} cannot load it: {e}") from e
 
         def run(feeds: Feeds) -> Feeds:
-            outputs = runner.infer(feeds)
-            return {name: outputs[name].copy() for name in graph.outputs}
+            with from_library(f"{path}: {runtime} cannot run it"):
+                outputs = runner.infer(feeds)
+                return {name: outputs[name].copy() for name in graph.outputs}
 
         return run
 
