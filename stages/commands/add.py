@@ -11,7 +11,7 @@ from stages.commands.own import Addition
 from stages.core import layout, params, pins, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import write_text
-from stages.core.params import PARAMS, Checkpoint, Params
+from stages.core.params import PARAMS, Checkpoint, Params, yaml_text
 from stages.core.pins import Pin
 
 EXAMPLE = "kiln add my_asr --from my/checkpoint --dataset my_audio"
@@ -64,7 +64,7 @@ def add(
         raise UserError(f"params.yaml has no data set {dataset!r}; {did_you_mean(dataset, present.datasets)}")
     found = own.find(name, origin, present, dataset=dataset, license_=license_) if origin else _known(name, present)
     targets = _checked(name, found.model, targets, present)
-    old = PARAMS.read_text(encoding="utf-8")
+    old = yaml_text.read(PARAMS)
     new = _inserted(old, name, found, targets, present)
     new = _replaced(new, name, {"dataset": dataset, "license": license_})
     changed = difflib.unified_diff(old.splitlines(), new.splitlines(), str(PARAMS), str(PARAMS), n=1, lineterm="")

@@ -15,7 +15,7 @@ from stages.commands import yaml_lines
 from stages.core import layout, params
 from stages.core.errors import UserError, first_of
 from stages.core.files import new_folder, write_text
-from stages.core.params import PARAMS
+from stages.core.params import PARAMS, yaml_text
 from stages.core.params.origins import ManifestDataset
 from stages.core.params.section import Split
 from stages.corpora import manifest
@@ -65,7 +65,7 @@ def import_(name: str, layout_: str, origin: Path, items: Mapping[Split, int], s
     Raises:
         UserError: the name is taken, the data is not as its layout has it, or too little of it can be used.
     """
-    old, place = PARAMS.read_text(encoding="utf-8"), layout.data(name)
+    old, place = yaml_text.read(PARAMS), layout.data(name)
     new = _with_dataset(old, name, place)
     if not origin.exists():
         raise UserError(f"{origin} is not there; wanted data as {layout_} has it")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from stages.commands.trials import Bench, Int8
 from stages.core import graphs, layout, params, plan, progress
 from stages.core.errors import UserError
 from stages.core.files import write_text
-from stages.core.params import PARAMS
+from stages.core.params import PARAMS, yaml_text
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.core.statistics import geometric_mean
 from stages.environment import cpu
@@ -55,10 +56,20 @@ FUNASR: Choice = {  # funasr.utils.export_utils, 1.4: quantize_dynamic(op_types=
 
 @dataclass(frozen=True)
 class Limits:
-    """When the search ends: at whichever comes first."""
+    """When the search ends: at whichever comes first.
+
+    Raises:
+        UserError: one of them is no number over 0.
+    """
 
     minutes: float
     trials: int
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        for flag, found in (("--minutes", self.minutes), ("--trials", self.trials)):
+            if not (math.isfinite(found) and found > 0):
+                raise UserError(f"tune: {flag}: found {found}, wanted a number over 0")
 
 
 @dataclass(frozen=True)
@@ -271,7 +282,7 @@ def _show(on: Bench, rows: list[tuple[str, Tried]]) -> None:
 
 def _write(on: Bench, best: Tried, *, dry_run: bool) -> None:
     """Put the winner into the model's entry of params.yaml, and print the difference."""
-    line, old = on.line, PARAMS.read_text(encoding="utf-8")
+    line, old = on.line, yaml_text.read(PARAMS)
     place, model = ("models", line.model), on.p.models[line.model]
     recipe = _row(best)["recipe"] | {"graph": best.choice["graph"]}
     tuned = {

@@ -53,7 +53,7 @@ def excess(differences: Mapping[str, float], tolerance: float) -> str | None:
 
 
 def remembered(network: Network) -> Callable[[], Network]:
-    """Return networks that each give what `network` gave the first time, call by call: the parity check asks the same."""
+    """Return networks that each give what `network` gave the first time, call by call: the parity check asks again."""
     answers: list[Feeds] = []
 
     def again() -> Network:

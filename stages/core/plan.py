@@ -199,7 +199,7 @@ def check(p: Params) -> None:
 
 
 def _is_current(p: Params) -> bool:
-    return PLAN.is_file() and PLAN.read_text(encoding="utf-8") == _text(derive(p))
+    return PLAN.is_file() and PLAN.read_bytes() == _text(derive(p)).encode()
 
 
 def _text(plan: Plan) -> str:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from stages.core.errors import UserError
-from stages.core.params import PARAMS
+from stages.core.params import PARAMS, yaml_text
 
 
 def refuse_changed(before: str | None, stage: str) -> None:
@@ -19,9 +17,10 @@ def refuse_changed(before: str | None, stage: str) -> None:
     Raises:
         UserError: a value that the stage depends on is another now: what it made is of neither for certain.
     """
-    if before is None or not PARAMS.is_file() or (after := PARAMS.read_text(encoding="utf-8")) == before:
+    after = text()
+    if before is None or after is None or after == before:
         return
-    old, new = (YAML(typ="safe", pure=True).load(text) for text in (before, after))
+    old, new = (yaml_text.parse(written, str(PARAMS)) for written in (before, after))
     for key in _tracked(stage):
         was, now = _value(old, key), _value(new, key)
         if was != now:
@@ -30,7 +29,7 @@ def refuse_changed(before: str | None, stage: str) -> None:
 
 def text() -> str | None:
     """Return params.yaml as it is now, or None where there is none."""
-    return PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else None
+    return yaml_text.read(PARAMS) if PARAMS.is_file() else None
 
 
 def _tracked(name: str) -> Iterator[str]:

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
 
 from stages.core.errors import UserError
+from stages.core.params import yaml_text
 from stages.core.params.origins import Dataset, Source
 from stages.core.params.prune import PruneOverrides, PruneParams
 from stages.core.params.recipes import QuantizeParams, Recipe
-from stages.core.params.section import Key, Runtime, Section, Split, Variant
+from stages.core.params.section import Key, Runtime, Seconds, Section, Seed, Split, Variant
 
 PARAMS = Path("params.yaml")
 UNQUANTIZED = ("export", "simplify", "optimize")  # graphs in the order in which one is made of the other
@@ -29,8 +28,8 @@ class ExportParams(Section):
 class SimplifyParams(Section):
     """Limits of the simplifier's child process."""
 
-    seconds: float = Field(gt=0)
-    memory_gib: float = Field(gt=0)
+    seconds: Seconds
+    memory_gib: float = Field(gt=0, le=2**20)
 
 
 class ParityParams(Section):
@@ -67,26 +66,26 @@ class EngineParams(Section):
     """What engines are built for."""
 
     compute_capabilities: list[str] = Field(min_length=1)
-    workspace_mib: int = Field(ge=1)
+    workspace_mib: int = Field(ge=1, le=2**30)
 
 
 class EvaluateParams(Section):
     """How intervals are made."""
 
     split: Split
-    resamples: int = Field(ge=100)
+    resamples: int = Field(ge=100, le=10**6)
     confidence: float = Field(gt=0.5, lt=1)
-    seed: int
+    seed: Seed
 
 
 class BenchmarkParams(Section):
     """How long is measured: pairs of one baseline and one candidate run, until the seconds or the pairs are used up."""
 
-    seconds: float = Field(gt=0)
+    seconds: Seconds
     pairs: int = Field(ge=5)
     warmup: int = Field(ge=1)
     loads: int = Field(ge=3)
-    seed: int
+    seed: Seed
 
 
 class Pipeline(Section):
@@ -164,20 +163,12 @@ def load(path: Path = PARAMS) -> Params:
         UserError: it is missing, not YAML, has an unknown key, a wrong type, or a line that names
             something that does not exist or cannot work.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as e:
-        raise UserError(f"{path} is not in this folder; run from the repository's root") from e
-    return parse(text, str(path))
+    return parse(yaml_text.read(path), str(path))
 
 
 def parse(text: str, name: str) -> Params:
     """Parse and check the text of a params.yaml that messages call `name`, as `load` does."""
-    try:
-        raw = YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as e:
-        where = f" line {e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise UserError(f"{name}{where}: {e.problem or e.context}") from e
+    raw = yaml_text.parse(text, name)
     if not isinstance(raw, dict):
         raise UserError(f"{name}: found {type(raw).__name__}, wanted a mapping of sections")
     from stages.core.params import preflight, wording  # they know the schema

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from stages.core.files import safe_relative
-from stages.core.params.section import Key, Section, Sha256, Split
+from stages.core.params.section import Key, Section, Seed, Sha256, Split
 
 
 class Archive(Section):
@@ -66,7 +66,7 @@ class MixturesDataset(Section):
 
     kind: Literal["vad_mixtures"]
     path: str
-    seed: int
+    seed: Seed
     archives: dict[Key, Archive]
     mixtures: dict[Split, Annotated[int, Field(ge=1)]]
     snr_db: list[float] = Field(min_length=1)
@@ -77,7 +77,7 @@ class SyntheticDataset(Section):
 
     kind: Literal["spoken_commands", "hotword_commands", "conversations", "emotional_prosody", "punctuated_text"]
     path: str
-    seed: int
+    seed: Seed
     items: dict[Split, Annotated[int, Field(ge=1)]]
 
 

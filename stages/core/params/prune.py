@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
-from stages.core.params.section import Section
+from stages.core.params.section import Section, Seed
 
 RatioOf = Literal["all", "prunable"]
 
@@ -32,7 +32,7 @@ class PruneParams(Section):
     validate_every: int = Field(ge=1)
     patience: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
-    seed: int
+    seed: Seed
 
 
 def _optional(field: FieldInfo) -> FieldInfo:

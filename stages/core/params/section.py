@@ -10,10 +10,12 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Variant = Literal["dense", "pruned"]
 Runtime = Literal["onnxruntime", "tensorrt_rtx", "tensorrt"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every library takes
+Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Split = Literal["calibration", "tuning", "evaluation"]
 
 
 class Section(BaseModel):
-    """A section: frozen, and without keys that it does not know."""
+    """A section: frozen, without keys that it does not know, and every number finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

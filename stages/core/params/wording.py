@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from reprlib import Repr
 from typing import Any
 
 from stages.core.errors import did_you_mean
+
+FOUND = Repr()  # of a value that may be a whole file
+FOUND.maxlevel, FOUND.maxdict, FOUND.maxlist, FOUND.maxstring, FOUND.maxother = 2, 3, 3, 120, 120
 
 
 def explain(error: Mapping[str, Any], raw: Mapping[str, Any], schema: dict[str, Any]) -> str:
@@ -13,13 +17,18 @@ def explain(error: Mapping[str, Any], raw: Mapping[str, Any], schema: dict[str, 
 
     raw: what was validated. schema: the JSON schema that it was validated against.
     """
-    steps = [step for step in error["loc"] if step in _reachable(error["loc"], raw)]
-    key = ".".join(map(str, steps))
+    key = _printable(".".join(map(str, _reachable(error["loc"], raw))))
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key; {did_you_mean(str(error['loc'][-1]), _fields(error['loc'][:-1], schema))}"
     if error["type"] == "missing":
         return f"{'.'.join(filter(None, [key, str(error['loc'][-1])]))}: missing"
-    return f"{key}: found {error['input']!r}; {error['msg'].removeprefix('Value error, ')}"
+    message = " ".join(error["msg"].removeprefix("Value error, ").split())  # which may quote what was found
+    return f"{key}: found {FOUND.repr(error['input'])}; {message}"
+
+
+def _printable(name: str) -> str:
+    """Return a key as it is, or in quotes where it has a line's end, say, or a colour's escape sequence."""
+    return name if name.isprintable() else repr(name)
 
 
 def _reachable(loc: Sequence[Any], raw: Any) -> list[str | int]:
