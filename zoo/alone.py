@@ -68,6 +68,7 @@ def steps(p: Params, name: str) -> Iterator[tuple[str, str | None]]:
         "simplify": tables.variants,
         "optimize": tables.variants,
         "quantize": tables.quantize,
+        "engine": tables.engine,
         "evaluate": tables.builds,
         "benchmark": tables.builds,
         "report": tables.reports,
