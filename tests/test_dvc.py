@@ -1,4 +1,4 @@
-"""What DVC says and restores, with our dvc.yaml files and plan, before anything runs and after; the stages are made up."""
+"""What DVC says and restores with our dvc.yaml files and plan, before anything runs and after; stages are made up."""
 
 from __future__ import annotations
 
