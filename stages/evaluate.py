@@ -12,12 +12,14 @@ from stages.core import graphs, layout, params, plan
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.parallel import in_shares
-from stages.core.params import EvaluateParams
+from stages.core.params import UNQUANTIZED, EvaluateParams, Target
 from stages.core.parity import Artifact
-from stages.core.statistics import drift
+from stages.core.statistics import describe_drift, drift
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
+from stages.evaluation import exactness, finite
 from stages.models.protocols import Family
+from stages.models.shared.checkpoint import torch_artifact
 
 
 def evaluate(
@@ -30,25 +32,35 @@ def evaluate(
     *,
     processes: int | None = None,
 ) -> dict[str, Any]:
-    """Every metric of the family in every mode, and the headline metric of each recording.
+    """Return every metric of the family in every mode, and the headline metric of each recording.
+
+    not_finite: in how many recordings the artifact gave NaN or an infinite number, in any mode.
 
     processes: how many score, one for each core by default.
     """
     metrics: dict[str, Any] = {}
+    groups, broken = manifest.groups(recordings), set[str]()
     by_recording: dict[str, dict[str, float]] = {r.id: {} for r in recordings}
     for mode in family.MODES:
         expected = family.read_outcomes(reference, mode)
-        found = in_shares(partial(family.score, checkpoint, artifact, mode), recordings, processes)
+        scored = in_shares(partial(finite.score, family, checkpoint, artifact, mode), recordings, processes)
+        broken |= {recording.id for recording, (_, is_finite) in zip(recordings, scored, strict=True) if not is_finite}
         baseline = family.measure(checkpoint, recordings, expected, expected)
-        value = family.measure(checkpoint, recordings, expected, found)
+        value = family.measure(checkpoint, recordings, expected, [outcome for outcome, _ in scored])
         bootstrap = settings.model_dump(include={"resamples", "confidence", "seed"})
         for name, metric in family.METRICS.items():
-            metrics[f"{mode}_{name}"] = drift(metric, name, baseline, value, **bootstrap)
+            metrics[f"{mode}_{name}"] = drift(metric, name, baseline, value, groups, **bootstrap)
         for recording, counts in zip(recordings, value, strict=True):
             numerator, denominator = counts[family.HEADLINE]
             if denominator:
                 by_recording[recording.id][f"{mode}_{family.HEADLINE}"] = numerator / denominator
-    return {"recordings": len(recordings), "metrics": metrics, "by_recording": by_recording}
+    counted = {"recordings": len(recordings), "not_finite": len(broken)}
+    return counted | {"metrics": metrics, "by_recording": by_recording}
+
+
+def _computes_the_same(target: Target) -> bool:
+    """Return whether a target's graphs are those of the dense fp32 model, unquantized, rewritten at most."""
+    return target.variant == "dense" and target.graph in UNQUANTIZED
 
 
 def main(argv: Sequence[str]) -> None:
@@ -69,11 +81,11 @@ def main(argv: Sequence[str]) -> None:
         processes = None if target.runtime == "onnxruntime" else 1  # a CUDA context does not survive a fork
         result |= {"headline": f"{family.MODES[0]}_{family.HEADLINE}"}
         result |= evaluate(family, checkpoint, recordings, artifact, reference, p.evaluate, processes=processes)
+        if _computes_the_same(target):
+            torch_model = torch_artifact(family, family.load(checkpoint))
+            result["metrics"] |= exactness.measure(family, checkpoint, torch_model, artifact, recordings)
     write_json(layout.measurements(build.target, build.model) / "accuracy.json", result)
-    said = why or "{value:.4f}, drift {drift:+.4f} [{ci[0]:+.4f}, {ci[1]:+.4f}]".format(
-        **result["metrics"][result["headline"]]
-    )
-    print(f"{name}: {said}")
+    print(f"{name}: {why or describe_drift(result['metrics'][result['headline']])}")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from stages.core.params import EvaluateParams, Params, PipelineParams
 from stages.core.params.section import Runtime
 from stages.core.parity import Artifact
 from stages.core.plan import PipelineBuild
-from stages.core.statistics import Counts, Metric, drift, speedup
+from stages.core.statistics import Counts, Metric, certain, describe_drift, drift, speedup
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
+from stages.evaluation.finite import Watched
 from stages.models.fsmn_vad.metrics import segment_f1
 from stages.models.shared.asr import normalized
 from stages.pipelines import transcription
@@ -49,7 +50,8 @@ CASE = "pipeline_1_thread"
 class Heard:
     """What both pipelines made of one recording: every run, swapped components, two passes; baseline first.
 
-    known: the true text after the same normalisation. live: of a recording that was not heard live, nothing.
+    known: the true text after the same normalisation. live: of a recording that was not heard live, nothing. is_finite:
+    whether no network of the target gave NaN or an infinite number.
     """
 
     recording: Recording
@@ -57,6 +59,7 @@ class Heard:
     runs: list[tuple[Transcript, Transcript]]
     swapped: dict[str, str]
     live: tuple[list[TwoPass], list[TwoPass]]
+    is_finite: bool
 
     @property
     def texts(self) -> tuple[str, str]:
@@ -66,11 +69,13 @@ class Heard:
 
 def load(p: Params, line: PipelineBuild, folder: Callable[[str], Path], runtime: Runtime) -> LoadedPipeline:
     """Load a pipeline with the artifact in `folder` of each model, on one thread."""
+    watched = list[Watched]()
 
     def ready(model: str) -> tuple[Path, Artifact]:
         place = folder(model)
         graph_set = graphs.read(place)
-        return layout.checkpoint(model), (graph_set, runtimes.load(place, graph_set, runtime, threads=1))
+        watched.append(Watched((graph_set, runtimes.load(place, graph_set, runtime, threads=1))))
+        return layout.checkpoint(model), watched[-1].artifact
 
     vad = models.DETECTORS.load(p.models[line.vad].family)
     asr = models.RECOGNIZERS.load(p.models[line.asr].family)
@@ -88,6 +93,7 @@ def load(p: Params, line: PipelineBuild, folder: Callable[[str], Path], runtime:
         listen=vad.load_streaming_detector(*vad_ready),
         stream=streaming.load_streaming_recognizer(*ready(line.streaming)),
         piece_ms=round(1000 * streaming.CHUNK_SECONDS),
+        take_finite=lambda: False not in [network.take() for network in watched],
     )
 
 
@@ -121,6 +127,7 @@ def listen_to(
                 runs=runs,
                 swapped=transcription.swap_each(samples, *both, *runs[0]),
                 live=_in_turn(live, both, index) if index < settings.live else ([], []),
+                is_finite=target.take_finite(),
             )
         )
     return found
@@ -177,7 +184,8 @@ def _caused(heard: Sequence[Heard], said: Sequence[str], **bootstrap: Any) -> di
     after = [edits(k, normalized(text))[0] for k, text in zip(known, said, strict=True)]
     changed = [{"cer": edits(h.texts[0], text)} for h, text in zip(heard, said, strict=True)]
     none = [{"cer": (0, length)} for _, length in (c["cer"] for c in changed)]
-    share = drift(Metric(higher_is_better=False), "cer", none, changed, **bootstrap)
+    groups = manifest.groups([h.recording for h in heard])
+    share = drift(Metric(higher_is_better=False), "cer", none, changed, groups, **bootstrap)
     return {
         "edits": sum(c["cer"][0] for c in changed),
         "cer_to_fp32": share["value"],
@@ -213,18 +221,27 @@ def latencies(heard: Sequence[Heard]) -> dict[str, Any]:
         for side, label in enumerate(("baseline", "value")):
             of = [getattr(one, name) for h in heard for one in h.live[side]]
             known = np.array([latency for latency in of if latency is not None])
-            if not len(known):
-                raise UserError("pipeline: found no speech where the manifest has `segments`")
-            parts = {"wait": known[:, 0], "compute": known[:, 1], "total": known.sum(axis=1)}
+            if not len(known) and label == "baseline":
+                raise UserError("pipeline: the fp32 models find no speech where the manifest has `segments`")
+            waits = known.reshape(-1, 2)
+            parts = {"wait": waits[:, 0], "compute": waits[:, 1], "total": waits.sum(axis=1)}
             result.setdefault(name, {})[label] = {
-                part: {f"p{q}_ms": float(np.percentile(values, q)) for q in (50, 90)} for part, values in parts.items()
+                part: {f"p{q}_ms": float(np.percentile(values, q)) if len(values) else None for q in (50, 90)}
+                for part, values in parts.items()
             } | {"segments": len(known), "without": len(of) - len(known)}
     return result
 
 
 def pipeline(heard: Sequence[Heard], settings: EvaluateParams) -> dict[str, Any]:
-    """All that pipeline.json says of what was heard."""
+    """Return all that pipeline.json says of what was heard.
+
+    Raises:
+        UserError: one recording, which has no interval, or none with speech where it should be.
+    """
+    if len(heard) < 2:
+        raise UserError(f"pipeline: found {len(heard)} recording in the evaluation split, wanted 2 and more")
     bootstrap = settings.model_dump(include={"resamples", "confidence", "seed"})
+    groups = manifest.groups([h.recording for h in heard])
     baseline, value = ([counts(h, side) for h in heard] for side in (0, 1))
     texts = [
         {"recording": h.recording.id, "known": h.known, "baseline": h.texts[0], "value": h.texts[1]} for h in heard
@@ -232,8 +249,14 @@ def pipeline(heard: Sequence[Heard], settings: EvaluateParams) -> dict[str, Any]
     return {
         "headline": HEADLINE,
         "recordings": len(heard),
+        "not_finite": sum(not h.is_finite for h in heard),
         "seconds": sum(h.recording.seconds for h in heard),
-        "metrics": {name: drift(m, name, baseline, value, **bootstrap) for name, m in METRICS.items()},
+        "metrics": {name: drift(m, name, baseline, value, groups, **bootstrap) for name, m in METRICS.items()}
+        | {
+            "texts_changed": certain(
+                sum(before != after for before, after in (h.texts for h in heard)) / len(heard), len(heard)
+            )
+        },
         "attribution": attribution(heard, **bootstrap),
         "cases": {CASE: speed(heard, **bootstrap)},
         "latencies": latencies(heard),
@@ -256,9 +279,7 @@ def main(argv: Sequence[str]) -> None:
         target = load(p, line, lambda model: layout.ARTIFACTS / model / line.artifact, runtime)
         result |= pipeline(listen_to(baseline, target, recordings, p.pipeline), p.evaluate)
     write_json(layout.measurements(line.target, line.pipeline) / "pipeline.json", result)
-    said = why or "final_cer {value:.4f}, drift {drift:+.4f} [{ci[0]:+.4f}, {ci[1]:+.4f}]".format(
-        **result["metrics"][HEADLINE]
-    )
+    said = why or f"{HEADLINE} {describe_drift(result['metrics'][HEADLINE])}"
     print(f"{name}: {said}")
 
 

@@ -9,23 +9,30 @@ from typing import Any
 
 from stages import models
 from stages.core import layout, params
-from stages.core.errors import entrypoint, key_from
+from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder
 from stages.core.parallel import in_shares
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
+from stages.evaluation import finite
 from stages.models.protocols import Family
 from stages.models.shared.checkpoint import torch_artifact
 
 
-def hear(family: Family[Any], checkpoint: Path, recordings: Sequence[Recording], folder: Path) -> None:
+def write_reference(family: Family[Any], checkpoint: Path, recordings: Sequence[Recording], folder: Path) -> None:
     """Write what the fp32 torch model of a checkpoint says of the recordings, in every mode of its family."""
     import torch
 
     torch.set_num_threads(1)  # sums in one order: the baseline's bytes repeat
     artifact = torch_artifact(family, family.load(checkpoint))
     for mode in family.MODES:
-        family.write_outcomes(folder, mode, in_shares(partial(family.score, checkpoint, artifact, mode), recordings))
+        scored = in_shares(partial(finite.score, family, checkpoint, artifact, mode), recordings)
+        if broken := [r.id for r, (_, is_finite) in zip(recordings, scored, strict=True) if not is_finite]:
+            raise UserError(
+                f"{checkpoint}: the fp32 model gives NaN or infinite numbers in {len(broken)} of {len(recordings)} "
+                f"recordings, first in {broken[0]}: no build can be held to it"
+            )
+        family.write_outcomes(folder, mode, [outcome for outcome, _ in scored])
 
 
 def main(argv: Sequence[str]) -> None:
@@ -36,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     family = models.load(model.family)
     recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
     with new_folder(layout.reference(name)) as folder:
-        hear(family, layout.checkpoint(name), recordings, folder)
+        write_reference(family, layout.checkpoint(name), recordings, folder)
     print(f"{name}: {len(recordings)} recordings, {' and '.join(family.MODES)}")
 
 

@@ -20,25 +20,30 @@ from stages.reporting import figures, results
 from stages.reporting.figures import Entries, Entry
 
 WORST = 10
+NOTHING = "-"
 
 
-def number(value: float) -> str:
-    """Four decimals, or two significant digits of what they would hide."""
+def number(value: float | None) -> str:
+    """Four decimals, or two significant digits of what they would hide; a dash where there was nothing to measure."""
+    if value is None:
+        return NOTHING
     return f"{value:.2g}" if 0 < abs(value) < 0.0005 else f"{value + 0:.4f}"
 
 
-def signed(value: float) -> str:
+def signed(value: float | None) -> str:
     """A drift: as `number`, with its sign."""
-    return number(value) if value <= 0 else f"+{number(value)}"
+    return number(value) if value is None or value <= 0 else f"+{number(value)}"
 
 
-def interval(ci: Sequence[float]) -> str:
+def interval(ci: Sequence[float] | None) -> str:
     """The two ends of a drift's interval."""
-    return f"[{signed(ci[0])}, {signed(ci[1])}]"
+    return f"[{signed(ci[0])}, {signed(ci[1])}]" if ci else NOTHING
 
 
-def milliseconds(value: float) -> str:
-    """Three significant digits or so."""
+def milliseconds(value: float | None) -> str:
+    """Three significant digits or so; a dash where nothing was measured."""
+    if value is None:
+        return NOTHING
     return f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
@@ -162,7 +167,7 @@ def metrics(entries: Entries) -> dict[str, Any]:
     """What `dvc metrics diff` compares: by model each metric's value, the speedups and the bytes; numbers only."""
     return {
         entry["model"]: {
-            **{name: measured["value"] for name, measured in entry["accuracy"].items()},
+            **{name: m["value"] for name, m in entry["accuracy"].items() if m["value"] is not None},
             **_baseline(entry),
             **{f"speedup_{case}": measured["speedup"] for case, measured in entry["latency"].items()},
             **({"bytes": entry["artifact"]["bytes"]} if entry["artifact"]["bytes"] else {}),
@@ -173,7 +178,8 @@ def metrics(entries: Entries) -> dict[str, Any]:
 
 def _baseline(entry: Entry) -> dict[str, float]:
     """Return how right the fp32 model is, beside which the build's own value stands under its name."""
-    return {f"baseline_{entry['truth']}": entry["accuracy"][entry["truth"]]["baseline"]} if entry["accuracy"] else {}
+    value = entry["accuracy"][entry["truth"]]["baseline"] if entry["accuracy"] else None
+    return {} if value is None else {f"baseline_{entry['truth']}": value}
 
 
 def searches(entries: Entries) -> dict[str, dict[str, Any]]:

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from stages.core import layout, params, plan, progress
 from stages.core.errors import entrypoint
 from stages.core.files import read_json, write_json, write_text
-from stages.report import gated, number, render, signed, size
+from stages.report import gated, interval, number, render, signed, size
 from stages.reporting import figures, results
 from stages.reporting.drawing import COLOURS
 from stages.reporting.figures import Entries, Entry
@@ -140,8 +141,7 @@ def _drift(entry: Entry) -> str:
     if not entry["accuracy"]:
         return "-"
     measured = entry["accuracy"][entry["headline"]]
-    low, high = measured["ci"]
-    return f"{signed(measured['drift'])} \\[{signed(low)}, {signed(high)}]"
+    return f"{signed(measured['drift'])} {escape(interval(measured['ci']))}"
 
 
 def _speedups(entry: Entry) -> str:

@@ -63,7 +63,7 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     for split in manifest.SPLITS:
         lines = []
-        for number in range(4):
+        for number in range(10 if split == "evaluation" else 4):
             samples = 0.001 * rng.standard_normal(48_000)
             samples[16_000:32_000] += 0.2 * rng.standard_normal(16_000)
             digest = manifest.write_wav(folder / f"{split}-{number}.wav", samples)

@@ -55,10 +55,10 @@ def test_the_export_of_a_model_agrees_with_it(tiny_export, tiny_checkpoint, tiny
     result = evaluated(tiny_export / "model.onnx", tiny_export, tiny_checkpoint, tiny_corpus, reference)
     for mode in fsmn_vad.MODES:
         agreement = result["metrics"][f"{mode}_frame_agreement"]
-        assert agreement["value"] == 1
-        assert verdict(agreement, 0.0005) == "pass"
-    assert result["recordings"] == 4
-    assert set(result["by_recording"]) == {f"evaluation-{n}" for n in range(4)}
+        assert (agreement["value"], agreement["drift"]) == (1, 0)
+        assert verdict(agreement, 0.0005) == "inconclusive"  # ten recordings without a loss prove no more than 0.31
+    assert result["recordings"] == 10
+    assert set(result["by_recording"]) == {f"evaluation-{n}" for n in range(10)}
 
 
 def test_drift_grows_with_the_damage(tiny_export, tiny_checkpoint, tiny_corpus, reference):

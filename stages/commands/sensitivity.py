@@ -12,7 +12,8 @@ from stages.commands import trials
 from stages.commands.trials import Bench
 from stages.core import layout, progress
 from stages.core.errors import UserError
-from stages.reporting.figures import loss, ranked
+from stages.core.statistics import loss, loss_interval
+from stages.reporting.figures import ranked
 
 PART = "sensitivity"
 EXAMPLE = "kiln sensitivity fsmn_vad cpu_int8"
@@ -80,6 +81,7 @@ def _alone(on: Bench, others: list[str]) -> dict[str, Any]:
     recipe = on.recipe.model_copy(update={"exclude_nodes": others, "min_outputs": 1})
     folder = trials.make(on, recipe, on.line.graph)
     metric = trials.accuracy(on, folder)[on.headline]
-    lost, *interval = loss(metric)
+    if metric["ci"] is None:
+        raise UserError(f"{on.build}: the tuning split has nothing to measure {on.headline} by, or one recording")
     error = trials.output_error(on, folder, on.line.graph)
-    return {"value": metric["value"], "loss": lost, "ci": interval, "error": error}
+    return {"value": metric["value"], "loss": loss(metric), "ci": loss_interval(metric), "error": error}

@@ -26,7 +26,7 @@ from stages.evaluate import evaluate
 from stages.models.protocols import Family
 from stages.quantization import calibration
 from stages.quantize import check_effect, quantize
-from stages.reference import hear
+from stages.reference import write_reference
 from stages.runtimes import onnxruntime
 
 Int8 = DynamicRecipe | StaticRecipe
@@ -100,7 +100,7 @@ def bench(model: str, target: str) -> Iterator[Bench]:
     with TemporaryDirectory() as scratch:
         reference = Path(scratch) / "reference"
         reference.mkdir()
-        hear(family, checkpoint, recordings, reference)
+        write_reference(family, checkpoint, recordings, reference)
         count = recipe.calibration_feeds
         feeds = calibration.recorded(family, checkpoint, origin, manifest.read(corpus, "calibration"), count)
         yield Bench(p, build, line, family, checkpoint, recordings, reference, feeds, Path(scratch))

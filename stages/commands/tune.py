@@ -28,9 +28,9 @@ from stages.core.errors import UserError
 from stages.core.files import write_text
 from stages.core.params import PARAMS, yaml_text
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
-from stages.core.statistics import geometric_mean
+from stages.core.statistics import geometric_mean, loss
 from stages.environment import cpu
-from stages.reporting.figures import loss
+from stages.reporting.results import absolute_limit
 
 PART = "tune"
 EXAMPLE = "kiln tune paraformer cpu_int8 --minutes 30"
@@ -244,7 +244,7 @@ def _try(on: Bench, choice: Choice, recipe: Int8) -> Tried:
         return Tried(choice, None, float("inf"), float("inf"), {}, 0, str(e))
     violation = _violation(on, metrics)
     speedups = trials.speedups(on, folder, SECONDS) if violation == 0 else {}
-    return Tried(choice, recipe, violation, loss(metrics[on.headline])[0], speedups, graphs.size(folder))
+    return Tried(choice, recipe, violation, loss(metrics[on.headline]), speedups, graphs.size(folder))
 
 
 def _retimed(on: Bench, tried: Tried) -> Tried:
@@ -255,11 +255,15 @@ def _retimed(on: Bench, tried: Tried) -> Tried:
 
 
 def _violation(on: Bench, metrics: Mapping[str, Any]) -> float:
-    """By how much the far ends of the losses' intervals are beyond the limits of the target's gate."""
+    """Return by how much the losses are beyond the limits of the target's gate.
+
+    The losses themselves and not their intervals, which a tuning split is too small for: the gate has the last word.
+    """
     p = on.p
     target, family = p.targets[plan.derive(p).builds[on.build].target], p.models[on.line.model].family
     limits = p.gates[target.gate].accuracy[family]
-    return sum(max(0.0, loss(metrics[name])[2] - limit) for name, limit in limits.items())
+    most = {name: absolute_limit(limit, metrics[name]) for name, limit in limits.items()}
+    return sum(max(0.0, loss(metrics[name]) - limit) for name, limit in most.items())
 
 
 def _row(tried: Tried) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def largest_differences(graph: Graph, reference: Network, candidate: Network) ->
     zero gives), a padded batch where the graph has a `batch` axis, and, where it has states, a stream
     of unequal chunks in which each network is fed the states that it gave itself.
     """
-    differences = {name: _difference(reference(feeds), candidate(feeds)) for name, feeds in _probes(graph)}
+    differences = {name: relative_difference(reference(feeds), candidate(feeds)) for name, feeds in _probes(graph)}
     if graph.states:
         differences["chunks"] = max(_streamed(graph, reference, candidate))
     return differences
@@ -96,10 +96,10 @@ def _streamed(graph: Graph, reference: Network, candidate: Network) -> Iterator[
         outputs = [network({**feeds, **state}) for network, state in zip((reference, candidate), states, strict=True)]
         for state, output in zip(states, outputs, strict=True):
             state.update({name: output[fed] for name, fed in graph.states.items()})
-        yield _difference(*outputs)
+        yield relative_difference(*outputs)
 
 
-def _difference(a: Feeds, b: Feeds) -> float:
+def relative_difference(a: Feeds, b: Feeds) -> float:
     """Max |a - b| / max(1, max |a|); infinite when a shape differs or a value is not finite."""
     worst = 0.0
     for name, value in a.items():

@@ -2,14 +2,15 @@
 
 Each line has an `id`. Audio has `wav` (relative to the manifest), `seconds` and `sha256` of the WAV file.
 What is known of it: `segments` ([start, end] of speech in seconds), `text` (what is said, or for
-punctuation the punctuated text, which needs no audio), `label` (an emotion), `speaker` (who says it), `hotwords`
-(what a recognizer that takes a list of words is given: those that are said first, then others). A data set is a folder
-with one manifest for each split.
+punctuation the punctuated text, which needs no audio), `label` (an emotion), `speaker` (who says it), `condition` (how
+it was recorded, such as a kind of noise), `hotwords` (what a recognizer that takes a list of words is given: those that
+are said first, then others). A data set is a folder with one manifest for each split.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from stages.core.errors import UserError
 from stages.core.files import check_sha256, read_lines, safe_relative, write_text
 from stages.core.params.section import Sha256, Split
+from stages.core.statistics import Groups
 
 SAMPLE_RATE = 16_000
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -39,6 +41,7 @@ class Line(BaseModel):
     text: str = ""
     label: str = ""
     speaker: str = ""
+    condition: str = ""
     hotwords: list[str] = []
 
     @model_validator(mode="after")
@@ -130,6 +133,15 @@ def read(folder: Path, split: Split) -> list[Recording]:
     if not recordings:
         raise UserError(f"{path} has no recordings")
     return recordings
+
+
+def groups(recordings: Sequence[Recording]) -> Groups:
+    """Return which recordings belong together."""
+    return Groups(
+        clusters=[r.speaker or r.id for r in recordings],
+        speakers=[r.speaker for r in recordings],
+        conditions=[r.condition for r in recordings],
+    )
 
 
 def check(folder: Path) -> None:

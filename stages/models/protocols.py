@@ -7,7 +7,7 @@ class of the family's own; `Data` is what it is pruned and distilled on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -78,7 +78,7 @@ class Family(Protocol[Outcome]):
     def HEADLINE(self) -> str:
         """The metric that stands for all where there is room for one."""
 
-    def score(self, folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
+    def score(self, folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
         """Run FunASR's own pipeline over the recordings with only the network swapped for the artifact's."""
 
     def measure(

@@ -26,7 +26,8 @@ class LoadedPipeline:
     detect: the segments of a whole recording. recognize: the text of a segment. punctuate: a text with marks.
     normalize: inverse text normalisation of that. listen: the detector on audio as it arrives, at each piece the
     milliseconds heard and its events ([start, end], [start, -1] or [-1, end]). stream: the recognizer on a segment as
-    it arrives, the text of each piece of `piece_ms`.
+    it arrives, the text of each piece of `piece_ms`. take_finite: whether all that its networks gave since the last
+    call was finite.
     """
 
     detect: Callable[[Floats], Sequence[Sequence[int]]]
@@ -36,6 +37,7 @@ class LoadedPipeline:
     listen: Callable[[Floats], Iterable[tuple[int, Sequence[Sequence[int]]]]]
     stream: Callable[[Floats], Iterable[str]]
     piece_ms: int
+    take_finite: Callable[[], bool]
 
     def finish(self, spoken: Iterable[str]) -> str:
         """The final text of what was recognized in the segments."""

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stages.core.statistics import loss, loss_interval
 from stages.reporting import drawing
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def accuracy_speed(model: str, entries: Entries) -> str:
         axes = figure.subplots()
         points: list[tuple[float, float, str]] = []
         bars: list[drawing.Box] = []
-        for entry in entries.values():
+        for entry in [e for e in entries.values() if e["accuracy"][e["headline"]]["value"] is not None]:
             accuracy, speed = entry["accuracy"][entry["headline"]], entry["latency"][case]
             x, y = speed["speedup"], accuracy["value"]
-            across, up = speed["ci"], [end + y - accuracy["drift"] for end in accuracy["ci"]]
+            across, up = speed["ci"], [end + y - accuracy["drift"] for end in accuracy["ci"] or [accuracy["drift"]] * 2]
             colour = drawing.COLOURS[entry["verdict"]]
             axes.plot(across, [y, y], "|-", [x, x], up, "_-", color=colour, lw=1, ms=6)
             axes.plot([x], [y], drawing.SHAPES[entry["verdict"]], color=colour, ms=7)
@@ -54,12 +55,6 @@ def accuracy_speed(model: str, entries: Entries) -> str:
     return out[0]
 
 
-def loss(measured: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Drift as a loss, so that more is worse, and its interval."""
-    low, high = measured["ci"]
-    return (-measured["drift"], -high, -low) if measured["higher_is_better"] else (measured["drift"], low, high)
-
-
 def forest(entries: Entries) -> str:
     """Every gated accuracy metric's loss with its interval, as a share of its limit, so that all fit one axis."""
     short = labels(entries)
@@ -67,7 +62,7 @@ def forest(entries: Entries) -> str:
         (f"{short[name]}\n{metric}", measured)
         for name, entry in entries.items()
         for metric, measured in entry["accuracy"].items()
-        if measured["verdict"]
+        if measured["verdict"] and measured["ci"]
     ]
     with drawing.figure("drift and limits", 7.4, 0.85 + 0.42 * len(rows)) as (figure, out):
         axes = figure.subplots()
@@ -88,7 +83,7 @@ def forest(entries: Entries) -> str:
 
 
 def _forest_row(axes: Axes, row: int, measured: Mapping[str, Any]) -> None:
-    middle, low, high = (_share(value, measured["limit"]) for value in loss(measured))
+    middle, low, high = (_share(value, measured["limit"]) for value in (loss(measured), *loss_interval(measured)))
     colour, shape = drawing.COLOURS[measured["verdict"]], drawing.SHAPES[measured["verdict"]]
     axes.plot([low, min(high, FARTHEST)], [row, row], color=colour, lw=2)
     axes.plot([min(middle, FARTHEST)], [row], shape, color=colour, ms=6)
@@ -103,7 +98,7 @@ def _share(value: float, limit: float) -> float:
 
 
 def _loss_text(measured: Mapping[str, Any]) -> str:
-    middle, low, high = loss(measured)
+    middle, (low, high) = loss(measured), loss_interval(measured)
     return f"{middle + 0:.4f} [{low + 0:.4f}, {high + 0:.4f}]\nlimit {measured['limit']:g}"
 
 

@@ -11,10 +11,10 @@ from stages import models
 from stages.core import failures, graphs, layout, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, sha256
-from stages.core.params import PIPELINE, UNQUANTIZED, Params, Target
+from stages.core.params import PIPELINE, UNQUANTIZED, Limit, Params, RelativeLimit, Target
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.core.plan import Build
-from stages.core.statistics import verdict
+from stages.core.statistics import describe_drift, enough, verdict
 
 RECORDS = ("prune.json", "export.json", "simplify.json", "optimize.json", "quantize.json", "engine.json")
 TOO_SMALL_MS = 1.0
@@ -44,7 +44,7 @@ def of_build(p: Params, name: str) -> dict[str, Any]:
     if entry["reason"] is None:
         entry |= {key: accuracy[key] for key in ("headline", "recordings", "by_recording")}
         entry |= {key: latency[key] for key in ("load_ms", "peak_memory_mib", "bytes")}
-        entry |= _judge(p, target, p.models[build.model].family, accuracy["metrics"], latency["cases"])
+        entry |= _judge(p, target, p.models[build.model].family, accuracy, latency["cases"])
         entry["flags"] = _flags(p, target, entry)
     return entry
 
@@ -66,8 +66,12 @@ def of_pipeline(p: Params, name: str) -> dict[str, Any]:
         "parts": parts,
     }
     if entry["reason"] is None:
-        entry |= {key: value for key, value in measured.items() if key not in {"unavailable", "metrics", "cases"}}
-        entry |= _judge(p, target, PIPELINE, measured["metrics"], measured["cases"])
+        entry |= {
+            key: value
+            for key, value in measured.items()
+            if key not in {"unavailable", "metrics", "cases", "not_finite"}
+        }
+        entry |= _judge(p, target, PIPELINE, measured, measured["cases"])
         slower = [case for case, value in entry["latency"].items() if value["ci"][1] < 1]
         entry["flags"] = [f"slower than the pipeline of plain fp32 exports: {case}" for case in slower]
     return entry
@@ -89,19 +93,22 @@ def _unmeasured(model: str, name: str, target: Target) -> dict[str, Any]:
 
 
 def _judge(
-    p: Params, target: Target, family: str, metrics: Mapping[str, Any], cases: Mapping[str, Any]
+    p: Params, target: Target, family: str, measured: Mapping[str, Any], cases: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Accuracy and latency against the target's gate, and the verdict over all of it."""
     limits, speedups = (getattr(p.gates[target.gate], what).get(family, {}) for what in ("accuracy", "speedup"))
+    metrics, not_finite = measured["metrics"], measured["not_finite"]
     _check_measured(f"gates.{target.gate}.accuracy.{family}", limits, metrics)
     _check_measured(f"gates.{target.gate}.speedup.{family}", speedups, cases)
     judged = {
-        "accuracy": {name: _judged(measured, limits.get(name)) for name, measured in metrics.items()},
+        "accuracy": {name: _judged(m, limits.get(name), p.gates[target.gate].worst) for name, m in metrics.items()},
         "latency": {case: _judged_speed(measured, speedups.get(case)) for case, measured in cases.items()},
     }
     floors = p.baselines[family]
     _check_measured(f"baselines.{family}", floors, metrics)
     worst, why = _overall(judged)
+    if not_finite:
+        worst, why = "fail", f"its outputs were NaN or infinite in {not_finite} recordings"
     if short := [line for name, floor in floors.items() if (line := _too_poor(name, metrics[name], floor))]:
         worst, why = "baseline", f"says nothing here: {'; '.join(short)}"
     return {**judged, "verdict": worst, "reason": why, "truth": next(iter(floors))}
@@ -110,6 +117,8 @@ def _judge(
 def _too_poor(name: str, measured: Mapping[str, Any], floor: float) -> str | None:
     """Return in what the fp32 baseline itself falls short of what makes a drift mean anything, or None."""
     found, best = measured["baseline"], measured["higher_is_better"]
+    if found is None:
+        return f"there is nothing in it to measure {name} by"
     if found >= floor if best else found <= floor:
         return None
     return f"the fp32 model has {name} {found:.4f}, wanted at {'least' if best else 'most'} {floor:g}"
@@ -129,8 +138,24 @@ def _check_measured(where: str, limits: Mapping[str, float], measured: Mapping[s
             raise UserError(f"params.yaml {where}.{name}: nothing of that name was measured; {hint}")
 
 
-def _judged(measured: dict[str, Any], limit: float | None) -> dict[str, Any]:
-    return {**measured, "limit": limit, "verdict": None if limit is None else verdict(measured, limit)}
+def _judged(measured: dict[str, Any], limit: Limit | None, worst: float) -> dict[str, Any]:
+    if limit is None:
+        return {**measured, "limit": None, "verdict": None}
+    most = absolute_limit(limit, measured)
+    judged = verdict(measured, most)
+    if judged == "pass" and any(group["loss"] > worst * most for group in measured["worst"].values()):
+        judged = "fail"
+    return {**measured, "limit": most, "worst_limit": worst * most, "verdict": judged}
+
+
+def absolute_limit(limit: Limit, measured: Mapping[str, Any]) -> float:
+    """Return a limit in the metric's own unit; the errors of a score are what it lacks to 1."""
+    if not isinstance(limit, RelativeLimit):
+        return limit
+    if (baseline := measured["baseline"]) is None:
+        return limit.least
+    errors: float = 1 - baseline if measured["higher_is_better"] else baseline
+    return max(limit.least, limit.relative * errors)
 
 
 def _judged_speed(measured: dict[str, Any], limit: float | None) -> dict[str, Any]:
@@ -158,11 +183,16 @@ def _overall(entry: dict[str, Any]) -> tuple[str, str]:
 
 def describe(name: str, value: dict[str, Any]) -> str:
     """A judged metric in one line: value, interval, limit."""
-    low, high = value["ci"]
     if "speedup" in value:
+        low, high = value["ci"]
         return f"{name}: {value['speedup']:.2f}x [{low:.2f}, {high:.2f}], at least {value['limit']:g}x"
-    drift = f"drift {value['drift']:+.4f} [{low:+.4f}, {high:+.4f}]"
-    return f"{name}: {value['value']:.4f}, {drift}, loss at most {value['limit']:g}"
+    said = [f"{name}: {describe_drift(value)}, loss at most {value['limit']:.4g}"]
+    if needed := enough(value, value["limit"]):
+        said.append(f"which needs about {needed:,} speakers or recordings, here are {value['clusters']:,}")
+    for kind, group in value["worst"].items():
+        if group["loss"] > value["worst_limit"]:
+            said.append(f"{kind} {group['name']}: loss {group['loss']:.4f}, at most {value['worst_limit']:.4g}")
+    return "; ".join(said)
 
 
 def artifact(folder: Path) -> dict[str, Any]:

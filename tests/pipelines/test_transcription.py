@@ -58,6 +58,7 @@ PIPELINE = LoadedPipeline(
     listen=listen,
     stream=stream,
     piece_ms=PIECE_MS,
+    take_finite=lambda: True,
 )
 SAMPLES = audio((400, 0), (1500, 1), (1000, 0), (700, 2), (1000, 0), (900, 3), (1100, 0))
 

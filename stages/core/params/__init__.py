@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -116,10 +117,24 @@ class Target(Section):
     required: bool
 
 
-class Gate(Section):
-    """The largest loss and the smallest speedup that pass, by family (or `pipeline`) and metric or latency case."""
+class RelativeLimit(Section):
+    """The largest loss that passes, as a share of the errors that the baseline makes, and never under `least`."""
 
-    accuracy: dict[Key, dict[str, Annotated[float, Field(ge=0)]]]
+    relative: float = Field(gt=0)
+    least: float = Field(gt=0)
+
+
+Limit = Annotated[float, Field(ge=0)] | RelativeLimit
+
+
+class Gate(Section):
+    """The largest loss and the smallest speedup that pass, by family (or `pipeline`) and metric or latency case.
+
+    worst: how many times its limit a metric may lose in the one condition, or for the one speaker, where it loses most.
+    """
+
+    accuracy: dict[Key, dict[str, Limit]]
+    worst: float = Field(default=math.inf, ge=1)
     speedup: dict[Key, dict[str, Annotated[float, Field(gt=0)]]] = Field(default_factory=dict)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ PIECE = 15  # tokens that the realtime kind is given at a time: 3 s of Mandarin 
 Forward = Callable[..., tuple[torch.Tensor, None]]
 
 
-def score(checkpoint: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:  # noqa: ARG001  one mode
+def score(checkpoint: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:  # noqa: ARG001  one mode
     """Take the marks off the recordings' texts and let FunASR put them back with the artifact's network.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class _Head(torch.nn.Module):
         return torch.from_numpy(self.outputs["logits"].copy())
 
 
-def score(folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
+def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
     """Run FunASR's recognizer over the recordings with the artifact's network in the place of its own.
 
     mode: FunASR's granularity, `utterance`.

@@ -50,7 +50,7 @@ class _Encoder(torch.nn.Module):
         return torch.from_numpy(posteriors)
 
 
-def score(folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
+def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
     """Run FunASR's detector over the recordings with the artifact's network in the place of its encoder.
 
     mode: `offline` feeds a whole file, `streaming` 200 ms at a time. The end-of-speech silence is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +80,7 @@ class _Decoder(torch.nn.Module):
         return {name: np.zeros([1, *map(int, shape[1:])], np.float32) for name, shape in shapes.items()}
 
 
-def score(folder: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]) -> list[Outcome]:
+def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
     """Run FunASR's streaming recognizer over the recordings with the artifact's networks in place of its own.
 
     FunASR's `inference` cuts a recording into chunks of 600 ms itself, the last one final, and carries its caches

@@ -1,0 +1,1 @@
+"""What is watched of an artifact's networks while a family scores them."""

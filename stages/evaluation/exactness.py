@@ -1,0 +1,62 @@
+"""Does an artifact that should compute what torch computes do so on real recordings? Without statistics: how far off.
+
+A drift of no recording proves little of so few; that every output is as near as rounding gets, and nearer than any
+decision's margin, proves what a gate on counts cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.core.graphs import Feeds
+from stages.core.parity import Artifact, Network, relative_difference
+from stages.core.statistics import certain
+from stages.corpora.manifest import Recording
+from stages.models.protocols import Family
+
+SCORES = "logits"  # the output that decisions are read from, in every family
+
+
+def measure(
+    family: Family[Any], checkpoint: Path, reference: Artifact, artifact: Artifact, recordings: Sequence[Recording]
+) -> dict[str, dict[str, Any]]:
+    """Run both on all that the family's pipeline feeds the artifact, and return two metrics for each mode.
+
+    output_difference: the largest difference of any output, relative to its scale. decisions_at_risk: the share of
+    decisions whose margin, the lead of the best score over the next, is under twice the largest difference of the
+    scores there: those that rounding could turn.
+    """
+    metrics = {}
+    for mode in family.MODES:
+        differences, at_risk = [0.0], list[NDArray[np.bool_]]()
+
+        def compared(exact: Network, network: Network, seen: tuple[list[float], list[NDArray[np.bool_]]]) -> Network:
+            def run(feeds: Feeds) -> Feeds:
+                wanted, found = exact(feeds), network(feeds)
+                seen[0].append(relative_difference(wanted, found))
+                if SCORES in wanted and wanted[SCORES].shape == found[SCORES].shape:
+                    seen[1].append(_at_risk(wanted[SCORES], found[SCORES]))
+                return found
+
+            return run
+
+        networks = {n: compared(reference[1][n], artifact[1][n], (differences, at_risk)) for n in artifact[1]}
+        family.score(checkpoint, (artifact[0], networks), mode, recordings)
+        decisions = np.concatenate(at_risk) if at_risk else np.zeros(1, bool)
+        metrics[f"{mode}_output_difference"] = certain(max(differences), len(recordings))
+        metrics[f"{mode}_decisions_at_risk"] = certain(float(decisions.mean()), len(recordings))
+    return metrics
+
+
+def _at_risk(wanted: NDArray[Any], found: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return for each decision of scores (..., classes) whether rounding could turn it: (decisions,)."""
+    wanted, found = (scores.reshape(-1, scores.shape[-1]) for scores in (wanted, found))
+    if wanted.shape[-1] < 2:
+        return np.zeros(len(wanted), bool)
+    second, best = np.partition(wanted, -2, axis=-1)[:, -2:].T
+    return np.asarray(best - second < 2 * np.abs(wanted - found).max(axis=-1))

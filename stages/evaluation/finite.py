@@ -1,0 +1,57 @@
+"""Outputs that are NaN or infinite: noted by recording, with a number in their place so that what follows runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.core.graphs import Feeds
+from stages.core.parity import Artifact, Network
+from stages.corpora.manifest import Recording
+from stages.models.protocols import Family
+
+HARMLESS = 1e-6  # not 0: FunASR takes the logarithm of a posterior
+
+
+class Watched:
+    """An artifact that tells whether a network of it gave a number that is not finite."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Watch every network of the artifact."""
+        graph_set, networks = artifact
+        self.artifact: Artifact = graph_set, {name: self._watch(network) for name, network in networks.items()}
+        self._is_finite = True
+
+    def take(self) -> bool:
+        """Return whether all outputs since the last call were finite."""
+        was_finite, self._is_finite = self._is_finite, True
+        return was_finite
+
+    def _watch(self, network: Network) -> Network:
+        def run(feeds: Feeds) -> Feeds:
+            outputs = network(feeds)
+            wrong = [k for k, v in outputs.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
+            self._is_finite &= not wrong
+            return outputs | {
+                k: np.nan_to_num(outputs[k], nan=HARMLESS, posinf=HARMLESS, neginf=HARMLESS) for k in wrong
+            }
+
+        return run
+
+
+def score(
+    family: Family[Any], checkpoint: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]
+) -> list[tuple[Any, bool]]:
+    """Return what the family's `score` gives of each recording, and whether all outputs were finite."""
+    watched, finite = Watched(artifact), list[bool]()
+
+    def one_after_the_other() -> Iterator[Recording]:
+        for recording in recordings:
+            yield recording
+            finite.append(watched.take())
+
+    outcomes = family.score(checkpoint, watched.artifact, mode, one_after_the_other())
+    return list(zip(outcomes, finite, strict=True))

@@ -1,0 +1,41 @@
+"""Two networks that should be the same are held to each other output by output, on what real recordings feed them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from stages.core import graphs
+from stages.core.graphs import Feeds
+from stages.core.parity import Artifact
+from stages.core.statistics import verdict
+from stages.corpora import manifest
+from stages.evaluation import exactness
+from stages.models import fsmn_vad
+from stages.models.shared.checkpoint import torch_artifact
+from stages.runtimes import onnxruntime
+
+
+def measured(checkpoint: Path, export: Path, corpus: Path, noise: float) -> dict:
+    graph_set = graphs.read(export)
+    network, rng = onnxruntime.load(export, graph_set)["model"], np.random.default_rng(0)
+
+    def run(feeds: Feeds) -> Feeds:
+        outputs = network(feeds)
+        return outputs | {"logits": outputs["logits"] + noise * rng.standard_normal(outputs["logits"].shape)}
+
+    artifact: Artifact = graph_set, {"model": run}
+    exact = torch_artifact(fsmn_vad, fsmn_vad.load(checkpoint))
+    return exactness.measure(fsmn_vad, checkpoint, exact, artifact, manifest.read(corpus, "evaluation"))
+
+
+def test_an_export_differs_by_rounding_and_risks_no_decision(tiny_checkpoint, tiny_export, tiny_corpus):
+    for name, metric in measured(tiny_checkpoint, tiny_export, tiny_corpus, noise=0).items():
+        assert verdict(metric, 2e-4 if name.endswith("difference") else 0.0005) == "pass"
+
+
+def test_what_is_off_by_more_than_rounding_is_seen_where_no_count_changes(tiny_checkpoint, tiny_export, tiny_corpus):
+    found = measured(tiny_checkpoint, tiny_export, tiny_corpus, noise=1e-3)
+    assert verdict(found["offline_output_difference"], 2e-4) == "fail"
+    assert found["streaming_decisions_at_risk"]["value"] > 0
