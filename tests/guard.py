@@ -1,4 +1,4 @@
-"""Runs stages where the kernel ends whoever opens any socket but a local one: `python -m tests.guard STAGE@KEY ...`.
+"""Run stages where the kernel ends whoever opens any socket but a local one: `python -m tests.guard STAGE@KEY ...`.
 
 A seccomp filter needs no privileges, holds for native code and for every child, and nothing can catch its signal away:
 looking up a name opens a socket too. What it cannot see is a name that is looked up in a file, such as `localhost`, or

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +34,10 @@ class Faults:
     wrong_sha256: bool = False
     paths: list[str] = field(default_factory=list)  # listed on top of the files
     body: bytes | None = None  # the answer to every listing, such as a login page
+    slow: dict[str, float] = field(default_factory=dict)  # route -> bytes to answer with, one in a while, and no end
+    busy: dict[str, float] = field(default_factory=dict)  # route -> requests to answer with 429
+    retry_after: str = "0"  # what such an answer asks for
+    elsewhere: str | None = None  # the address that every download is sent on to
 
 
 class Hub(ThreadingHTTPServer):
@@ -47,6 +53,7 @@ class Hub(ThreadingHTTPServer):
         self.paths: list[str] = []  # of every request for something
         self.headers: list[Message] = []  # of every request
         self.downloads: list[tuple[str, str | None]] = []  # file path and Range header
+        self.closed = threading.Event()
 
     @property
     def url(self) -> str:
@@ -57,6 +64,7 @@ class Hub(ThreadingHTTPServer):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.closed.set()
         self.shutdown()
         self.server_close()
 
@@ -69,7 +77,32 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def do_HEAD(self) -> None:
-        self._send(200, b"")
+        if not self._fails("HEAD"):
+            self._send(200, b"")
+
+    def _fails(self, route: str) -> bool:
+        """Answer as a hub on a bad day, where `faults` has one for this route."""
+        hub = cast(Hub, self.server)
+        if route in hub.faults.slow:
+            self._trickle(hub, hub.faults.slow[route])
+        elif hub.faults.busy.get(route, 0) > 0:
+            hub.faults.busy[route] -= 1
+            self._send(429, b'{"Message": "slow down"}', {"Retry-After": hub.faults.retry_after})
+        elif route == "repo" and hub.faults.elsewhere:
+            self._send(302, b"", {"Location": hub.faults.elsewhere + self.path})
+        else:
+            return False
+        return True
+
+    def _trickle(self, hub: Hub, count: float) -> None:
+        """Send a byte of an endless header or body after the other, `count` of them, and go on holding the line."""
+        sent = itertools.chain(b"HTTP/1.0 200 OK\r\n\r\n[", itertools.repeat(32))
+        with suppress(OSError):
+            for number, byte in enumerate(sent):
+                if number >= count or hub.closed.wait(0.005):
+                    break
+                self.wfile.write(bytes([byte]))
+        hub.closed.wait()
 
     def do_GET(self) -> None:
         hub, url = cast(Hub, self.server), urlsplit(self.path)
@@ -79,6 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
         revisions = repositories.get(route[2]) if route else None
         if route is None or revisions is None:
             self._json(404, {"Code": 10010205001, "Success": False, "Message": "no such repository"})
+            return
+        if self._fails(route[3]):
             return
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         if route[3] == "revisions":

@@ -8,19 +8,27 @@ import os
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 import psutil
+
+from stages.core.credentials import redacted
 
 FULL = {errno.ENOSPC, errno.EDQUOT}  # there is no space left
 
 
 class UserError(Exception):
-    """What was being done, to what, what was found, what was wanted, and how to mend it."""
+    """What was being done, to what, what was found, what was wanted, and how to mend it; credentials are hidden."""
+
+    def __init__(self, message: str) -> None:
+        """Take a message, which may quote an address with a password."""
+        super().__init__(redacted(message))
 
 
 def first_line(error: BaseException) -> str:
@@ -53,7 +61,7 @@ def did_you_mean(found: str, known: Collection[str]) -> str:
     close = get_close_matches(found, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(sorted(known)) or 'none'}"
+    return f"known: {first_of(sorted(known))}"
 
 
 def first_of(names: Sequence[str], most: int = 20) -> str:
@@ -94,6 +102,7 @@ def entrypoint(main: Callable[[Sequence[str]], None]) -> NoReturn:
     0 success, 1 a user's mistake or a failed gate, 2 usage, 130 interrupted; a bug keeps its traceback.
     """
     _die_with_parent()
+    sys.excepthook = _print_traceback
     gc.set_threshold(100_000)  # torch's imports and exporter make objects that live: looking for garbage took a tenth
     try:
         with _on_record():
@@ -108,6 +117,11 @@ def entrypoint(main: Callable[[Sequence[str]], None]) -> NoReturn:
         print("interrupted; `dvc repro` goes on from the last finished stage", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a bug's traceback, in which libraries quote addresses, without credentials."""
+    print(redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 @contextmanager
@@ -129,7 +143,7 @@ def _on_record() -> Iterator[None]:
         tracked.refuse_changed(before, stage)
     except Exception as e:
         with suppress(OSError):  # the disk may be full
-            failures.record(stage, str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}")
+            failures.record(stage, str(e) if isinstance(e, UserError) else redacted(f"{type(e).__name__}: {e}"))
         raise
     failures.forget(stage)
 

@@ -17,9 +17,10 @@ from pypi_simple import (
 )
 
 from stages.core import layout
-from stages.core.errors import UserError
+from stages.core.errors import UserError, first_line
 from stages.core.files import check_sha256, sha256
 from stages.core.params.origins import Archive
+from stages.sources.transfer import check_cached, one_line, seconds, within
 
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 ATTEMPTS = 3
@@ -34,23 +35,34 @@ def download(archive: Archive) -> Path:
         UserError: the index cannot be reached, has no such file, or sends other bytes.
     """
     place = layout.CACHE / "archives" / archive.file
-    if place.exists() and sha256(place) == archive.sha256:
-        return place
-    place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_suffix(".partial")
-    truststore.inject_into_ssl()  # the system's certificates, as pip does: a company's proxy has its own
+    with one_line(f"{archive.file}: the download"):
+        check_cached(place, partial)
+        if place.exists() and sha256(place) == archive.sha256:
+            return place
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        truststore.inject_into_ssl()  # the system's certificates, as pip does: a company's proxy has its own
+        within(lambda: seconds(_size(partial)), f"{archive.file}: the package index", lambda: _tries(archive, partial))
+        check_sha256(partial, archive.sha256, archive.file)
+        return partial.replace(place)
+
+
+def _size(partial: Path) -> int:
+    """Return the bytes that came: the index need not tell how many there are, and may lie."""
+    return partial.stat().st_size if partial.exists() else 0
+
+
+def _tries(archive: Archive, partial: Path) -> None:
     for attempt in range(ATTEMPTS):
         try:
-            _download(archive, partial)
-            break
+            return _download(archive, partial)
         except NoSuchProjectError as e:
             raise UserError(f"{archive.file}: the package index has no project {archive.project!r}") from e
         except (requests.RequestException, UnsupportedContentTypeError) as e:
             if attempt == ATTEMPTS - 1:
-                raise UserError(f"{archive.file}: the package index could not be reached ({type(e).__name__})") from e
-    check_sha256(partial, archive.sha256, archive.file)
-    partial.replace(place)
-    return place
+                raise UserError(f"{archive.file}: the package index could not be reached ({first_line(e)})") from e
+    return None
 
 
 def _download(archive: Archive, partial: Path) -> None:

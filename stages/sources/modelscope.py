@@ -15,10 +15,11 @@ import requests
 from pydantic import ValidationError
 
 from stages.core import layout
-from stages.core.errors import UserError, did_you_mean
+from stages.core.errors import UserError, did_you_mean, first_line
 from stages.core.files import safe_relative
 from stages.core.params.origins import ModelScopeSource
 from stages.core.pins import PinnedFile
+from stages.sources.transfer import LISTING, check_cached, one_line, root, seconds, within
 
 # `modelscope_hub` is the part of the SDK that `modelscope` itself delegates to; `import modelscope`
 # costs 6 s because it brings torch along. Even the part costs 0.6 s, so functions import it.
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 CACHE = layout.CACHE / "modelscope"
 LARGE = 2**24  # bytes, of a file that does not stay there
 ANSWER_SECONDS = 5  # to connect, and again for the first byte
+PARTIAL = ".incomplete"  # the SDK's ending of a file of which a part is there
+SETTINGS = {
+    # A shorter way is a second address, one that the hub names.
+    "MODELSCOPE_DOWNLOAD_INTRA_CLOUD": "false",
+    # A hub that asks for a longer wait is asked five times in the time limit, and its answer is the message.
+    "MODELSCOPE_DOWNLOAD_RETRY_MAX_DELAY_SECONDS": "8",
+}
 
 
 def listing(source: ModelScopeSource, taken: Callable[[str], bool]) -> dict[str, PinnedFile | None]:
@@ -37,8 +45,8 @@ def listing(source: ModelScopeSource, taken: Callable[[str], bool]) -> dict[str,
         UserError: the hub cannot be reached, does not have the repository or the revision, or lists a path that
             would leave its folder.
     """
-    with _one_address(), _explained():
-        listed = _listing(_connect(), source)
+    with _settings(), _explained():
+        _, listed = _listing(source)
     return {name: _pinned(info) if taken(name) else None for name, info in listed.items() if not info.is_dir}
 
 
@@ -58,17 +66,16 @@ def fetch(source: ModelScopeSource, files: Mapping[str, PinnedFile], folder: Pat
         UserError: the hub cannot be reached, does not have the repository, the revision or a file, lists a
             path that would leave its folder, or has other bytes than the pinned ones.
     """
-    with _one_address(), _explained():
-        api = _connect()
-        listed = _listing(api, source)
+    with _settings(), _explained():
+        api, listed = _listing(source)
         for name, pinned in files.items():
             _check_listed(listed, name, pinned, source)
+            check_cached(place(name, pinned), place(f"{name}{PARTIAL}", pinned))
         with _bars():
             cached = {name: _download(api, source, name, pinned) for name, pinned in files.items()}
     for name, origin in cached.items():
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(origin, place)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(origin, folder / name)
 
 
 def forget(files: Mapping[str, PinnedFile]) -> None:
@@ -82,17 +89,15 @@ def forget(files: Mapping[str, PinnedFile]) -> None:
 
 
 @contextmanager
-def _one_address() -> Iterator[None]:
-    """Keep the SDK from asking a second address, one that the hub names, for a shorter way; a user may allow it."""
-    name = "MODELSCOPE_DOWNLOAD_INTRA_CLOUD"  # there is no argument for it
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "false"
+def _settings() -> Iterator[None]:
+    """Give the SDK settings for which it has no argument, where the user has not."""
+    added = {name: value for name, value in SETTINGS.items() if name not in os.environ}
+    os.environ |= added
     try:
         yield
     finally:
-        del os.environ[name]
+        for name in added:
+            del os.environ[name]
 
 
 @contextmanager
@@ -100,23 +105,21 @@ def _explained() -> Iterator[None]:
     """The SDK's exceptions as one clear message."""
     from modelscope_hub import FileIntegrityError, HubError, NetworkError
 
-    try:
-        yield
-    except (NetworkError, requests.ConnectionError, requests.Timeout) as e:
-        root = _root(e)
-        raise UserError(f"the hub at {_endpoint()} could not be reached ({type(root).__name__}: {root})") from e
-    except FileIntegrityError as e:
-        raise UserError(f"the hub at {_endpoint()} keeps sending other bytes than it lists: {e.message}") from e
-    except (HubError, requests.RequestException) as e:
-        said = e.message if isinstance(e, HubError) else e
-        raise UserError(f"the hub at {_endpoint()} failed ({type(e).__name__}: {said})") from e
+    with one_line(_who()):
+        try:
+            yield
+        except (NetworkError, requests.ConnectionError, requests.Timeout) as e:
+            cause = root(e)
+            raise UserError(f"{_who()} could not be reached ({type(cause).__name__}: {first_line(cause)})") from e
+        except FileIntegrityError as e:
+            raise UserError(f"{_who()} keeps sending other bytes than it lists: {e.message}") from e
+        except HubError as e:
+            raise UserError(f"{_who()} failed ({type(e).__name__}: {e.message})") from e
 
 
-def _root(error: BaseException) -> BaseException:
-    """The first cause: the operating system's word is clearer than three libraries' quotes of it."""
-    while cause := error.__cause__ or error.__context__:
-        error = cause
-    return error
+def _who() -> str:
+    """Return the hub's name in messages, from which `UserError` takes the credentials."""
+    return f"the hub at {_endpoint()}"
 
 
 def _endpoint() -> str:
@@ -139,12 +142,20 @@ def _connect() -> HubApi:
     return HubApi(HubConfig(endpoint=endpoint, cache_dir=CACHE, config_dir=CACHE / "home", token=""))
 
 
-def _listing(api: HubApi, source: ModelScopeSource) -> dict[str, FileInfo]:
-    """What the hub lists at the source's revision, by path.
+def _listing(source: ModelScopeSource) -> tuple[HubApi, dict[str, FileInfo]]:
+    """Connect, and return with the connection what the hub lists at the source's revision, by path.
 
     Raises:
-        UserError: it lists nothing, a path that would leave its folder, or sends something else.
+        UserError: it lists nothing, a path that would leave its folder, sends something else, or takes too long.
     """
+    api = within(lambda: seconds(0), _who(), _connect)
+    listed = within(lambda: LISTING * seconds(0), _who(), lambda: _files(api, source))
+    if not listed:
+        raise UserError(within(lambda: seconds(0), _who(), lambda: _why_nothing(api, source)))
+    return api, listed
+
+
+def _files(api: HubApi, source: ModelScopeSource) -> dict[str, FileInfo]:
     from modelscope_hub import HubError, NotExistError
 
     what = f"{source.hub_id} at {source.revision}"
@@ -154,13 +165,13 @@ def _listing(api: HubApi, source: ModelScopeSource) -> dict[str, FileInfo]:
         for path in listed:
             safe_relative(path, what)
     except NotExistError:
-        listed = {}
-    except HubError:
+        return {}
+    except (HubError, UserError):
         raise
-    except (AttributeError, TypeError, ValueError) as e:
-        raise UserError(f"{what}: the hub at {_endpoint()} did not answer with a listing of files ({e})") from e
-    if not listed:
-        raise UserError(_why_nothing(api, source))
+    except Exception as e:
+        if isinstance(e, OSError) and not isinstance(e, ValueError):  # the network's; what is no JSON is both
+            raise
+        raise UserError(f"{what}: {_who()} did not answer with a listing of files ({first_line(e)})") from e
     return listed
 
 
@@ -171,10 +182,10 @@ def _why_nothing(api: HubApi, source: ModelScopeSource) -> str:
     try:
         revisions: list[dict[str, Any]] = api.list_repo_revisions(source.hub_id, source.repository)
     except NotExistError:
-        return f"the hub at {_endpoint()} has no {source.repository} {source.hub_id!r}"
+        return f"{_who()} has no {source.repository} {source.hub_id!r}"
     known = [str(revision.get("Revision")) for revision in revisions]
     hint = did_you_mean(source.revision, known)
-    return f"{source.hub_id}: the hub at {_endpoint()} has no files at revision {source.revision!r}; {hint}"
+    return f"{source.hub_id}: {_who()} has no files at revision {source.revision!r}; {hint}"
 
 
 def _check_listed(listed: Mapping[str, FileInfo], name: str, wanted: PinnedFile, source: ModelScopeSource) -> None:
@@ -186,7 +197,7 @@ def _check_listed(listed: Mapping[str, FileInfo], name: str, wanted: PinnedFile,
     if not found:
         raise UserError(f"{what}: the hub lists no sha256 for it, wanted {wanted.sha256}")
     if found != wanted.sha256:
-        raise UserError(f"{what}: the hub lists sha256 {found}, wanted {wanted.sha256}")
+        raise UserError(f"{what}: the hub lists sha256 {str(found)[:64]}, wanted {wanted.sha256}")
 
 
 def _bars() -> AbstractContextManager[object]:
@@ -205,12 +216,16 @@ def place(name: str, pinned: PinnedFile) -> Path:
 
 def _download(api: HubApi, source: ModelScopeSource, name: str, pinned: PinnedFile) -> Path:
     """The file in the cache, hashed by the SDK whether it was there or is downloaded now, three times if need be."""
-    return api.download_file(
-        source.hub_id,
-        source.repository,
-        name,
-        revision=source.revision,
-        local_dir=CACHE / pinned.sha256,
-        expected_sha256=pinned.sha256,
-        file_size=pinned.size,
+    return within(
+        lambda: seconds(pinned.size),
+        _who(),
+        lambda: api.download_file(
+            source.hub_id,
+            source.repository,
+            name,
+            revision=source.revision,
+            local_dir=CACHE / pinned.sha256,
+            expected_sha256=pinned.sha256,
+            file_size=pinned.size,
+        ),
     )
