@@ -51,7 +51,7 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
     with alone.settings(ROOT / "params.yaml") as found:
         alone.hurry(found, ITEMS, HURRIED)
         alone.leave_only(found, MODEL)
-        found["pipeline"]["systems"] = {}
+        found["pipelines"] = {}
         found["models"][MODEL] |= {"sources": [{"kind": "folder", "path": "checkpoint"}], "targets": list(TARGETS)}
         found["datasets"] = {DATASET: {"kind": "manifest", "path": "speech"}}
     command(["pin", MODEL])
