@@ -137,6 +137,18 @@ def test_a_wheel_that_is_no_zip(place: Path) -> None:
     assert not place.exists()
 
 
+@pytest.mark.parametrize(
+    ("offset", "value", "said"), [(6, 1, "RuntimeError: .*encrypted"), (8, 99, "NotImplementedError: .*compression")]
+)
+def test_a_wheel_that_cannot_be_unpacked(place: Path, offset: int, value: int, said: str) -> None:
+    content = bytearray(zipped(FILES))
+    for start, shift in ((b"PK\3\4", 0), (b"PK\1\2", 2)):  # of a file, and of its line in the directory
+        content[content.find(start) + offset + shift] = value
+    with pytest.raises(UserError, match=f"reading {WHEEL} failed .{said}"):
+        fetch("tiny", model(cached_wheel(bytes(content))), PIN, place)
+    assert not place.exists()
+
+
 def test_a_damaged_wheel_in_the_cache_is_not_used(place: Path) -> None:
     source = cached_wheel(zipped(FILES))
     _write(layout.CACHE / "archives", {WHEEL: b"PK cut o"})

@@ -24,6 +24,7 @@ from benchmarks.peers import __main__ as peers
         pytest.param("resolving\nno wheel for this platform\n\n", "no wheel for this platform", id="last line"),
         pytest.param("\x1b[31mValueError: \x1b[0mred\n", "ValueError: red", id="colours"),
         pytest.param("", "no output", id="silence"),
+        pytest.param("no wheel at https://me:pass@host/x\n", "no wheel at https://***@host/x", id="credentials"),
         pytest.param(f"ValueError: {'x' * 200}\n", f"ValueError: {'x' * 85}...", id="cut"),
     ],
 )

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from stages.core import graphs, layout, params, plan
+from stages.core.credentials import redacted
 from stages.core.params import Params
 
 ROOT = Path(__file__).parents[2]
@@ -131,8 +132,8 @@ def surroundings() -> dict[str, str]:
 
 
 def reason(log: str) -> str:
-    """The line of a program's output that says why it failed: its last exception, else its last line."""
-    plain = re.sub(r"\x1b\[[\d;]*m", "", log)  # without colours
+    """The line of a program's output that says why it failed: its last exception or last line, without credentials."""
+    plain = redacted(re.sub(r"\x1b\[[\d;]*m", "", log))  # without colours
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Argument|Fail\w*)\b.*: ", line)]
     line = re.sub(r"^([A-Za-z_]\w*\.)+(?=\w+: )", "", (raised or lines or ["no output"])[-1])  # the module's name

@@ -103,11 +103,13 @@ def _settings() -> Iterator[None]:
 @contextmanager
 def _explained() -> Iterator[None]:
     """The SDK's exceptions as one clear message."""
-    from modelscope_hub import FileIntegrityError, HubError, NetworkError
+    from modelscope_hub import FileIntegrityError, HubError, NetworkError, RequestTimeoutError
 
     with one_line(_who()):
         try:
             yield
+        except RequestTimeoutError as e:  # the SDK's own limits, which are shorter for a page of a listing
+            raise UserError(f"{_who()} gave no whole answer in time") from e
         except (NetworkError, requests.ConnectionError, requests.Timeout) as e:
             cause = root(e)
             raise UserError(f"{_who()} could not be reached ({type(cause).__name__}: {first_line(cause)})") from e

@@ -16,6 +16,7 @@ from stages.core.files import safe_relative
 from stages.core.params.origins import WheelSource
 from stages.core.pins import PinnedFile
 from stages.sources.index import download
+from stages.sources.transfer import one_line
 
 
 def listing(source: WheelSource, taken: Callable[[str], bool]) -> dict[str, PinnedFile | None]:
@@ -59,8 +60,9 @@ def fetch(source: WheelSource, files: Collection[str], folder: Path) -> None:
 @contextmanager
 def _opened(source: WheelSource) -> Iterator[zipfile.ZipFile]:
     wheel = download(source.archive)
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            yield archive
-    except zipfile.BadZipFile as e:
-        raise UserError(f"{wheel.name} is not a wheel: {e}") from e
+    with one_line(f"reading {wheel.name}"):
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                yield archive
+        except zipfile.BadZipFile as e:
+            raise UserError(f"{wheel.name} is not a wheel: {e}") from e

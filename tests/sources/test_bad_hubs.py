@@ -70,6 +70,13 @@ def test_a_hub_that_does_not_end_its_answer_is_given_up(hub: Hub, route: str, co
     assert "gave no whole answer in" in refused()
 
 
+def test_a_page_of_a_listing_has_less_time(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    for name, value in (("PAGE_TIMEOUT_SECONDS", 0.2), ("PAGE_MAX_ATTEMPTS", 2)):
+        monkeypatch.setattr(f"modelscope_hub._legacy_api.REPO_TREE_{name}", value)
+    hub.faults.slow = {"repo/files": math.inf}
+    assert refused().endswith("gave no whole answer in time")
+
+
 def test_a_large_file_has_more_time():
     assert transfer.seconds(10 * transfer.SLOWEST) == transfer.LIMIT_SECONDS + 10
 
