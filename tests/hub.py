@@ -34,6 +34,7 @@ class Faults:
     wrong_sha256: bool = False
     paths: list[str] = field(default_factory=list)  # listed on top of the files
     body: bytes | None = None  # the answer to every listing, such as a login page
+    revisions: Any = None  # what is answered in the place of the revisions
     slow: dict[str, float] = field(default_factory=dict)  # route -> bytes to answer with, one in a while, and no end
     busy: dict[str, float] = field(default_factory=dict)  # route -> requests to answer with 429
     retry_after: str = "0"  # what such an answer asks for
@@ -116,7 +117,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self._fails(route[3]):
             return
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        if route[3] == "revisions":
+        if hub.faults.revisions is not None and route[3] == "revisions":
+            self._send(200, json.dumps(hub.faults.revisions).encode())
+        elif route[3] == "revisions":
             self._json(200, {"RevisionMap": {"Tags": [{"Revision": name} for name in revisions], "Branches": []}})
         elif route[3] == {"models": "repo/files", "datasets": "repo/tree"}[route[1]]:
             size, page = int(query.get("PageSize", 10**9)), int(query.get("PageNumber", 1))

@@ -185,7 +185,7 @@ def _why_nothing(api: HubApi, source: ModelScopeSource) -> str:
         revisions: list[dict[str, Any]] = api.list_repo_revisions(source.hub_id, source.repository)
     except NotExistError:
         return f"{_who()} has no {source.repository} {source.hub_id!r}"
-    known = [str(revision.get("Revision")) for revision in revisions]
+    known = [str(revision.get("Revision"))[:64] for revision in revisions]
     hint = did_you_mean(source.revision, known)
     return f"{source.hub_id}: {_who()} has no files at revision {source.revision!r}; {hint}"
 
