@@ -37,7 +37,7 @@ class Family(Protocol[Outcome]):
 
     @property
     def SCHEMAS(self) -> Mapping[str, type[Config]]:
-        """What config.yaml may say, by its `model`; no other family has one of these."""
+        """Give the schema of config.yaml for each `model` that it may name; no two families have one in common."""
 
     def read_config(self, folder: Path) -> dict[str, Any]:
         """Read config.yaml of a checkpoint, and check it and the files beside it, without the weights.
@@ -68,15 +68,15 @@ class Family(Protocol[Outcome]):
 
     @property
     def MODES(self) -> tuple[str, ...]:
-        """How a model may be run; the first gives the headline."""
+        """Name the ways in which a model is run; the first gives the headline."""
 
     @property
     def METRICS(self) -> Mapping[str, Metric]:
-        """What `measure` counts, and which way is better."""
+        """Give what `measure` counts, and which way is better."""
 
     @property
     def HEADLINE(self) -> str:
-        """The metric that stands for all where there is room for one."""
+        """Name the metric that stands for all where there is room for one."""
 
     def score(self, folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
         """Run FunASR's own pipeline over the recordings with only the network swapped for the artifact's."""
@@ -172,7 +172,7 @@ class StreamingRecognizer(Protocol):
 
     @property
     def CHUNK_SECONDS(self) -> float:
-        """How much audio it takes at a time."""
+        """Give the seconds of audio that it takes at a time."""
 
     def load_streaming_recognizer(self, folder: Path, artifact: Artifact) -> Callable[[Floats], Iterator[str]]:
         """Load FunASR's recognizer as a function of audio (samples,) that gives the text of each piece of it."""

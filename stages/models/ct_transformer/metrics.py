@@ -14,7 +14,7 @@ from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.statistics import Counts, Metric
 from stages.corpora.manifest import Recording
-from stages.models.shared import checkpoint as checkpoints
+from stages.models.shared import checkpoint
 
 NONE = "_"  # FunASR's name for no mark
 MARKS = {"comma": "，", "period": "。", "question": "？", "enumeration": "、"}
@@ -31,7 +31,7 @@ METRICS = {
 class Outcome:
     """What FunASR makes of one text. marks: after each token, `_` for none.
 
-    The realtime kind says nothing after the last token: FunASR withholds that mark until more comes.
+    The realtime kind gives no mark after the last token: FunASR withholds that mark until more comes.
     """
 
     text: str
@@ -39,8 +39,8 @@ class Outcome:
 
 
 def read_marks(text: str, known: Collection[str] = MARKS.values()) -> tuple[list[str], list[str]]:
-    """The tokens of a punctuated text, as FunASR splits them, and the `known` mark after each, `_` for none."""
-    with checkpoints.importing_funasr():
+    """Split a punctuated text as FunASR does: its tokens, and the `known` mark after each, `_` for none."""
+    with checkpoint.importing_funasr():
         from funasr.models.ct_transformer.utils import split_words
 
     tokens: list[str] = []
@@ -68,12 +68,12 @@ def split_text(recording: Recording) -> tuple[list[str], list[str]]:
 
 
 def measure(
-    checkpoint: Path,  # noqa: ARG001  both kinds are measured alike
+    folder: Path,  # noqa: ARG001  both kinds are measured alike
     recordings: Sequence[Recording],
     references: Sequence[Outcome],
     outcomes: Sequence[Outcome],
 ) -> list[Counts]:
-    """Every metric of each text as (numerator, denominator).
+    """Count every metric of each text as (numerator, denominator).
 
     F1 of a mark is 2 TP / (2 TP + FP + FN) over the positions after tokens, `f1` the micro-average over the
     four marks (Che et al., "Punctuation Prediction for Unsegmented Transcript Based on Word Vector", LREC
@@ -85,12 +85,12 @@ def measure(
 
 
 def _count(recording: Recording, reference: Outcome, outcome: Outcome) -> Counts:
-    said = outcome.marks
-    expected = split_text(recording)[1][: len(said)]  # without what the realtime kind withholds
+    marks = outcome.marks
+    expected = split_text(recording)[1][: len(marks)]  # without what the realtime kind withholds
     # A count in place of scikit-learn's, whose import takes longer than all the scoring; a test holds it to that.
-    right = Counter(a for a, b in zip(expected, said, strict=True) if a == b)
-    scores = {name: (2 * right[m], said.count(m) + expected.count(m)) for name, m in MARKS.items()}
-    pairs = [pair for pair in zip(said, reference.marks, strict=True) if pair != (NONE, NONE)]
+    right = Counter(a for a, b in zip(expected, marks, strict=True) if a == b)
+    scores = {name: (2 * right[m], marks.count(m) + expected.count(m)) for name, m in MARKS.items()}
+    pairs = [pair for pair in zip(marks, reference.marks, strict=True) if pair != (NONE, NONE)]
     return {
         "f1": (sum(top for top, _ in scores.values()), sum(bottom for _, bottom in scores.values())),
         **{f"f1_{name}": score for name, score in scores.items()},
@@ -104,5 +104,5 @@ def write_outcomes(folder: Path, mode: str, outcomes: Sequence[Outcome]) -> None
 
 
 def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
-    """What `write_outcomes` kept, in the same order."""
+    """Read what `write_outcomes` kept, in the same order."""
     return [Outcome(**outcome) for outcome in read_json(folder / f"{mode}.json")]

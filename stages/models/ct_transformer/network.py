@@ -10,9 +10,7 @@ import torch
 from stages.core.errors import UserError
 from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
 from stages.models.ct_transformer.schema import Offline, Punctuator, Realtime
-from stages.models.shared import checkpoint as checkpoints
-from stages.models.shared import sanm
-from stages.models.shared import tokens as token_lists
+from stages.models.shared import checkpoint, sanm, tokens
 
 if TYPE_CHECKING:
     from funasr.models.ct_transformer.model import CTTransformer
@@ -23,23 +21,21 @@ MASKS = ("vad_masks", "sub_masks")  # of the realtime kind
 LONGEST = 512  # tokens: FunASR sends 20 new ones and what is left of the last sentence, which it cuts after 200
 
 
-def read_config(checkpoint: Path) -> dict[str, Any]:
-    """config.yaml of a checkpoint, with `vocab_size` from its tokens.json, as FunASR adds it.
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.yaml of a checkpoint, with `vocab_size` from its tokens.json, as FunASR adds it.
 
     Raises:
         UserError: it is not what the schema of its model wants, tokens.json does not fit, or it splits text by words.
     """
-    config, typed = checkpoints.read_config(checkpoint, "ct_transformer", SCHEMAS)
-    if (checkpoint / "jieba_usr_dict").exists():
-        raise UserError(
-            f"{checkpoint}: jieba_usr_dict is there, so this model punctuates words; wanted one of characters"
-        )
-    return config | {"vocab_size": len(token_lists.read(checkpoint, typed.vocab_size))}
+    config, typed = checkpoint.read_config(folder, "ct_transformer", SCHEMAS)
+    if (folder / "jieba_usr_dict").exists():
+        raise UserError(f"{folder}: jieba_usr_dict is there, so this model punctuates words; wanted one of characters")
+    return config | {"vocab_size": len(tokens.read(folder, typed.vocab_size))}
 
 
 def build(config: dict[str, Any]) -> CTTransformer:
-    """FunASR's module for a configuration of `read_config`, with random weights, in evaluation mode."""
-    with checkpoints.importing_funasr():
+    """Build FunASR's module for what `read_config` gives, with random weights, in evaluation mode."""
+    with checkpoint.importing_funasr():
         import funasr.models.sanm.encoder  # noqa: F401  registers the encoder class
         from funasr.models.ct_transformer.model import CTTransformer
         from funasr.models.ct_transformer_streaming.encoder import SANMVadEncoder  # noqa: F401
@@ -56,23 +52,29 @@ def build(config: dict[str, Any]) -> CTTransformer:
     return model
 
 
-def load(checkpoint: Path) -> CTTransformer:
-    """The checkpoint as FunASR's own module, in evaluation mode.
+def load(folder: Path) -> CTTransformer:
+    """Load the checkpoint as FunASR's own module, in evaluation mode.
 
     Raises:
         UserError: config.yaml, tokens.json or model.pt is not what the family needs.
     """
-    return checkpoints.load(build, read_config(checkpoint), checkpoint)
+    return checkpoint.load(build, read_config(folder), folder)
 
 
-def load_tokenizer(checkpoint: Path) -> CharTokenizer:
-    """FunASR's tokenizer with the checkpoint's token list."""
-    return token_lists.tokenizer(token_lists.read(checkpoint))
+def load_tokenizer(folder: Path) -> CharTokenizer:
+    """Load FunASR's tokenizer with the checkpoint's token list."""
+    return tokens.tokenizer(tokens.read(folder))
 
 
 def realtime_masks(size: int, pauses: torch.Tensor) -> dict[str, torch.Tensor]:
-    """FunASR's masks of the realtime kind, float32 (batch or 1, 1, size, size), of texts with a pause each (batch,)."""
-    with checkpoints.importing_funasr():
+    """Make FunASR's masks of the realtime kind, for texts of `size` tokens with a pause each.
+
+    pauses: the token before which each text's pause is, (batch,).
+
+    Returns:
+        1 where a token is seen and 0 elsewhere, float32 (batch or 1, 1, size, size).
+    """
+    with checkpoint.importing_funasr():
         from funasr.models.transformer.utils.mask import subsequent_mask, vad_mask
 
     seen = {"vad_masks": [vad_mask(size, pause) for pause in pauses.tolist()], "sub_masks": [subsequent_mask(size)]}
@@ -88,7 +90,7 @@ class ExportedOffline(torch.nn.Module):
         self.embed, self.encoder, self.decoder = model.embed, model.encoder, model.decoder
 
     def forward(self, inputs: torch.Tensor, text_lengths: torch.Tensor) -> tuple[torch.Tensor]:
-        """Logits (batch, tokens, marks) of token ids int32 (batch, tokens)."""
+        """Compute logits (batch, tokens, marks) of token ids int32 (batch, tokens)."""
         inside = sanm.mask(text_lengths, torch.arange(inputs.shape[1]))
         return (self.decoder(sanm.encode(self.encoder, self.embed(inputs), inside)),)
 
@@ -103,7 +105,10 @@ class ExportedRealtime(ExportedOffline):
     def forward(  # type: ignore[override]
         self, inputs: torch.Tensor, text_lengths: torch.Tensor, vad_masks: torch.Tensor, sub_masks: torch.Tensor
     ) -> tuple[torch.Tensor]:
-        """Logits (1, tokens, marks) of token ids int32 (1, tokens); masks (1, 1, tokens, tokens), 1 where seen."""
+        """Compute logits (1, tokens, marks) of token ids int32 (1, tokens).
+
+        vad_masks, sub_masks: float32 (1, 1, tokens, tokens), 1 where a token is seen.
+        """
         encoder, positions = self.encoder, torch.arange(inputs.shape[1])
         inside = sanm.mask(text_lengths, positions)
         past = (positions[:, None] >= positions).float() * sub_masks
@@ -117,8 +122,8 @@ class ExportedRealtime(ExportedOffline):
 
 
 def graph_set(model: CTTransformer) -> GraphSet:
-    """The one graph of either kind, with the names, order and integers that FunASR's ONNX runtime feeds."""
-    realtime, tokens = model.with_vad(), Axis(min=1, opt=20, max=LONGEST)
+    """Describe the one graph of either kind, with the names, order and integers that FunASR's ONNX runtime feeds."""
+    realtime, length = model.with_vad(), Axis(min=1, opt=20, max=LONGEST)
     batch: int | str = 1 if realtime else "batch"  # a mask of the realtime kind is one text's
     masks = {name: Tensor(dtype="float32", shape=[1, 1, "tokens", "tokens"], fill=1.0) for name in MASKS if realtime}
     sizes: dict[str, int] = {} if realtime else {"batch": 1}
@@ -134,7 +139,7 @@ def graph_set(model: CTTransformer) -> GraphSet:
                 },
                 outputs={"logits": Tensor(dtype="float32", shape=[batch, "tokens", len(model.punc_list)])},
                 states={},
-                axes={"tokens": tokens} | ({} if realtime else {"batch": Axis(min=1, opt=1, max=16)}),
+                axes={"tokens": length} | ({} if realtime else {"batch": Axis(min=1, opt=1, max=16)}),
             )
         },
         cases={f"{n}_tokens": Case(sizes={**sizes, "tokens": n}, seconds=None) for n in (20, 200)},
@@ -142,5 +147,5 @@ def graph_set(model: CTTransformer) -> GraphSet:
 
 
 def export_modules(model: CTTransformer) -> dict[str, torch.nn.Module]:
-    """The module behind each graph of `graph_set`."""
+    """Return the module behind each graph of `graph_set`."""
     return {"model": (ExportedRealtime if model.with_vad() else ExportedOffline)(model)}

@@ -17,7 +17,7 @@ from stages.core.params.prune import PruneParams
 from stages.corpora.manifest import Recording
 from stages.models.ct_transformer.metrics import read_marks
 from stages.models.ct_transformer.network import build, export_modules, load_tokenizer, realtime_masks
-from stages.models.shared import checkpoint as checkpoints
+from stages.models.shared import checkpoint
 from stages.models.shared.sanm import with_widths
 from stages.pruning import narrowing, recovery
 
@@ -33,7 +33,7 @@ BATCH = 16
 
 
 def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> torch.Tensor:
-    """Token ids of the texts as one stream, int64 (tokens,), then `variations` times with the sentences shuffled.
+    """Read the texts' token ids as one stream, int64 (tokens,), then `variations` times with sentences shuffled.
 
     Raises:
         UserError: there are fewer tokens than one window.
@@ -49,7 +49,7 @@ def calibration(folder: Path, recordings: Sequence[Recording], settings: PrunePa
 
 
 def logits(model: CTTransformer, windows: torch.Tensor, pauses: torch.Tensor) -> torch.Tensor:
-    """Logits (batch, tokens, marks) of token ids int64 (batch, tokens); the realtime kind has a pause in each."""
+    """Compute logits (batch, tokens, marks) of token ids int64 (batch, tokens), with a pause in each if realtime."""
     size, network = windows.shape[1], export_modules(model)["model"]
     masks = realtime_masks(size, pauses) if model.with_vad() else {}
     found: torch.Tensor = network(windows, torch.full((len(windows),), size), **masks)[0]
@@ -57,12 +57,12 @@ def logits(model: CTTransformer, windows: torch.Tensor, pauses: torch.Tensor) ->
 
 
 def widths(model: CTTransformer) -> dict[str, int]:
-    """The layer widths that pruning changes."""
+    """Return the layer widths that pruning changes."""
     return narrowing.widths(model, WIDTHS)
 
 
 def multiplications(model: CTTransformer) -> int:
-    """Multiply-accumulates for 20 tokens: every weight but the looked-up embedding is used once for each token."""
+    """Count multiply-accumulates for 20 tokens: a token uses every weight once, but the looked-up embedding's."""
     blocks = (model.encoder, model.decoder)
     weights: int = sum(p.numel() for block in blocks for p in block.parameters() if p.dim() > 1)
     return 20 * weights
@@ -70,23 +70,23 @@ def multiplications(model: CTTransformer) -> int:
 
 def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
     """Return the configuration whose widths, multiples of `steps`, remove closest to `removed` of all parameters."""
-    return with_widths(config, narrowing.narrowed(checkpoints.weightless(build, config), WIDTHS, removed, steps))
+    return with_widths(config, narrowing.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, steps))
 
 
 def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
-    """How many parameters the model has with other widths, by the keys of `widths`."""
-    return narrowing.counter(checkpoints.weightless(build, config), WIDTHS)
+    """Return a function that counts the parameters of the model with other widths, by the keys of `widths`."""
+    return narrowing.counter(checkpoint.weightless(build, config), WIDTHS)
 
 
 def cut(
-    model: CTTransformer, config: dict[str, Any], stream: torch.Tensor, criterion: str, damping: float
+    model: CTTransformer, config: dict[str, Any], calibration: torch.Tensor, criterion: str, damping: float
 ) -> tuple[CTTransformer, recovery.Refit]:
-    """A copy of the model with the widths of `config`, and what refits it.
+    """Copy the model into one with the widths of `config`, and return that and what refits it.
 
-    stream: calibration tokens int64 (tokens,). criterion: one of `stages.pruning.criteria`.
+    calibration: token ids int64 (tokens,). criterion: one of `stages.pruning.criteria`.
     """
-    small = checkpoints.weightless(build, config)
-    windows = stream[: len(stream) // WINDOW * WINDOW].reshape(-1, WINDOW)
+    small = checkpoint.weightless(build, config)
+    windows = calibration[: len(calibration) // WINDOW * WINDOW].reshape(-1, WINDOW)
     pauses = torch.zeros(len(windows), dtype=torch.int64)
 
     def inside(_: str, hidden: torch.Tensor) -> torch.Tensor:
@@ -95,15 +95,15 @@ def cut(
     return small, narrowing.cut(model, small, lambda m: logits(m, windows, pauses), inside, criterion, damping)
 
 
-def distillation(small: CTTransformer, model: CTTransformer, stream: torch.Tensor) -> recovery.Loss:
-    """The divergence of the small model's marks from the model's, on windows drawn from the calibration tokens.
+def distillation(small: CTTransformer, model: CTTransformer, calibration: torch.Tensor) -> recovery.Loss:
+    """Return the loss of one step: the divergence of the small model's marks from the model's on random windows.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1.
     """
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        starts = torch.randint(len(stream) - WINDOW + 1, (BATCH,), generator=generator).tolist()
-        windows = torch.stack([stream[start : start + WINDOW] for start in starts])
+        starts = torch.randint(len(calibration) - WINDOW + 1, (BATCH,), generator=generator).tolist()
+        windows = torch.stack([calibration[start : start + WINDOW] for start in starts])
         pauses = torch.randint(WINDOW, (BATCH,), generator=generator)
         with torch.no_grad():
             wanted = logits(model, windows, pauses)

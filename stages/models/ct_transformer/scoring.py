@@ -19,24 +19,24 @@ PIECE = 15  # tokens that the realtime kind is given at a time: 3 s of Mandarin 
 Forward = Callable[..., tuple[torch.Tensor, None]]
 
 
-def score(checkpoint: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:  # noqa: ARG001  one mode
+def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:  # noqa: ARG001  one mode
     """Take the marks off the recordings' texts and let FunASR put them back with the artifact's network.
 
     Raises:
         UserError: a line of the data set has no text.
     """
     torch.set_num_threads(1)  # the tensors are small, and other processes have the other cores
-    punctuate = load_punctuator(checkpoint, artifact)
+    punctuate = load_punctuator(folder, artifact)
     return [punctuate(split_text(recording)[0]) for recording in recordings]
 
 
-def load_punctuator(checkpoint: Path, artifact: Artifact) -> Callable[[Sequence[str]], Outcome]:
-    """FunASR's inference over the tokens of a text, with the artifact's network in the place of its own.
+def load_punctuator(folder: Path, artifact: Artifact) -> Callable[[Sequence[str]], Outcome]:
+    """Load FunASR's punctuation as a function of a text's tokens, with the artifact's network in place of its own.
 
     The realtime kind gets `PIECE` tokens at a time, as voice activity detection cuts running speech: where
     the clock says, not where a sentence ends.
     """
-    model, tokenizer = load(checkpoint), load_tokenizer(checkpoint)
+    model, tokenizer = load(folder), load_tokenizer(folder)
     model.punc_forward = _forward(artifact[1]["model"])
 
     def infer(tokens: Sequence[str], cache: dict[str, Any]) -> dict[str, Any]:
@@ -44,11 +44,11 @@ def load_punctuator(checkpoint: Path, artifact: Artifact) -> Callable[[Sequence[
         found: dict[str, Any] = results[0]
         return found
 
-    def whole(tokens: Sequence[str]) -> Outcome:
+    def punctuate_whole(tokens: Sequence[str]) -> Outcome:
         found = infer(tokens, {})
         return Outcome(found["text"], [model.punc_list[i] for i in found["punc_array"]])
 
-    def realtime(tokens: Sequence[str]) -> Outcome:
+    def punctuate_pieces(tokens: Sequence[str]) -> Outcome:
         if len(tokens) == 1:
             return Outcome(tokens[0], [])  # its only mark is withheld, and FunASR 1.4 fails on NumPy 2.4
         cache: dict[str, Any] = {}
@@ -56,11 +56,11 @@ def load_punctuator(checkpoint: Path, artifact: Artifact) -> Callable[[Sequence[
         text = "".join(found["text"] for found in pieces)
         return Outcome(text, read_marks(text, set(model.punc_list) - {NONE})[1][:-1])
 
-    return realtime if model.with_vad() else whole
+    return punctuate_pieces if model.with_vad() else punctuate_whole
 
 
 def _forward(network: Network) -> Forward:
-    """FunASR's `punc_forward` around a network; where there was a pause, with FunASR's masks around it."""
+    """Make FunASR's `punc_forward` out of a network; it also feeds FunASR's masks where there was a pause."""
 
     def punc_forward(
         text: torch.Tensor, text_lengths: torch.Tensor, vad_indexes: torch.Tensor | None = None

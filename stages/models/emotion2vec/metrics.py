@@ -34,7 +34,7 @@ UNKNOWN = "unknown"  # what the model's authors call the label that its token li
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the recognizer said of one recording.
+    """What the recognizer makes of one recording.
 
     scores: a probability for each label, float32 (labels,). embedding: of the utterance, float32 (embed_dim,).
     """
@@ -45,7 +45,7 @@ class Outcome:
 
 @functools.cache
 def labels(folder: Path) -> tuple[str, ...]:
-    """The English name of each score, in order: `angry` for the label list's `生气/angry`, `unknown` for `<unk>`."""
+    """Read the English name of each score, in order: `angry` for `生气/angry`, `unknown` for `<unk>`."""
     tokens = load_tokenizer(folder).token_list
     names = (token.rpartition("/")[2] for token in tokens if not token.startswith("unuse"))
     return tuple(UNKNOWN if name == "<unk>" else name for name in names)
@@ -54,7 +54,7 @@ def labels(folder: Path) -> tuple[str, ...]:
 def measure(
     folder: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
 ) -> list[Counts]:
-    """Every metric of each recording as (numerator, denominator).
+    """Count every metric of each recording as (numerator, denominator).
 
     Weighted accuracy is the share of recordings that are right; unweighted accuracy the mean over labels of the share
     that is right, so that a frequent label counts no more than a rare one (Schuller et al., "The INTERSPEECH 2009
@@ -100,6 +100,6 @@ def write_outcomes(folder: Path, mode: str, outcomes: Sequence[Outcome]) -> None
 
 
 def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
-    """What `write_outcomes` kept, in the same order."""
+    """Read what `write_outcomes` kept, in the same order."""
     with np.load(folder / f"{mode}.npz") as kept:
         return [Outcome(*of_one) for of_one in zip(kept["scores"], kept["embedding"], strict=True)]

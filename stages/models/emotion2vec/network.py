@@ -22,7 +22,7 @@ TOKENS = ("tokens.txt", "tokens.json")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.yaml of a checkpoint, with the number of labels as `vocab_size`.
+    """Read config.yaml of a checkpoint, with the number of labels as `vocab_size`.
 
     Raises:
         UserError: it is not what the schema wants, or the label list is missing or malformed.
@@ -32,7 +32,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load_tokenizer(folder: Path) -> CharTokenizer:
-    """FunASR's tokenizer, of which emotion2vec uses the list of labels.
+    """Load FunASR's tokenizer, of which emotion2vec uses the list of labels.
 
     Raises:
         UserError: there is no list of labels, or FunASR cannot use it.
@@ -41,7 +41,7 @@ def load_tokenizer(folder: Path) -> CharTokenizer:
 
 
 def build(config: dict[str, Any]) -> Emotion2vec:
-    """FunASR's module for a configuration, with random weights, in evaluation mode, without pre-training's decoder."""
+    """Build FunASR's module for a configuration with random weights, in evaluation mode, without what only trains."""
     with checkpoint.importing_funasr():
         from funasr.models.emotion2vec.model import Emotion2vec
 
@@ -53,7 +53,7 @@ def build(config: dict[str, Any]) -> Emotion2vec:
 
 
 def load(folder: Path) -> Emotion2vec:
-    """The checkpoint as FunASR's own module, in evaluation mode.
+    """Load the checkpoint as FunASR's own module, in evaluation mode.
 
     Names are mapped as config.yaml's `scope_map` says (the hub's weights start with `d2v_model.`), and what only
     pre-training used is left out, as FunASR's loader does it.
@@ -80,7 +80,7 @@ class ExportedNetwork(torch.nn.Module):
             encoder.get_alibi_bias = _alibi_bias
 
     def forward(self, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Embeddings of frames (1, frames, embed_dim) and utterance (1, embed_dim), and logits (1, labels).
+        """Compute embeddings of frames (1, frames, embed_dim) and utterance (1, embed_dim), and logits (1, labels).
 
         source: waveform (1, samples) at 16 kHz, of zero mean and unit variance where `model_conf.normalize` is set.
         """
@@ -90,7 +90,7 @@ class ExportedNetwork(torch.nn.Module):
 
 
 def _alibi_bias(*, batch_size: int, time_steps: int, heads: int, dtype: torch.dtype, device: Any) -> torch.Tensor:
-    """Attention biases (batch_size, heads, time_steps, time_steps): minus the distance, times each head's slope."""
+    """Compute the biases of attention: minus the distance, times each head's slope."""
     with checkpoint.importing_funasr():
         from funasr.models.emotion2vec.base import get_alibi
 
@@ -102,7 +102,7 @@ def _alibi_bias(*, batch_size: int, time_steps: int, heads: int, dtype: torch.dt
 
 
 def graph_set(model: Emotion2vec) -> GraphSet:
-    """The one graph of the family.
+    """Describe the one graph of the family.
 
     Its input is what FunASR's `inference` gives its network: normalization stays in front of it, where it is exact
     for silence and does not lose precision to fp16. Batch is 1: the network is run without a padding
@@ -128,7 +128,7 @@ def graph_set(model: Emotion2vec) -> GraphSet:
 
 
 def _shortest(model: Emotion2vec) -> int:
-    """Samples of which the extractor makes one frame."""
+    """Count the samples of which the extractor makes one frame."""
     samples = 1
     for _, kernel, stride in reversed(model.modality_encoders["AUDIO"].feature_enc_layers):
         samples = (samples - 1) * stride + kernel
@@ -136,5 +136,5 @@ def _shortest(model: Emotion2vec) -> int:
 
 
 def export_modules(model: Emotion2vec) -> dict[str, torch.nn.Module]:
-    """The module behind each graph of `graph_set`."""
+    """Return the module behind each graph of `graph_set`."""
     return {"model": ExportedNetwork(model)}

@@ -27,7 +27,7 @@ CASE_SAMPLES = 10 * SAMPLE_RATE
 
 
 def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> torch.Tensor:
-    """Crops of 1 s of the recordings and variations of them, (crops, samples), as the network takes them.
+    """Cut the recordings and variations of them into crops of 1 s, (crops, samples), as the network takes them.
 
     Raises:
         UserError: there are too few recordings of a second or more.
@@ -43,12 +43,12 @@ def calibration(folder: Path, recordings: Sequence[Recording], settings: PrunePa
 
 
 def widths(model: Emotion2vec) -> dict[str, int]:
-    """The layer widths that pruning changes."""
+    """Return the layer widths that pruning changes."""
     return narrowing.widths(model, WIDTHS)
 
 
 def multiplications(model: Emotion2vec) -> int:
-    """Multiply-accumulates for 10 s of audio, weights only: the extractor's at each layer's rate, others by frame."""
+    """Count multiply-accumulates for 10 s, weights only: the extractor's at each layer's rate, others by frame."""
     encoder = model.modality_encoders["AUDIO"]
     length, total = CASE_SAMPLES, 0
     for (_, kernel, stride), layer in zip(encoder.feature_enc_layers, encoder.local_encoder.conv_layers, strict=True):
@@ -61,7 +61,7 @@ def multiplications(model: Emotion2vec) -> int:
 
 
 def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
-    """The configuration with the `mlp_ratio` that removes closest to `removed` of the parameters.
+    """Choose the `mlp_ratio` that removes closest to `removed` of the parameters.
 
     steps: what the width of the feed-forward layers is to be a multiple of, by the key of `widths`.
     """
@@ -69,7 +69,7 @@ def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -
 
 
 def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
-    """The configuration with the width, by the key of `widths`, changed."""
+    """Return the configuration with the width, by the key of `widths`, changed."""
     conf = config["model_conf"]
     if "mlp" not in new:
         return config
@@ -78,20 +78,20 @@ def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any
 
 
 def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
-    """How many parameters the model has with another width, by the key of `widths`."""
+    """Return a function that counts the parameters of the model with another width, by the key of `widths`."""
     return narrowing.counter(checkpoint.weightless(build, config), WIDTHS)
 
 
 def cut(
-    model: Emotion2vec, config: dict[str, Any], crops: torch.Tensor, criterion: str, damping: float
+    model: Emotion2vec, config: dict[str, Any], calibration: torch.Tensor, criterion: str, damping: float
 ) -> tuple[Emotion2vec, recovery.Refit]:
-    """A copy of the model with the narrower feed-forward layers of `config`, and what refits it.
+    """Copy the model into one with the narrower layers of `config`, and return that and what refits it.
 
-    crops: waveforms (crops, samples). criterion: one of `stages.pruning.criteria`.
+    calibration: waveforms (crops, samples). criterion: one of `stages.pruning.criteria`.
     """
 
     def run(network: Emotion2vec) -> torch.Tensor:
-        scores: torch.Tensor = network.proj(network.extract_features(crops[:REFIT_CROPS])["x"].mean(dim=1))
+        scores: torch.Tensor = network.proj(network.extract_features(calibration[:REFIT_CROPS])["x"].mean(dim=1))
         return scores
 
     small = checkpoint.weightless(build, config)
@@ -102,17 +102,17 @@ def _no_padding(_: str, hidden: torch.Tensor) -> torch.Tensor:
     return torch.ones(hidden.shape[:-1], dtype=torch.bool)
 
 
-def distillation(small: Emotion2vec, model: Emotion2vec, crops: torch.Tensor) -> recovery.Loss:
-    """The loss of one step: how far the small model's scores and frame embeddings are from the model's on random crops.
+def distillation(small: Emotion2vec, model: Emotion2vec, calibration: torch.Tensor) -> recovery.Loss:
+    """Return the loss of one step: how far the small model's scores and embeddings are from the model's.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1, plus the mean squared
     difference of embeddings (Romero et al., "FitNets", 2015), which users of emotion2vec build on.
 
-    crops: waveforms (crops, samples).
+    calibration: waveforms (crops, samples).
     """
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        source = crops[torch.randint(len(crops), (BATCH,), generator=generator)]
+        source = calibration[torch.randint(len(calibration), (BATCH,), generator=generator)]
         with torch.no_grad():
             wanted = model.extract_features(source)["x"]
             scores = model.proj(wanted.mean(dim=1))

@@ -23,12 +23,12 @@ class _Head(torch.nn.Module):
         self.network = network
 
     def extract_features(self, source: torch.Tensor, **_: Any) -> dict[str, torch.Tensor]:
-        """Frame embeddings (1, frames, embed_dim) of a normalized waveform (1, samples)."""
+        """Compute frame embeddings (1, frames, embed_dim) of a normalized waveform (1, samples)."""
         self.outputs = self.network({"source": source.numpy()})
         return {"x": torch.from_numpy(self.outputs["frame_embeddings"])}
 
     def forward(self, _: torch.Tensor) -> torch.Tensor:
-        """Logits (1, labels) of the waveform that `extract_features` was given last, in memory of their own."""
+        """Return logits (1, labels) of the last waveform of `extract_features`, in memory of their own."""
         return torch.from_numpy(self.outputs["logits"].copy())
 
 

@@ -35,7 +35,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the detector said of one recording, in one mode.
+    """What the detector makes of one recording, in one mode.
 
     speech: probability of speech for each 10 ms frame, float32 (frames,).
     segments: [start, end] in milliseconds.
@@ -47,7 +47,7 @@ class Outcome:
 
 @functools.cache
 def speech_threshold(folder: Path) -> float:
-    """Probability at which FunASR calls a frame speech: p >= (1 - p) + speech_noise_thres."""
+    """Return the probability p at which FunASR calls a frame speech: p >= (1 - p) + speech_noise_thres."""
     threshold: float = (1 + read_config(folder)["model_conf"].get("speech_noise_thres", 0.6)) / 2  # FunASR's default
     return threshold
 
@@ -55,7 +55,7 @@ def speech_threshold(folder: Path) -> float:
 def measure(
     folder: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
 ) -> list[Counts]:
-    """Every metric of each recording as (numerator, denominator).
+    """Count every metric of each recording as (numerator, denominator).
 
     Frames are 10 ms; miss rate is over speech frames, false-alarm rate over the others (NIST OpenSAD
     2015 evaluation plan). A segment is found if one of the other side has both its edges within the
@@ -67,12 +67,12 @@ def measure(
 
 def _measured(threshold: float, recording: Recording, reference: Outcome, outcome: Outcome) -> Counts:
     length = min(len(reference.speech), len(outcome.speech))
-    said, expected = outcome.speech[:length] >= threshold, reference.speech[:length] >= threshold
+    found, expected = outcome.speech[:length] >= threshold, reference.speech[:length] >= threshold
     truth = _truth_frames(recording, length)
     drift = np.abs(outcome.speech[:length] - reference.speech[:length])
-    hits, misses, alarms = (int(x.sum()) for x in (said & truth, ~said & truth, said & ~truth))
+    hits, misses, alarms = (int(x.sum()) for x in (found & truth, ~found & truth, found & ~truth))
     return {
-        "frame_agreement": (int((said == expected).sum()), length),
+        "frame_agreement": (int((found == expected).sum()), length),
         "posterior_mean_drift": (float(drift.sum()), length),
         "posterior_max_drift": (float(drift.max()), 1),
         "truth_f1": (2 * hits, 2 * hits + misses + alarms),
@@ -83,7 +83,7 @@ def _measured(threshold: float, recording: Recording, reference: Outcome, outcom
 
 
 def _truth_frames(recording: Recording, length: int) -> NDArray[np.bool_]:
-    """Whether the middle of each 25 ms analysis window is in speech."""
+    """Tell of each frame whether the middle of its 25 ms analysis window is in speech."""
     centre = np.arange(length) * (FRAME_MS / 1000) + 0.0125
     inside = np.zeros(length, bool)
     for start, end in recording.segments:
@@ -92,7 +92,7 @@ def _truth_frames(recording: Recording, length: int) -> NDArray[np.bool_]:
 
 
 def segment_f1(found: Sequence[Sequence[int]], expected: Sequence[Sequence[int]], tolerance_ms: int) -> tuple[int, int]:
-    """F1 of segments as (2 * matched, found + expected); both sides are in order of time."""
+    """Count the F1 of segments as (2 * matched, found + expected); both sides are in order of time."""
     matched, start = 0, 0
     for segment in found:
         for i in range(start, len(expected)):
@@ -109,7 +109,7 @@ def write_outcomes(folder: Path, mode: str, outcomes: Sequence[Outcome]) -> None
 
 
 def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
-    """What `write_outcomes` kept, in the same order."""
+    """Read what `write_outcomes` kept, in the same order."""
     segments = read_json(folder / f"{mode}.json")
     with np.load(folder / f"{mode}.npz") as speech:
         return [Outcome(speech[f"arr_{i}"], s) for i, s in enumerate(segments)]

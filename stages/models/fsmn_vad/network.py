@@ -21,7 +21,7 @@ SCHEMAS = {"FsmnVADStreaming": FsmnVad}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.yaml of a checkpoint.
+    """Read config.yaml of a checkpoint.
 
     Raises:
         UserError: it is not what the schema wants, or am.mvn does not fit its front end.
@@ -32,7 +32,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def load(folder: Path) -> FsmnVADStreaming:
-    """The checkpoint as FunASR's own module, in evaluation mode.
+    """Load the checkpoint as FunASR's own module, in evaluation mode.
 
     Raises:
         UserError: config.yaml or model.pt is not what the family needs.
@@ -41,7 +41,7 @@ def load(folder: Path) -> FsmnVADStreaming:
 
 
 def build(config: dict[str, Any]) -> FsmnVADStreaming:
-    """FunASR's module for a configuration, with random weights, in evaluation mode."""
+    """Build FunASR's module for a configuration, with random weights, in evaluation mode."""
     with checkpoint.importing_funasr():
         import funasr.models.fsmn_vad_streaming.encoder  # noqa: F401  registers the encoder class
         from funasr.models.fsmn_vad_streaming.model import FsmnVADStreaming
@@ -52,7 +52,7 @@ def build(config: dict[str, Any]) -> FsmnVADStreaming:
 
 
 def load_frontend(folder: Path) -> WavFrontendOnline:
-    """FunASR's streaming front end with the checkpoint's CMVN."""
+    """Load FunASR's streaming front end with the checkpoint's CMVN."""
     with checkpoint.importing_funasr():
         from funasr.frontends.wav_frontend import WavFrontendOnline
 
@@ -78,14 +78,14 @@ class ExportedEncoder(torch.nn.Module):
         in_cache2: torch.Tensor,
         in_cache3: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """Posteriors (1, frames, pdfs), then the caches (1, proj_dim, lorder - 1, 1) after the last frame."""
+        """Compute posteriors (1, frames, pdfs), then the caches (1, proj_dim, lorder - 1, 1) after the last frame."""
         caches = {f"cache_layer_{i}": c for i, c in enumerate((in_cache0, in_cache1, in_cache2, in_cache3))}
         posteriors = self.encoder(speech, caches)
         return (posteriors, *caches.values())
 
 
 def graph_set(model: FsmnVADStreaming) -> GraphSet:
-    """The one graph of the family, with FunASR's names. Batch is 1: the state machine takes no more."""
+    """Describe the one graph of the family, with FunASR's names. Batch is 1: the state machine takes no more."""
     conf = model.encoder_conf
     cache = Tensor(dtype="float32", shape=[1, conf["proj_dim"], (conf["lorder"] - 1) * conf["lstride"], 1])
     layers = range(conf["fsmn_layers"])
@@ -115,5 +115,5 @@ def graph_set(model: FsmnVADStreaming) -> GraphSet:
 
 
 def export_modules(model: FsmnVADStreaming) -> dict[str, torch.nn.Module]:
-    """The module behind each graph of `graph_set`."""
+    """Return the module behind each graph of `graph_set`."""
     return {"model": ExportedEncoder(model)}

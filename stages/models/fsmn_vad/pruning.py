@@ -32,13 +32,13 @@ REFIT_FRAMES = 48_000  # the recordings as they are and some variations: more co
 
 
 def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> torch.Tensor:
-    """The recordings and variations of them as one stream of the encoder's inputs, (frames, input_dim)."""
+    """Compute features of the recordings and variations of them, one stream (frames, input_dim)."""
     audio = [r.samples() for r in recordings]
     return features(folder, [*audio, *recovery.vary(audio, settings.variations, settings.seed)])
 
 
 def features(folder: Path, recordings: Sequence[Floats]) -> torch.Tensor:
-    """All recordings, float32 (samples,) in [-1, 1), as one stream of the encoder's inputs: (frames, input_dim)."""
+    """Compute features of recordings, float32 (samples,) in [-1, 1), as one stream (frames, input_dim)."""
     frontend = load_frontend(folder)
     streams = []
     for samples in recordings:
@@ -48,14 +48,14 @@ def features(folder: Path, recordings: Sequence[Floats]) -> torch.Tensor:
 
 
 def context(model: FsmnVADStreaming) -> int:
-    """Frames of the past that a frame's posteriors depend on."""
+    """Count the frames of the past that a frame's posteriors depend on."""
     conf = model.encoder_conf
     frames: int = conf["fsmn_layers"] * (conf["lorder"] - 1) * conf["lstride"]
     return frames
 
 
 def logits(model: FsmnVADStreaming, speech: torch.Tensor) -> torch.Tensor:
-    """The encoder's outputs before the softmax, (batch, frames, output_dim), of features (batch, frames, input_dim)."""
+    """Compute the outputs before the softmax, (batch, frames, output_dim), of features (batch, frames, input_dim)."""
     encoder = model.encoder
     hidden = encoder.fsmn(encoder.relu(encoder.in_linear2(encoder.in_linear1(speech))), None)
     outputs: torch.Tensor = encoder.out_linear2(encoder.out_linear1(hidden))
@@ -63,42 +63,42 @@ def logits(model: FsmnVADStreaming, speech: torch.Tensor) -> torch.Tensor:
 
 
 def widths(model: FsmnVADStreaming) -> dict[str, int]:
-    """The layer widths that pruning changes."""
+    """Return the layer widths that pruning changes."""
     return {key: model.encoder_conf[key] for key in WIDTHS}
 
 
 def multiplications(model: FsmnVADStreaming) -> int:
-    """Multiply-accumulates for 10 s of audio: every weight that is not a bias is used once for each frame."""
+    """Count multiply-accumulates for 10 s of audio: a frame uses every weight that is not a bias once."""
     weights: int = sum(p.numel() for p in model.encoder.parameters() if p.dim() > 1)
     return 10_000 // FRAME_MS * weights
 
 
 def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
-    """The configuration whose widths, by the keys of `widths` multiples of `steps`, remove closest to `removed`."""
+    """Choose the widths, by the keys of `widths` multiples of `steps`, that remove closest to `removed`."""
 
-    def at(scale: float) -> dict[str, int]:
+    def scaled(scale: float) -> dict[str, int]:
         powers = {"input_affine_dim": PAIR_POWER, "output_affine_dim": PAIR_POWER}
         exact = {key: conf[key] * scale ** powers.get(key, 1) / step for key, step in steps.items()}
         return {key: min(conf[key], max(1, round(x)) * steps[key]) for key, x in exact.items()}
 
     conf, count = config["encoder_conf"], counter(config)
     dense = count({})
-    candidates = [at(scale) for scale in np.linspace(0, 1, 1001)]
+    candidates = [scaled(scale) for scale in np.linspace(0, 1, 1001)]
     return with_widths(config, min(candidates, key=lambda new: abs(1 - count(new) / dense - removed)))
 
 
 def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
-    """The configuration with some widths, by the keys of `widths`, changed."""
+    """Return the configuration with some widths, by the keys of `widths`, changed."""
     return config | {"encoder_conf": config["encoder_conf"] | new}
 
 
 def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
-    """How many parameters the model has with other widths, by the keys of `widths`."""
+    """Return a function that counts the parameters of the model with other widths, by the keys of `widths`."""
     return lambda new: _parameters(config["encoder_conf"] | new)
 
 
 def _parameters(conf: dict[str, Any]) -> int:
-    """Parameters of the encoder that FunASR builds from an encoder_conf."""
+    """Count the parameters of the encoder that FunASR builds from an encoder_conf."""
     first, wide, narrow, last = (conf[key] for key in WIDTHS)
     taps = conf["lorder"] + conf["rorder"]
     block = wide * narrow + narrow * taps + (narrow + 1) * wide
@@ -107,16 +107,16 @@ def _parameters(conf: dict[str, Any]) -> int:
 
 
 def cut(
-    model: FsmnVADStreaming, config: dict[str, Any], stream: torch.Tensor, criterion: str, damping: float
+    model: FsmnVADStreaming, config: dict[str, Any], calibration: torch.Tensor, criterion: str, damping: float
 ) -> tuple[FsmnVADStreaming, recovery.Refit]:
-    """A copy of the model with the smaller widths of `config`, and what refits it.
+    """Copy the model into one with the smaller widths of `config`, and return that and what refits it.
 
-    The refit: what a dense layer says of the stream is regressed on what the narrow network before it gives, layer
+    The refit: what a dense layer makes of the stream is regressed on what the narrow network before it gives, layer
     after layer. The pairs of dense layers at both ends become their best approximation of that rank.
 
-    stream: calibration features (frames, input_dim). criterion: one of `stages.pruning.criteria`.
+    calibration: features (frames, input_dim). criterion: one of `stages.pruning.criteria`.
     """
-    stream = stream[:REFIT_FRAMES]
+    stream = calibration[:REFIT_FRAMES]
     with torch.no_grad():
         inputs, outputs = recovery.record(model.encoder, stream)
         small, kept = cut_channels(model, config, stream, inputs, criterion, damping)
@@ -132,7 +132,7 @@ def cut_channels(
     criterion: str,
     damping: float,
 ) -> tuple[FsmnVADStreaming, dict[str, list[int]]]:
-    """The model without the channels that `config` has no room for, and the channels each dense layer kept.
+    """Copy the model without the channels that `config` has no room for; return also what each layer kept.
 
     torch-pruning's dependency graph (Fang et al., "DepGraph", 2023) says what goes with a channel: for a
     projection that is its memory's taps and the columns that read it.
@@ -172,14 +172,14 @@ def cut_channels(
 
 
 def _weights(graph: Any, group: Any) -> list[torch.Tensor]:
-    """What goes with the channels of a torch-pruning group, each (channels, ...); biases count for nothing."""
+    """Return what goes with the channels of a torch-pruning group, each (channels, ...), without biases."""
     found = [(dep, getattr(dep.target.module, "weight", None)) for dep, _ in group]
     made = graph.is_out_channel_pruning_fn
     return [w if made(dep.handler) else w.transpose(0, 1) for dep, w in found if w is not None]
 
 
 def _roots(conf: dict[str, Any]) -> dict[str, str]:
-    """Dense layers whose outputs can shrink, against the key of their width, from the input to the output."""
+    """Name the dense layers whose outputs can shrink, and the key of their width, from the input to the output."""
     blocks: dict[str, str] = {}
     for i in range(conf["fsmn_layers"]):
         blocks |= {f"fsmn.{i}.linear.linear": "proj_dim", f"fsmn.{i}.affine.linear": "linear_dim"}
@@ -211,28 +211,28 @@ def _refit(
     return errors
 
 
-def distillation(small: FsmnVADStreaming, model: FsmnVADStreaming, stream: torch.Tensor) -> recovery.Loss:
-    """The loss of one step: the divergence of the small model's posteriors from the model's on random crops.
+def distillation(small: FsmnVADStreaming, model: FsmnVADStreaming, calibration: torch.Tensor) -> recovery.Loss:
+    """Return the loss of one step: the divergence of the small model's posteriors from the model's on random crops.
 
     Hinton et al., "Distilling the knowledge in a neural network", 2015, at temperature 1. The first `context`
-    frames of a crop are left out: what either says there is of a silence that is not in the recording.
+    frames of a crop are left out: what either gives there is of a silence that is not in the recording.
 
-    stream: features (frames, input_dim) of the calibration or the tuning split.
+    calibration: features (frames, input_dim) of the calibration or the tuning split.
 
     Raises:
         UserError: the stream is shorter than one crop.
     """
-    if len(stream) < CROP:
+    if len(calibration) < CROP:
         raise UserError(
-            f"prune: found {len(stream)} frames in a split, wanted at least {CROP} to distil on or to tune on"
+            f"prune: found {len(calibration)} frames in a split, wanted at least {CROP} to distil on or to tune on"
         )
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        starts = torch.randint(len(stream) - CROP + 1, (BATCH,), generator=generator).tolist()
-        inputs = torch.stack([stream[start : start + CROP] for start in starts])
-        heard = slice(context(model), None)
+        starts = torch.randint(len(calibration) - CROP + 1, (BATCH,), generator=generator).tolist()
+        inputs = torch.stack([calibration[start : start + CROP] for start in starts])
+        counted = slice(context(model), None)
         with torch.no_grad():
-            wanted = logits(model, inputs)[:, heard]
-        return recovery.divergence(logits(small, inputs)[:, heard], wanted)
+            wanted = logits(model, inputs)[:, counted]
+        return recovery.divergence(logits(small, inputs)[:, counted], wanted)
 
     return loss

@@ -23,8 +23,8 @@ OFFLINE_CHUNK_MS = 60_000  # FunASR's default: longer files are cut, with the ca
 
 Floats = NDArray[np.float32]
 Events = list[list[int]]
-Listen = Callable[[Floats], Iterator[tuple[int, Events]]]
-"""Of audio float32 (samples,), piece by piece: the milliseconds heard so far, and FunASR's events then.
+Detect = Callable[[Floats], Iterator[tuple[int, Events]]]
+"""Gives of audio float32 (samples,), piece by piece: the milliseconds that have arrived, and FunASR's events then.
 
 An event is [start, end] in milliseconds, [start, -1] when speech was noticed, or [-1, end] when its end was.
 """
@@ -61,28 +61,28 @@ def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Reco
 
 
 def load_detector(folder: Path, artifact: Artifact, mode: str) -> Callable[[Floats], Outcome]:
-    """FunASR's detector, loaded, as a function of audio float32 (samples,); as `score` runs it."""
-    model, listen = _listener(folder, artifact, mode)
+    """Load FunASR's detector as a function of audio float32 (samples,), as `score` runs it."""
+    model, detect_events = _load(folder, artifact, mode)
 
     def detect(samples: Floats) -> Outcome:
-        segments = joined(event for _, events in listen(samples) for event in events)
+        segments = joined(event for _, events in detect_events(samples) for event in events)
         return Outcome(np.concatenate(model.encoder.speech), segments)
 
     return detect
 
 
-def load_streaming_detector(folder: Path, artifact: Artifact) -> Listen:
-    """FunASR's detector, loaded, for audio that arrives 200 ms at a time."""
-    return _listener(folder, artifact, "streaming")[1]
+def load_streaming_detector(folder: Path, artifact: Artifact) -> Detect:
+    """Load FunASR's detector for audio that arrives 200 ms at a time."""
+    return _load(folder, artifact, "streaming")[1]
 
 
-def _listener(folder: Path, artifact: Artifact, mode: str) -> tuple[FsmnVADStreaming, Listen]:
+def _load(folder: Path, artifact: Artifact, mode: str) -> tuple[FsmnVADStreaming, Detect]:
     torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
     model, frontend = load(folder), load_frontend(folder)
     graph_set, networks = artifact
 
-    def listen(samples: Floats) -> Iterator[tuple[int, Events]]:
-        """FunASR's own inference loop."""
+    def detect_events(samples: Floats) -> Iterator[tuple[int, Events]]:
+        """Run FunASR's own inference loop."""
         model.encoder = _Encoder(networks["model"], graph_set.graphs["model"])
         step = len(samples) if mode == "offline" else CHUNK_MS * SAMPLE_RATE // 1000
         cache: dict[str, Any] = {}
@@ -99,11 +99,11 @@ def _listener(folder: Path, artifact: Artifact, mode: str) -> tuple[FsmnVADStrea
             )
             yield 1000 * min(end, len(samples)) // SAMPLE_RATE, results[0]["value"]
 
-    return model, listen
+    return model, detect_events
 
 
 def joined(events: Iterable[Sequence[int]]) -> list[list[int]]:
-    """Segments [start, end] of a detector's events, among which [start, -1] and the [-1, end] after it make one."""
+    """Make segments [start, end] of a detector's events: a [start, -1] and the [-1, end] after it are one."""
     segments: list[list[int]] = []
     for begin, end in events:
         if begin >= 0:

@@ -92,7 +92,7 @@ class Recognizer(torch.nn.Module):
         self.encoder, self.predictor, self.decoder = model.encoder, model.predictor, model.decoder
 
     def forward(self, speech: torch.Tensor, speech_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities (batch, tokens, vocab) and how many tokens each recording has, int32 (batch,).
+        """Compute log-probabilities (batch, tokens, vocab) and the number of tokens of each recording, int32 (batch,).
 
         There is one position even where no recording has a token: a convolution over none fails.
 
@@ -107,7 +107,7 @@ class Recognizer(torch.nn.Module):
 
 
 def graph_set(model: Any) -> GraphSet:
-    """The graph with FunASR's names, and outputs in the order in which `funasr_onnx` reads them."""
+    """Describe the graph with FunASR's names, and outputs in the order in which `funasr_onnx` reads them."""
     size, usual = model.encoder.encoders0[0].in_size, {name: round(s / FRAME_SECONDS) for name, s in CASES.items()}
     graph = Graph(
         file="model.onnx",
@@ -127,5 +127,5 @@ def graph_set(model: Any) -> GraphSet:
 
 
 def export_modules(model: Any) -> dict[str, torch.nn.Module]:
-    """The module behind each graph of `graph_set`."""
+    """Return the module behind each graph of `graph_set`."""
     return {"model": Recognizer(model)}

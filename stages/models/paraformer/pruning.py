@@ -176,7 +176,7 @@ def distillation_at_tokens(
 
 
 def multiplications(model: Any) -> int:
-    """Count multiply-accumulates of the weights for 10 s: one for each frame, or for each token in the decoder."""
+    """Count multiply-accumulates for 10 s, weights only: one for each frame, in the decoder for each token."""
     frames = round(10 / FRAME_SECONDS)
     parts = tuple(f"{section}." for section in SECTIONS)
     used = {n: p for n, p in model.named_parameters() if p.dim() > 1 and n.startswith(parts)}

@@ -46,7 +46,7 @@ class RecognizerFrontend(Frontend):
 
 
 class OfflinePredictor(Predictor):
-    """FunASR runs the offline model with a last token that the tail fires."""
+    """FunASR runs the offline model with a last token that comes of the tail."""
 
     tail_threshold: Annotated[float, Field(gt=0, le=1)]
     tail_mask: Literal[True] = True

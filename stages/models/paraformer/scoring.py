@@ -49,7 +49,7 @@ class Swap:
 
     @property
     def tokens(self) -> list[int]:
-        """The best token at each position of the recording that was encoded last."""
+        """Return the best token at each position of the recording that was encoded last."""
         best: list[int] = self.outputs["logits"][0, : int(self.outputs["token_num"][0])].argmax(axis=-1).tolist()
         return best
 

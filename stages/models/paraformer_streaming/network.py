@@ -75,7 +75,7 @@ class ExportedEncoder(torch.nn.Module):
         self.encoder, self.predictor = model.encoder, model.predictor
 
     def forward(self, speech: torch.Tensor, speech_lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Encoded (batch, frames, size), their lengths (batch,), and the weight of each frame (batch, frames).
+        """Encode to (batch, frames, size), with lengths (batch,) and the weight of each frame (batch, frames).
 
         speech: float32 (batch, frames, input_size). speech_lengths: int32 (batch,).
         """
@@ -85,7 +85,7 @@ class ExportedEncoder(torch.nn.Module):
 
 
 def frame_weights(predictor: Any, encoded: torch.Tensor, inside: sanm.Mask) -> torch.Tensor:
-    """How much of a token each frame is (batch, frames), by its neighbours in the recording alone: 0 in the padding."""
+    """Compute how much of a token each frame is (batch, frames), from its neighbours alone; 0 in the padding."""
     context = predictor.pad((encoded * inside.rows).transpose(1, 2))
     weights = predictor.cif_output(torch.relu(predictor.cif_conv1d(context)).transpose(1, 2)).sigmoid()
     weights = torch.relu(weights * predictor.smooth_factor - predictor.noise_threshold) * inside.rows
@@ -114,12 +114,12 @@ class ExportedDecoder(torch.nn.Module):
         acoustic_embeds_len: torch.Tensor,
         *caches: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """Logits (batch, tokens, vocabulary), the best token of each (batch, tokens) and the caches after them.
+        """Decode to logits (batch, tokens, vocabulary), best tokens (batch, tokens) and the caches after them.
 
         enc: float32 (batch, frames, size). enc_len, acoustic_embeds_len: int32 (batch,). acoustic_embeds: float32
         (batch, tokens, size). caches: float32 (batch, size, kernel - 1) for each block.
         """
-        heard = sanm.mask(enc_len, torch.arange(enc.shape[1]))
+        frames = sanm.mask(enc_len, torch.arange(enc.shape[1]))
         last = acoustic_embeds_len[:, None, None] + torch.arange(caches[0].shape[2])
         after = []
         hidden = acoustic_embeds
@@ -128,7 +128,7 @@ class ExportedDecoder(torch.nn.Module):
             memory = torch.cat((cache, inputs.transpose(1, 2)), dim=2)
             after.append(memory.gather(2, last.expand(-1, memory.shape[1], -1)))
             hidden = hidden + layer.self_attn.fsmn_block(memory).transpose(1, 2) + inputs
-            hidden = hidden + sanm.cross_attention(layer.src_attn, layer.norm3(hidden), enc, heard.keys)[0]
+            hidden = hidden + sanm.cross_attention(layer.src_attn, layer.norm3(hidden), enc, frames.keys)[0]
         for layer in self.decoder.decoders3:
             hidden = layer.feed_forward(layer.norm1(hidden))
         logits = self.decoder.output_layer(self.decoder.after_norm(hidden))
@@ -150,9 +150,9 @@ def _states(model: ParaformerStreaming) -> dict[str, str]:
 
 
 def graph_set(model: ParaformerStreaming) -> GraphSet:
-    """Encoder and decoder, with FunASR's names. A chunk of a stream is 20 frames and fires some three tokens.
+    """Describe encoder and decoder, with FunASR's names. A chunk is 20 frames and has some three tokens.
 
-    At least one token: nothing is decoded where none is fired, and the convolution of an empty sequence fails.
+    At least one token: nothing is decoded where there is none, and the convolution of an empty sequence fails.
     """
     layer = model.decoder.decoders[0]
     size, reach = layer.size, layer.self_attn.kernel_size - 1
@@ -201,5 +201,5 @@ def graph_set(model: ParaformerStreaming) -> GraphSet:
 
 
 def export_modules(model: ParaformerStreaming) -> dict[str, torch.nn.Module]:
-    """The module behind each graph of `graph_set`."""
+    """Return the module behind each graph of `graph_set`."""
     return {"encoder": ExportedEncoder(model), "decoder": ExportedDecoder(model)}

@@ -163,7 +163,7 @@ def distillation(
 
 
 def multiplications(model: ParaformerStreaming) -> int:
-    """Multiply-accumulates of the weights for one chunk: one for each frame, or for each token in the decoder."""
+    """Count multiply-accumulates for one chunk, weights only: one for each frame, in the decoder for each token."""
     parts = tuple(f"{section}." for section in SECTIONS)
     used = {n: p.numel() for n, p in model.named_parameters() if p.dim() > 1 and n.startswith(parts)}
     per_token = {n for n in used if n.startswith("decoder.") and "linear_k_v" not in n}

@@ -69,13 +69,13 @@ class _Decoder(torch.nn.Module):
             "acoustic_embeds": embeds.numpy(),
             "acoustic_embeds_len": np.full(len(embeds), embeds.shape[1], np.int32),
         }
-        states = cache["decode_fsmn"] or self._silence()
+        states = cache["decode_fsmn"] or self._empty_states()
         outputs = self.network(feeds | states)
         cache["decode_fsmn"] = {name: outputs[fed] for name, fed in self.graph.states.items()}
         self.tokens += outputs["logits"][0].argmax(axis=-1).tolist()
         return torch.from_numpy(outputs["logits"])
 
-    def _silence(self) -> Feeds:
+    def _empty_states(self) -> Feeds:
         shapes = {name: self.graph.inputs[name].shape for name in self.graph.states}
         return {name: np.zeros([1, *map(int, shape[1:])], np.float32) for name, shape in shapes.items()}
 
@@ -85,7 +85,7 @@ def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Reco
 
     FunASR's `inference` cuts a recording into chunks of 600 ms itself, the last one final, and carries its caches
     from one to the next, as if they came one by one. Front end, positions, overlap, integrate-and-fire, tokens and
-    text are FunASR's; the front end's dither is off, so that two artifacts hear the same.
+    text are FunASR's; the front end's dither is off, so that two artifacts get the same.
 
     mode: `streaming`.
     """
@@ -101,20 +101,20 @@ def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Reco
 
 
 def load_streaming_recognizer(folder: Path, artifact: Artifact) -> Callable[[NDArray[np.float32]], Iterator[str]]:
-    """FunASR's recognizer, loaded, for audio float32 (samples,) that arrives 600 ms at a time: the text of each piece.
+    """Load FunASR's recognizer for audio float32 (samples,) that arrives 600 ms at a time; it gives each piece's text.
 
     The last piece is what is left, so a recording gives one more text than it has whole pieces. Together they are the
     tokens that `score` has of the whole recording.
     """
     transcribe, _ = _recognizer(folder, artifact)
 
-    def stream(samples: NDArray[np.float32]) -> Iterator[str]:
+    def recognize_pieces(samples: NDArray[np.float32]) -> Iterator[str]:
         cache: dict[str, Any] = {}
         for start in range(0, len(samples) + 1, CHUNK_SAMPLES):
             piece = samples[start : start + CHUNK_SAMPLES]
             yield transcribe(piece, cache, is_final=len(piece) < CHUNK_SAMPLES)
 
-    return stream
+    return recognize_pieces
 
 
 def _recognizer(folder: Path, artifact: Artifact) -> tuple[Callable[..., str], _Decoder]:

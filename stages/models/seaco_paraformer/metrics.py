@@ -1,4 +1,4 @@
-"""How well a recognizer hears hotwords, beside what counts for every recognizer.
+"""How well a recognizer finds hotwords, beside what counts for every recognizer.
 
 A recording's `hotwords` in the manifest are the words that may be listed, those that are said first.
 """
@@ -34,23 +34,23 @@ def hotwords(recording: Recording) -> list[str]:
 
 
 def measure(
-    checkpoint: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
+    folder: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
 ) -> list[Counts]:
     """Count what Paraformer counts of each recording, and how its hotwords fared, as (numerator, denominator).
 
     hotword_recall: share of the hotwords in the truth that are in the text, whether the mode listed them or not, so
     that modes compare. hotword_false_alarms: hotwords in the text that are not in the truth, for each recording.
     """
-    counts = asr.measure(checkpoint, recordings, references, outcomes)
-    return [{**of, **_hotwords(r, outcome)} for of, r, outcome in zip(counts, recordings, outcomes, strict=True)]
+    counts = asr.measure(folder, recordings, references, outcomes)
+    return [{**c, **_hotwords(r, outcome)} for c, r, outcome in zip(counts, recordings, outcomes, strict=True)]
 
 
 def _hotwords(recording: Recording, outcome: Outcome) -> Counts:
     truth, text = (normalized(words).replace(" ", "") for words in (recording.text, outcome.text))
     words = [normalized(word).replace(" ", "") for word in hotwords(recording)]
-    said = [word for word in words if word in truth]
-    heard = [word for word in words if word in text]
+    spoken = [word for word in words if word in truth]
+    found = [word for word in words if word in text]
     return {
-        "hotword_recall": (sum(word in heard for word in said), len(said)),
-        "hotword_false_alarms": (sum(word not in said for word in heard), 1),
+        "hotword_recall": (sum(word in found for word in spoken), len(spoken)),
+        "hotword_false_alarms": (sum(word not in spoken for word in found), 1),
     }

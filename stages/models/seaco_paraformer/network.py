@@ -73,12 +73,15 @@ class BiasEncoder(torch.nn.Module):
         self.embed, self.bias_encoder = model.decoder.embed, Recurrent(model.bias_encoder)
 
     def forward(self, hotword: torch.Tensor) -> tuple[torch.Tensor]:
-        """After each token (HOTWORD_TOKENS, words, inner_dim). hotword: padded ids, int32 (words, HOTWORD_TOKENS)."""
+        """Embed hotwords, as they are after each token (HOTWORD_TOKENS, words, inner_dim).
+
+        hotword: padded ids, int32 (words, HOTWORD_TOKENS).
+        """
         return (self.bias_encoder(self.embed(hotword)).transpose(0, 1),)
 
 
 class HotwordRecognizer(torch.nn.Module):
-    """Paraformer whose tokens a second decoder replaces where it hears a hotword."""
+    """Paraformer whose tokens a second decoder replaces where it finds a hotword."""
 
     def __init__(self, model: Any) -> None:
         """Share the parts of `model`."""
@@ -90,9 +93,12 @@ class HotwordRecognizer(torch.nn.Module):
     def forward(
         self, speech: torch.Tensor, speech_lengths: torch.Tensor, bias_embed: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """Log-probabilities (batch, tokens, vocab), token counts (batch,), weights and peaks (batch, upsampled frames).
+        """Compute log-probabilities (batch, tokens, vocab), token counts (batch,), and weights and peaks for times.
 
         bias_embed: (batch, words, inner_dim), the last of them of the token `<s>`, which stands for none.
+
+        Returns:
+            In that order; weights and peaks are (batch, upsampled frames).
         """
         frames = sanm.mask(speech_lengths, torch.arange(speech.shape[1]))
         encoded = sanm.encode(self.encoder, speech, frames)
@@ -103,14 +109,14 @@ class HotwordRecognizer(torch.nn.Module):
         keys = word_keys(self.seaco_decoder, hidden, tokens, bias_embed)
         biased = self.hotword_output_layer(self._attended(embeds, hidden, tokens, bias_embed, keys))
         plain = self.decoder.output_layer(hidden)
-        hears_none = biased.argmax(dim=-1, keepdim=True) == self.no_bias
-        logits = torch.where(hears_none, plain.log_softmax(dim=-1), biased.log_softmax(dim=-1))
+        finds_none = biased.argmax(dim=-1, keepdim=True) == self.no_bias
+        logits = torch.where(finds_none, plain.log_softmax(dim=-1), biased.log_softmax(dim=-1))
         return logits, token_num, *times(self.predictor, self.recurrent, encoded, frames, token_num)
 
     def _attended(
         self, embeds: torch.Tensor, hidden: torch.Tensor, tokens: sanm.Mask, words: torch.Tensor, keys: torch.Tensor
     ) -> torch.Tensor:
-        """What acoustic embeddings and decoder hear of the words, added up; both go through as one batch."""
+        """Add up what acoustic embeddings and decoder attend to of the words; both go through as one batch."""
         both = sanm.Mask(*(torch.cat([part, part]) for part in (tokens.rows, tokens.keys)))
         words, keys = torch.cat([words, words]), torch.cat([keys, keys])
         attended = sanm.decode(self.seaco_decoder, torch.cat([embeds, hidden]), both, words, keys)
@@ -118,10 +124,10 @@ class HotwordRecognizer(torch.nn.Module):
 
 
 def word_keys(decoder: Any, hidden: torch.Tensor, tokens: sanm.Mask, words: torch.Tensor) -> torch.Tensor:
-    """What is added to the scores of attention to hotwords (batch, 1, 1, words): of many, FunASR keeps some.
+    """Compute what is added to the scores of attention to hotwords (batch, 1, 1, words), of which some are kept.
 
-    Those with most attention in layer SCORING_LAYER, and the last, which FunASR may so take twice: a key that
-    stands twice has log 2 added. FunASR lets the first recording of a batch choose for all; here each does.
+    Of many, FunASR keeps those with most attention in layer SCORING_LAYER, and the last, which it may so take twice: a
+    key that stands twice has log 2 added. FunASR lets the first recording of a batch choose for all; here each does.
     """
     for layer in decoder.decoders[:SCORING_LAYER]:
         hidden = sanm.decode_block(layer, hidden, tokens, words, None)
@@ -140,7 +146,7 @@ def word_keys(decoder: Any, hidden: torch.Tensor, tokens: sanm.Mask, words: torc
 def times(
     predictor: Any, recurrent: Recurrent, encoded: torch.Tensor, frames: sanm.Mask, token_num: torch.Tensor
 ) -> list[torch.Tensor]:
-    """FunASR's weights for times on a finer grid, (batch, frames * upsample_times), and their running sum.
+    """Compute FunASR's weights for times on a finer grid, (batch, frames * upsample_times), and their running sum.
 
     The sum starts again by the threshold when it has passed it, so that a token is where it is largest.
     """
@@ -155,8 +161,8 @@ def times(
     weights = weights.flatten(1)
     threshold = predictor.threshold - 1e-4
     exact, rest = cif.running_sum(weights)
-    fired = torch.floor((exact + rest - weights) / threshold)
-    return [weights, exact - threshold * fired + rest]
+    passed = torch.floor((exact + rest - weights) / threshold)
+    return [weights, exact - threshold * passed + rest]
 
 
 def graph_set(model: Any) -> GraphSet:
@@ -182,5 +188,5 @@ def graph_set(model: Any) -> GraphSet:
 
 
 def export_modules(model: Any) -> dict[str, torch.nn.Module]:
-    """The module behind each graph of `graph_set`."""
+    """Return the module behind each graph of `graph_set`."""
     return {"model": HotwordRecognizer(model), "bias_encoder": BiasEncoder(model)}

@@ -21,13 +21,13 @@ class Recurrent(torch.nn.Module):
             self.register_buffer(f"biases{layer}", torch.cat(biases, dim=1))
 
     def _gates(self, name: str, layer: int) -> torch.Tensor:
-        """All directions' (directions, 4 * hidden_size, ...), gates as ONNX orders them: i, o, f, g."""
+        """Return all directions' (directions, 4 * hidden_size, ...), gates as ONNX orders them: i, o, f, g."""
         suffixes = ("", "_reverse")[: self.directions]
         parts = [getattr(self.lstm, f"{name}_l{layer}{suffix}").detach().chunk(4) for suffix in suffixes]
         return torch.stack([torch.cat([i, o, f, g]) for i, f, g, o in parts])
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(batch, time, size) to (batch, time, directions * hidden_size)."""
+        """Run the LSTM over (batch, time, size): (batch, time, directions * hidden_size)."""
         if not torch.compiler.is_exporting():
             outputs: torch.Tensor = self.lstm(inputs)[0]
             return outputs

@@ -1,4 +1,4 @@
-"""What the Paraformer families share: what a recognizer says, how its errors are counted, FunASR's token list.
+"""What a recognizer makes of a recording, how its errors are counted, and FunASR's token list: for all Paraformers.
 
 Error rates are the Levenshtein alignment's, (S + D + I) / N (jiwer; Morris et al., "From WER and RIL to MER
 and WIL", 2004), pooled over recordings, so a long one weighs more. Case, punctuation and spaces do not count.
@@ -40,21 +40,24 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recognizer said of one recording: the network's best token ids and FunASR's text of them."""
+    """What a recognizer makes of one recording: the network's best token ids and FunASR's text of them."""
 
     tokens: list[int]
     text: str
 
 
 def measure(
-    _checkpoint: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
+    folder: Path,  # noqa: ARG001  no checkpoint has a say in it
+    recordings: Sequence[Recording],
+    references: Sequence[Outcome],
+    outcomes: Sequence[Outcome],
 ) -> list[Counts]:
-    """Every metric of each recording as (numerator, denominator).
+    """Count every metric of each recording as (numerator, denominator).
 
     cer: over characters. wer: over words, each Chinese character being one, as scoring of mixed speech has it
     (the mixed error rate of Shi et al., "The ASRU 2019 Mandarin-English code-switching speech recognition
     challenge", 2020). Each also by kind of edit. cer_relative: errors beyond the fp32 baseline's as a share of those;
-    it says nothing where the baseline makes none. token_agreement: share of the token alignment with the
+    it is of no use where the baseline makes none. token_agreement: share of the token alignment with the
     baseline that is equal.
 
     references: the fp32 torch baseline's outcomes.
@@ -76,13 +79,13 @@ def _measure(recording: Recording, reference: Outcome, outcome: Outcome) -> Coun
 
 
 def normalized(text: str) -> str:
-    """Text as error rates see it: compatibility forms folded, lower case, no punctuation, single spaces."""
+    """Return a text as error rates see it: compatibility forms folded, lower case, no punctuation, single spaces."""
     folded = unicodedata.normalize("NFKC", text).lower()
     return " ".join("".join(c for c in folded if not unicodedata.category(c).startswith("P")).split())
 
 
 def words(text: str) -> list[str]:
-    """Words of a normalized text; a Chinese character is a word of its own."""
+    """Split a normalized text into words; a Chinese character is a word of its own."""
     return "".join(f" {c} " if unicodedata.name(c, "").startswith("CJK UNIFIED") else c for c in text).split()
 
 
@@ -109,7 +112,7 @@ def write_outcomes(folder: Path, mode: str, outcomes: Sequence[Outcome]) -> None
 
 
 def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
-    """What `write_outcomes` kept, in the same order."""
+    """Read what `write_outcomes` kept, in the same order."""
     return [Outcome(**fields) for fields in read_json(folder / f"{mode}.json")]
 
 
@@ -117,7 +120,7 @@ def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
 
 
 def load_tokenizer(checkpoint: Path, config: dict[str, Any]) -> CharTokenizer:
-    """FunASR's tokenizer with the checkpoint's token list.
+    """Load FunASR's tokenizer with the checkpoint's token list.
 
     Raises:
         UserError: tokens.json is missing, or not a list of one string for each of the network's outputs.

@@ -76,7 +76,7 @@ def left_out(family: Family[Any], checkpoint: Path) -> dict[str, list[str]]:
 
 
 def weightless(build: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
-    """What a family's `build` gives, on the meta device: to count its parameters, or to be given others.
+    """Build a family's network on the meta device: to count its parameters, or to be given others.
 
     Random weights would be drawn first, and then thrown away.
     """
@@ -88,7 +88,7 @@ def weightless(build: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -
 
 @contextlib.contextmanager
 def importing_funasr() -> Iterator[None]:
-    """For importing single modules of FunASR: without its `__init__`, and without what it prints and warns of."""
+    """Import single modules of FunASR in this block: without its `__init__`, what it prints and warns of."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("jieba").setLevel(logging.WARNING)
@@ -97,13 +97,13 @@ def importing_funasr() -> Iterator[None]:
 
 
 def torch_artifact(family: Family[Any], model: torch.nn.Module) -> Artifact:
-    """A family's graphs of a model, run by torch."""
+    """Return a family's graphs of a model, run by torch."""
     graph_set = family.graph_set(model)
     return graph_set, torch_networks(graph_set, family.export_modules(model))
 
 
 def torch_networks(graph_set: GraphSet, modules: Mapping[str, torch.nn.Module]) -> dict[str, Network]:
-    """The torch modules behind the same interface as the exported graphs."""
+    """Give torch modules the same interface as the exported graphs have."""
     return {name: _network(modules[name].eval(), graph) for name, graph in graph_set.graphs.items()}
 
 

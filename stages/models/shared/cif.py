@@ -1,7 +1,7 @@
 """Continuous integrate-and-fire as one matmul: how Paraformer cuts frames into tokens.
 
 Dong & Xu, "CIF: Continuous Integrate-and-Fire for End-to-End Speech Recognition", 2020: each frame has a weight, and
-their running sum fires a token whenever it passes a whole number. FunASR loops over frames, or selects by index in
+their running sum has a token whenever it passes a whole number. FunASR loops over frames, or selects by index in
 the data, which the exporter refuses.
 """
 
@@ -15,7 +15,7 @@ GRID = 4096  # a sum of multiples of 1 / GRID is exact in fp32 up to that many t
 
 
 def frame_weights(predictor: Any, encoded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """How much of a token each frame is (batch, frames + 1): the one after the last is FunASR's tail threshold.
+    """Compute how much of a token each frame is (batch, frames + 1), the last being FunASR's tail threshold.
 
     encoded: (batch, frames, size). lengths: (batch,).
     """
@@ -28,7 +28,7 @@ def frame_weights(predictor: Any, encoded: torch.Tensor, lengths: torch.Tensor) 
 
 
 def integrate(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The share of each frame in each token (batch, tokens, frames), and the number of tokens, int32 (batch,).
+    """Integrate weights: each frame's share in each token (batch, tokens, frames), and token counts, int32 (batch,).
 
     Token k is what the running sum of the weights covers between k and k + 1; a frame's share in it is the overlap,
     so that embeddings are one matmul.
@@ -47,7 +47,7 @@ def integrate(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def running_sum(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The running sum over time of weights (batch, time) as two parts, an exact and a small one.
+    """Sum weights (batch, time) over time, as two parts, an exact and a small one.
 
     The error of an fp32 sum grows with the recording, and FunASR sums in fp64, which TensorRT does not have. Here a
     part of each weight is a multiple of 1 / GRID, whose sum is exact, and the rest is below that.

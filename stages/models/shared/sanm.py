@@ -34,13 +34,13 @@ class Mask:
 
 
 def mask(lengths: torch.Tensor, positions: torch.Tensor) -> Mask:
-    """The mask of `lengths` (batch,) over `positions` 0, 1, ... (time,)."""
+    """Make the mask of `lengths` (batch,) over `positions` 0, 1, ... (time,)."""
     inside = (positions < lengths[:, None]).float()
     return Mask(rows=inside[:, :, None], keys=BLOCKED * (1 - inside)[:, None, None, :])
 
 
 def encode(encoder: Any, inputs: torch.Tensor, inside: Mask | None) -> torch.Tensor:
-    """FunASR's SANMEncoder over (batch, time, input_size): (batch, time, output_size). No mask: nothing is padding."""
+    """Run FunASR's SANMEncoder over (batch, time, input_size): (batch, time, output_size). No mask: no padding."""
     hidden = inputs * encoder.output_size() ** 0.5
     if encoder.embed is not None:
         hidden = encoder.embed(hidden)
@@ -48,7 +48,7 @@ def encode(encoder: Any, inputs: torch.Tensor, inside: Mask | None) -> torch.Ten
 
 
 def encode_blocks(encoder: Any, hidden: torch.Tensor, inside: Mask | None) -> torch.Tensor:
-    """The layers of an encoder after its embedding (batch, time, input_size): (batch, time, output_size)."""
+    """Run the layers of an encoder after its embedding (batch, time, input_size): (batch, time, output_size)."""
     for layer in (*encoder.encoders0, *encoder.encoders):
         attended = self_attention(layer.self_attn, layer.norm1(hidden), inside)
         hidden = hidden + attended if layer.in_size == layer.size else attended
@@ -60,7 +60,7 @@ def encode_blocks(encoder: Any, hidden: torch.Tensor, inside: Mask | None) -> to
 def decode(
     decoder: Any, embeds: torch.Tensor, inside: Mask | None, memory: torch.Tensor, keys: torch.Tensor | None
 ) -> torch.Tensor:
-    """FunASR's ParaformerSANMDecoder before its output layer: (batch, tokens, size).
+    """Run FunASR's ParaformerSANMDecoder up to its output layer: (batch, tokens, size).
 
     embeds: acoustic embeddings (batch, tokens, size). memory: what the encoder gave (batch, time, size). keys: what is
     added to the scores of attention to it.
@@ -76,7 +76,7 @@ def decode(
 def decode_block(
     layer: Any, embeds: torch.Tensor, inside: Mask | None, memory: torch.Tensor, keys: torch.Tensor | None
 ) -> torch.Tensor:
-    """One decoder layer: feed-forward, FSMN memory, and attention to the encoder where the layer has one."""
+    """Run one decoder layer: feed-forward, FSMN memory, and attention to the encoder where the layer has one."""
     embeds = embeds + fsmn(layer.self_attn, layer.norm2(layer.feed_forward(layer.norm1(embeds))), inside)
     if layer.src_attn is None:
         return embeds
@@ -85,7 +85,7 @@ def decode_block(
 
 
 def self_attention(attention: Any, inputs: torch.Tensor, inside: Mask | None) -> torch.Tensor:
-    """FunASR's MultiHeadedAttentionSANM: (batch, time, size). The memory is of all values, whatever heads are kept."""
+    """Run FunASR's MultiHeadedAttentionSANM: (batch, time, size). The memory is of all values, whatever heads stay."""
     width, size = attention.h * attention.d_k, attention.linear_out.out_features
     query, key, value = attention.linear_q_k_v(inputs).split([width, width, size], dim=-1)
     attended = value if width == size else value.index_select(-1, attention.value_channels)
@@ -96,7 +96,7 @@ def self_attention(attention: Any, inputs: torch.Tensor, inside: Mask | None) ->
 def cross_attention(
     attention: Any, inputs: torch.Tensor, memory: torch.Tensor, keys: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """FunASR's MultiHeadedAttentionCrossAtt: (batch, tokens, size), and its weights (batch, heads, tokens, time)."""
+    """Run FunASR's MultiHeadedAttentionCrossAtt: (batch, tokens, size), and weights (batch, heads, tokens, time)."""
     key, value = attention.linear_k_v(memory).chunk(2, dim=-1)
     return _attend(attention, attention.linear_q(inputs), key, value, keys)
 
@@ -113,7 +113,7 @@ def _attend(
 
 
 def fsmn(block: Any, inputs: torch.Tensor, inside: Mask | None) -> torch.Tensor:
-    """The FSMN memory of `inputs` (batch, time, size) plus the inputs, zero in the padding."""
+    """Add the FSMN memory of `inputs` (batch, time, size) to the inputs; zero in the padding."""
     inputs = inputs if inside is None else inputs * inside.rows
     remembered: torch.Tensor = block.fsmn_block(block.pad_fn(inputs.transpose(1, 2))).transpose(1, 2) + inputs
     return remembered if inside is None else remembered * inside.rows
@@ -124,7 +124,7 @@ def fsmn(block: Any, inputs: torch.Tensor, inside: Mask | None) -> torch.Tensor:
 
 
 def funasr_conf(conf: Mapping[str, Any]) -> dict[str, Any]:
-    """A section of config.yaml as FunASR's class takes it."""
+    """Return a section of config.yaml as FunASR's class takes it."""
     return {key: value for key, value in conf.items() if key != HEADS}
 
 
@@ -160,7 +160,7 @@ def _narrow(attention: Any, heads: int) -> None:
 
 
 def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
-    """The configuration with some widths, named as {"encoder_conf.linear_units": 1024}, changed."""
+    """Return the configuration with some widths, named as {"encoder_conf.linear_units": 1024}, changed."""
     for key, width in new.items():
         section, name = key.split(".")
         config = config | {section: config[section] | {name: width}}

@@ -142,7 +142,7 @@ def _reachable(loc: Sequence[Any], raw: Any) -> list[str | int]:
 
 
 def _absent(error: ErrorDetails) -> bool:
-    """Whether an error is of a key that is not there, or of a needed section that is empty."""
+    """Tell whether an error is of a key that is not there, or of a needed section that is empty."""
     return error["type"] == "missing" or (error["input"] is None and error["type"] in {"model_type", "dict_type"})
 
 

@@ -48,7 +48,7 @@ class Frontend(Section):
 
     @property
     def size(self) -> int:
-        """Features of a frame."""
+        """Count the features of a frame."""
         return self.n_mels * self.lfr_m
 
 
