@@ -24,7 +24,7 @@ FEED_FORWARD = (("w_1", "w_2"), ("fc1", "fc2"))  # Transformer and SAN-M layers;
 # What makes the channels of an attention, and how many of its outputs go with each: a query, a key and a value. The
 # values of SAN-M's self-attention are not among them: its memory reads all of them, so they stay.
 ATTENTION: tuple[dict[str, int], ...] = ({"linear_q_k_v": 2}, {"linear_q": 1, "linear_k_v": 2})
-HEADS = "kept_heads"  # how a config names the number of heads that an attention still has: stages.models.sanm
+HEADS = "kept_heads"  # how a config names the number of heads that an attention still has: stages.models.shared.sanm
 
 Run = Callable[[torch.nn.Module], torch.Tensor]
 """Runs a model, dense or small, over the same calibration data, positions aligned, in one pass; gives its logits."""

@@ -14,7 +14,7 @@ from stages.rewrites import MICROSOFT, apply, constant
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-BLOCKED = -10_000.0  # stages.models.sanm.BLOCKED, and the operator's own mask_filter_value
+BLOCKED = -10_000.0  # stages.models.shared.sanm.BLOCKED, and the operator's own mask_filter_value
 
 
 def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
@@ -59,7 +59,7 @@ def _unmasked(  # noqa: PLR0913, PLR0917
 
 
 def _is_attention(_: Any, heads: ir.Value, scale: ir.Value, mask: ir.Value | None = None, **__: Any) -> bool:
-    """Heads of a known number and width, one scale for all, and a mask as `stages.models.sanm` makes it."""
+    """Heads of a known number and width, one scale for all, and a mask as `stages.models.shared.sanm` makes it."""
     factor = constant(scale)
     sizes = heads.shape and list(heads.shape)
     known = sizes is not None and len(sizes) == 4 and all(isinstance(size, int) for size in sizes[2:])

@@ -62,10 +62,10 @@ def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Reco
 
 def load_detector(folder: Path, artifact: Artifact, mode: str) -> Callable[[Floats], Outcome]:
     """Load FunASR's detector as a function of audio float32 (samples,), as `score` runs it."""
-    model, detect_events = _load(folder, artifact, mode)
+    model, detect_events = _load_events(folder, artifact, mode)
 
     def detect(samples: Floats) -> Outcome:
-        segments = joined(event for _, events in detect_events(samples) for event in events)
+        segments = join_events(event for _, events in detect_events(samples) for event in events)
         return Outcome(np.concatenate(model.encoder.speech), segments)
 
     return detect
@@ -73,10 +73,10 @@ def load_detector(folder: Path, artifact: Artifact, mode: str) -> Callable[[Floa
 
 def load_streaming_detector(folder: Path, artifact: Artifact) -> Detect:
     """Load FunASR's detector for audio that arrives 200 ms at a time."""
-    return _load(folder, artifact, "streaming")[1]
+    return _load_events(folder, artifact, "streaming")[1]
 
 
-def _load(folder: Path, artifact: Artifact, mode: str) -> tuple[FsmnVADStreaming, Detect]:
+def _load_events(folder: Path, artifact: Artifact, mode: str) -> tuple[FsmnVADStreaming, Detect]:
     torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
     model, frontend = load(folder), load_frontend(folder)
     graph_set, networks = artifact
@@ -102,7 +102,7 @@ def _load(folder: Path, artifact: Artifact, mode: str) -> tuple[FsmnVADStreaming
     return model, detect_events
 
 
-def joined(events: Iterable[Sequence[int]]) -> list[list[int]]:
+def join_events(events: Iterable[Sequence[int]]) -> list[list[int]]:
     """Make segments [start, end] of a detector's events: a [start, -1] and the [-1, end] after it are one."""
     segments: list[list[int]] = []
     for begin, end in events:

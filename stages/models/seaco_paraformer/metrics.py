@@ -27,7 +27,7 @@ def hotwords(recording: Recording) -> list[str]:
     """
     if recording.hotwords:
         return recording.hotwords
-    words = asr.words(normalized(recording.text))
+    words = asr.split_words(normalized(recording.text))
     longest = max(words, key=len, default="")
     middle = max(0, len(words) // 2 - 1)
     return [word for word in [longest if len(longest) > 1 else "".join(words[middle : middle + 3])] if word]

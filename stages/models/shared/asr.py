@@ -72,7 +72,7 @@ def _measure(recording: Recording, reference: Outcome, outcome: Outcome) -> Coun
     tokens = _align([str(t) for t in reference.tokens], [str(t) for t in outcome.tokens])
     return {
         **_rates("cer", characters),
-        **_rates("wer", _align(words(truth), words(text))),
+        **_rates("wer", _align(split_words(truth), split_words(text))),
         "cer_relative": (_errors(characters) - _errors(baseline), _errors(baseline)),
         "token_agreement": (tokens.hits, tokens.hits + _errors(tokens)),
     }
@@ -84,7 +84,7 @@ def normalized(text: str) -> str:
     return " ".join("".join(c for c in folded if not unicodedata.category(c).startswith("P")).split())
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Split a normalized text into words; a Chinese character is a word of its own."""
     return "".join(f" {c} " if unicodedata.name(c, "").startswith("CJK UNIFIED") else c for c in text).split()
 

@@ -86,7 +86,7 @@ def test_events_as_audio_arrives_are_the_segments_of_a_stream(tiny_checkpoint: P
     ):
         heard = list(listen(recording.samples()))
         assert [milliseconds for milliseconds, _ in heard] == list(range(200, 3001, 200))
-        assert fsmn_vad.scoring.joined(event for _, events in heard for event in events) == outcome.segments
+        assert fsmn_vad.scoring.join_events(event for _, events in heard for event in events) == outcome.segments
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_events_as_audio_arrives_are_the_segments_of_a_stream(tiny_checkpoint: P
     ],
 )
 def test_events_join_to_segments(events, segments):
-    assert fsmn_vad.scoring.joined(events) == segments
+    assert fsmn_vad.scoring.join_events(events) == segments
 
 
 def test_a_perfect_detector_measures_as_one(tiny_checkpoint: Path, tiny_corpus: Path):

@@ -10,7 +10,7 @@ import pytest
 from stages.core.errors import UserError
 from stages.corpora.manifest import Recording
 from stages.models.shared import asr
-from stages.models.shared.asr import Outcome, normalized, words
+from stages.models.shared.asr import Outcome, normalized, split_words
 
 
 def ratios(text: str, reference: Outcome, outcome: Outcome) -> dict[str, tuple[float, float]]:
@@ -47,7 +47,7 @@ def test_edits_are_counted_apart(text: str, wanted: dict[str, int]):
 
 
 def test_a_word_is_a_word_or_a_chinese_character():
-    assert words(normalized("打开 Wi-Fi, please 三十")) == ["打", "开", "wifi", "please", "三", "十"]
+    assert split_words(normalized("打开 Wi-Fi, please 三十")) == ["打", "开", "wifi", "please", "三", "十"]
     counts = ratios("打开 wifi", Outcome([], ""), Outcome([], "打开 wife"))
     assert counts["wer"] == counts["wer_substitutions"] == (1, 3)
     assert counts["cer"] == (1, 6)
