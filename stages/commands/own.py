@@ -126,9 +126,9 @@ def _family(config: Path) -> tuple[str, str]:
     from stages.models.shared import yaml_config
 
     found = yaml_config.read(config).get("model")
-    takes = {family: tuple(models.load(family).SCHEMAS) for family in models.FAMILIES}
-    family = next((family for family, names in takes.items() if found in names), None)
+    family = models.find(found) if isinstance(found, str) else None
     if family is None:
+        takes = {name: tuple(models.load(name).SCHEMAS) for name in models.FAMILIES}
         known = "; ".join(f"{key} takes {', '.join(names)}" for key, names in takes.items())
         closest = f" ({did_you_mean(found, sum(takes.values(), ()))})" if isinstance(found, str) else ""
         raise UserError(f"{config}: found model {found}, which no family takes{closest}; {known}")

@@ -96,3 +96,8 @@ def load(name: str) -> Family[Any]:
         UserError: there is none of that name.
     """
     return FAMILIES.load(name)
+
+
+def find(model: str) -> str | None:
+    """Return the family of what config.yaml calls its `model`, or None; imports families until one has it."""
+    return next((name for name in FAMILIES if model in load(name).SCHEMAS), None)

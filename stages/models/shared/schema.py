@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_o
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
+from stages import models
 from stages.core.errors import UserError, did_you_mean
 
 # The largest of FunASR's checkpoints are 2,048 wide, 50 layers deep and know 471,067 tokens. A number far beyond is a
@@ -92,7 +93,8 @@ def check(raw: Mapping[str, Any], schemas: Mapping[str, type[C]], family: str, p
     if not isinstance(kind, str) or kind not in schemas:
         hint = _missing(["model"], family) if kind is None else f" model: found {_shown(kind)}, wanted "
         wanted = "" if kind is None else f"{' or '.join(schemas)}, which the family {family} knows"
-        raise UserError(f"{place}{hint}{wanted}")
+        right = models.find(kind) if isinstance(kind, str) else None
+        raise UserError(f"{place}{hint}{wanted}" + (f"; it is of the family {right}" if right else ""))
     schema = schemas[kind]
     try:
         config = schema.model_validate(dict(raw))

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from stages.core import graphs
+from stages.core.errors import UserError
 from stages.corpora.manifest import Recording
 from stages.export import export_variant
-from stages.models import seaco_paraformer
+from stages.models import paraformer, seaco_paraformer
 from stages.models.paraformer.network import load_frontend
 from stages.models.paraformer.scoring import recognize
 from stages.models.shared import asr
@@ -27,6 +28,12 @@ def hotwords(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
     return bursts(tmp_path_factory.mktemp("corpus"))
+
+
+def test_a_checkpoint_with_hotwords_is_none_of_paraformer(hotwords: Path):
+    wanted = r"model: found 'SeacoParaformer', wanted Paraformer, .*paraformer knows; it is of the family seaco_paraf"
+    with pytest.raises(UserError, match=wanted):
+        paraformer.load(hotwords)
 
 
 @pytest.mark.parametrize(("lengths", "words"), [([80], 1), ([80], 50), ([80], 51), ([80], 70), ([80, 50], 3)])
