@@ -12,8 +12,8 @@ export PYTHONDONTWRITEBYTECODE :=
 repro: .venv/runtime  ## build, measure and report everything that changed
 	@kiln repro $(REPRO)
 
-test: .venv/dev  ## run the tests
-	pytest
+test: .venv/dev  ## run the tests, on all cores
+	pytest -n auto --dist loadgroup
 
 lint: .venv/dev  ## ruff and mypy
 	ruff check .

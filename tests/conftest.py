@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from stages.models import fsmn_vad
 from tests import workspace
 from tests.hub import Hub
 
+LONGEST = ("test_replicas", "test_seaco_paraformer", "test_paraformer", "test_release")  # first, or all wait for them
 CONFIG: dict[str, Any] = {
     "model": "FsmnVADStreaming",
     "frontend_conf": {"fs": 16000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
@@ -27,6 +29,19 @@ CONFIG: dict[str, Any] = {
     "encoder_conf": {"input_dim": 400, "input_affine_dim": 24, "fsmn_layers": 4, "linear_dim": 32, "proj_dim": 16}
     | {"lorder": 20, "rorder": 0, "lstride": 1, "rstride": 0, "output_affine_dim": 24, "output_dim": 12},
 }
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads of torch would wait for each other
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the children too
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, where what they share is made; those of each replica apart."""
+    for item in items:
+        replica = getattr(item, "callspec", None) and item.callspec.params.get("built")
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{replica}" if replica else str(item.path)))
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture
