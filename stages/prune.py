@@ -234,11 +234,11 @@ def _size(family: Prunable[Any, Any], model: torch.nn.Module) -> dict[str, Any]:
 def tuning_accuracy(
     family: Prunable[Any, Any], origin: Path, dense: torch.nn.Module, recordings: Sequence[Recording]
 ) -> Accuracy:
-    """The headline metric over the recordings in FunASR's own pipeline, the checkpoint at `origin` its baseline."""
+    """Measure the headline metric in FunASR's own inference code, the checkpoint at `origin` its baseline."""
 
     def outcomes(model: torch.nn.Module) -> Sequence[Any]:
         artifact = checkpoint.torch_artifact(family, model)
-        with recovery.fixed_threads(1):  # as many as the pipelines set, which are not to last
+        with recovery.fixed_threads(1):  # as many as FunASR's code sets, which are not to last
             heard = progress.each(recordings, "recordings")
             found: Sequence[Any] = family.score(origin, artifact, family.MODES[0], heard)
         return found

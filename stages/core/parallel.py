@@ -1,4 +1,4 @@
-"""Work on recordings shared between forked processes: FunASR's pipelines are Python loops that keep one core busy."""
+"""Work on recordings shared between forked processes: FunASR's are Python loops that keep one core busy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's graphs are fed in use: recorded while FunASR's own pipeline runs over calibration recordings."""
+"""What a model's graphs are fed in use: recorded while FunASR's own inference code runs over calibration recordings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stages.runtimes import onnxruntime
 def recorded(
     family: Family[Any], checkpoint: Path, folder: Path, recordings: Sequence[Recording], count: int
 ) -> dict[str, list[Feeds]]:
-    """Up to `count` inputs of each graph, spread evenly over what the family's pipeline feeds it in every mode.
+    """Up to `count` inputs of each graph, spread evenly over what the family feeds it in every mode.
 
     folder: the model's graphs, which run on ONNX Runtime.
     """
@@ -29,7 +29,7 @@ def recorded(
 
     def listening(name: str) -> Network:
         def run(feeds: Feeds) -> Feeds:
-            fed[name].append({key: np.array(value) for key, value in feeds.items()})  # a pipeline may reuse its buffers
+            fed[name].append({key: np.array(value) for key, value in feeds.items()})  # FunASR may reuse its buffers
             return networks[name](feeds)
 
         return run
