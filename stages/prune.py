@@ -234,7 +234,7 @@ def _size(family: Prunable[Any, Any], model: torch.nn.Module) -> dict[str, Any]:
 def tuning_accuracy(
     family: Prunable[Any, Any], origin: Path, dense: torch.nn.Module, recordings: Sequence[Recording]
 ) -> Accuracy:
-    """Measure the headline metric in FunASR's own inference code, the checkpoint at `origin` its baseline."""
+    """Measure the headline metric in FunASR's own code, the checkpoint at `origin` its baseline."""
 
     def outcomes(model: torch.nn.Module) -> Sequence[Any]:
         artifact = checkpoint.torch_artifact(family, model)

@@ -98,11 +98,11 @@ def edit(change: Callable[[Any], None]) -> None:
 
 
 def one_model(settings: Any) -> None:
-    """Leave one model on two targets, and no composed system."""
+    """Leave one model on two targets, and no pipeline."""
     settings["models"] = {MODEL: settings["models"][MODEL] | {"targets": ["cpu_fp32", "cpu_int8"]}}
     data = settings["models"][MODEL]["dataset"]
     settings["datasets"] = {data: settings["datasets"][data]}
-    settings["pipeline"]["systems"] = {}
+    settings["pipelines"] = {}
 
 
 def pretend() -> None:

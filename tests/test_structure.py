@@ -94,8 +94,8 @@ def test_outs_are_where_layout_puts_them():
 @pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
 def test_side_by_side_names_every_stage_once_and_leaves_out_what_needs_the_machine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
-    shared, models, systems = side_by_side.waves()
-    named = [stage for group in (*shared, *models, *systems) for stage in group]
+    shared, models, pipelines = side_by_side.waves()
+    named = [stage for group in (*shared, *models, *pipelines) for stage in group]
     assert len(named) == len(set(named))
     late = {"environment", "benchmark", "report", "summary", "gate", "package"}
     assert {stage.partition("@")[0].rpartition(":")[2] for stage in named} == set(DVC) - late

@@ -1,7 +1,7 @@
 """`python -m stages side-by-side`: a first build, with all models at the same time.
 
 `dvc repro` runs one stage after another, and most keep one core busy. Models share nothing but data sets up to their
-measured accuracy, so each gets a `dvc repro` of its own, and then each composed system, one on a core. What needs the
+measured accuracy, so each gets a `dvc repro` of its own, and then each pipeline, one on a core. What needs the
 machine for itself is left out: an ordinary `dvc repro` does that afterwards.
 """
 
@@ -23,7 +23,7 @@ Group = list[str]
 
 
 def waves() -> list[list[Group]]:
-    """Return groups that share nothing, wave after wave: data sets of several models, models, composed systems.
+    """Return groups that share nothing, wave after wave: data sets of several models, models, pipelines.
 
     DVC's own graph says what belongs to a model: what needs its checkpoint and no other, and data that only it needs.
     """
@@ -39,17 +39,17 @@ def waves() -> list[list[Group]]:
     }
     shared: list[Group] = []
     models: dict[Any, Group] = {}
-    systems: list[Group] = []
+    pipelines: list[Group] = []
     for stage in ordered:
         users = [fetched[s] for s in nx.ancestors(graph, stage) | {stage} if s not in late and len(fetched[s]) == 1]
         owners = fetched[stage] or set().union(*users)
         if len(fetched[stage]) > 1:
-            systems.append([stage.addressing])
+            pipelines.append([stage.addressing])
         elif len(owners) == 1:
             models.setdefault(owners.pop(), []).append(stage.addressing)
         else:
             shared.append([stage.addressing])
-    return [shared, list(models.values()), systems]
+    return [shared, list(models.values()), pipelines]
 
 
 def side_by_side() -> None:
@@ -63,9 +63,9 @@ def side_by_side() -> None:
     # What all others depend on; it checks params.yaml and pins/ too.
     if subprocess.run(["dvc", "repro", "--quiet", "stages/dvc.yaml"], check=False).returncode:
         raise UserError("nothing was built, see above")
-    shared, models, systems = waves()
-    # More models than cores: the last of them would leave cores idle. A system is timed, and gets a core for itself.
-    for wave, workers in ((shared, cores()), (models, 2 * cores() + 1), (systems, cores())):
+    shared, models, pipelines = waves()
+    # More models than cores: the last of them would leave cores idle. A pipeline is timed, and gets a core for itself.
+    for wave, workers in ((shared, cores()), (models, 2 * cores() + 1), (pipelines, cores())):
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(_build, wave))
 

@@ -1,6 +1,6 @@
 """Which model families there are, and what each can do: known without importing one, which takes seconds.
 
-`load` imports a family; `PRUNABLE` and the roles in a composed system give what not every family has. Each folder here
+`load` imports a family; `PRUNABLE` and the roles in a pipeline give what not every family has. Each folder here
 but `shared` is a family. mypy holds it to the protocols of `stages.models.protocols` where it stands in these tables.
 """
 
@@ -81,7 +81,7 @@ DETECTORS = Kind[Detector]({"fsmn_vad": lambda: fsmn_vad})
 RECOGNIZERS = Kind[Recognizer]({"paraformer": lambda: paraformer, "seaco_paraformer": lambda: seaco_paraformer})
 STREAMING_RECOGNIZERS = Kind[StreamingRecognizer]({"paraformer_streaming": lambda: paraformer_streaming})
 PUNCTUATORS = Kind[Punctuator]({"ct_transformer": lambda: ct_transformer})
-ROLES: dict[str, Kind[Any]] = {  # the parts of a composed system, and the families that can take each
+ROLES: dict[str, Kind[Any]] = {  # the parts of a pipeline, and the families that can take each
     "vad": DETECTORS,
     "asr": RECOGNIZERS,
     "streaming": STREAMING_RECOGNIZERS,

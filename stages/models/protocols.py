@@ -146,7 +146,7 @@ class HasText(Protocol):
 
 
 class Detector(Protocol):
-    """A family that finds speech in a composed system."""
+    """A family that finds speech in a pipeline."""
 
     def load_detector(self, folder: Path, artifact: Artifact, mode: str) -> Callable[[Floats], HasSegments]:
         """Load FunASR's detector as a function of audio (samples,), with the artifact's network in it."""
@@ -161,7 +161,7 @@ class Detector(Protocol):
 
 
 class Recognizer(Protocol):
-    """A family that turns a segment of speech into text in a composed system."""
+    """A family that turns a segment of speech into text in a pipeline."""
 
     def load_recognizer(self, folder: Path, artifact: Artifact) -> Callable[[Floats], HasText]:
         """Load FunASR's recognizer as a function of audio (samples,), with the artifact's network in it."""
@@ -179,7 +179,7 @@ class StreamingRecognizer(Protocol):
 
 
 class Punctuator(Protocol):
-    """A family that puts marks into a text in a composed system."""
+    """A family that puts marks into a text in a pipeline."""
 
     def load_punctuator(self, folder: Path, artifact: Artifact) -> Callable[[Sequence[str]], HasText]:
         """Load FunASR's punctuation as a function of a text's tokens, with the artifact's network in it."""

@@ -1,4 +1,4 @@
-"""What a model's graphs are fed in use: recorded while FunASR's own inference code runs over calibration recordings."""
+"""What a model's graphs are fed in use: recorded while FunASR's own code runs over calibration recordings."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def transcriber(folder: Path, config: dict[str, Any], model: Any, swap: Swap) ->
     Returns:
         A function of audio float32 (samples,), and of `hotword`, which SeACo-Paraformer alone uses.
     """
-    torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
+    torch.set_num_threads(1)  # the tensors are small, and other processes have the other cores
     tools = {"tokenizer": asr.load_tokenizer(folder, config), "frontend": load_frontend(folder, config)}
 
     def transcribe(samples: NDArray[np.float32], hotword: str = "") -> Outcome:

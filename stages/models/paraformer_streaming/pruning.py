@@ -50,7 +50,7 @@ class Chunks:
 
 
 def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> list[Chunks]:
-    """Record what FunASR's pipeline gives the encoder of each recording, then of `settings.variations` variations."""
+    """Record what FunASR's own code gives the encoder of each recording, then of `settings.variations` variations."""
     audio = [recording.samples() for recording in recordings]
     audio += recovery.vary(audio, settings.variations, settings.seed)
     return chunks(folder, audio)

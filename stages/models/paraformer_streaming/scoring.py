@@ -118,7 +118,7 @@ def load_streaming_recognizer(folder: Path, artifact: Artifact) -> Callable[[NDA
 
 
 def _recognizer(folder: Path, artifact: Artifact) -> tuple[Callable[..., str], _Decoder]:
-    torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
+    torch.set_num_threads(1)  # the tensors are small, and other processes have the other cores
     config, model = read_config(folder), load(folder)
     tokenizer, frontend = asr.load_tokenizer(folder, config), load_frontend(folder, config)
     return partial(recognize, model, config, tokenizer=tokenizer, frontend=frontend), swap(model, artifact)
