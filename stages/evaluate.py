@@ -13,7 +13,7 @@ from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.parallel import in_shares
 from stages.core.params import UNQUANTIZED, EvaluateParams, Target
-from stages.core.parity import Artifact
+from stages.core.parity import LoadedArtifact
 from stages.core.statistics import describe_drift, drift
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
@@ -26,7 +26,7 @@ def evaluate(
     family: Family[Any],
     checkpoint: Path,
     recordings: Sequence[Recording],
-    artifact: Artifact,
+    artifact: LoadedArtifact,
     reference: Path,
     settings: EvaluateParams,
     *,

@@ -22,7 +22,7 @@ from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.params import EvaluateParams, Params, PipelineParams
 from stages.core.params.section import Runtime
-from stages.core.parity import Artifact
+from stages.core.parity import LoadedArtifact
 from stages.core.plan import PipelineBuild
 from stages.core.statistics import Counts, Metric, certain, describe_drift, drift, speedup
 from stages.corpora import manifest
@@ -71,7 +71,7 @@ def load(p: Params, line: PipelineBuild, folder: Callable[[str], Path], runtime:
     """Load a pipeline with the artifact in `folder` of each model, on one thread."""
     watched = list[Watched]()
 
-    def ready(model: str) -> tuple[Path, Artifact]:
+    def ready(model: str) -> tuple[Path, LoadedArtifact]:
         place = folder(model)
         graph_set = graphs.read(place)
         watched.append(Watched((graph_set, runtimes.load(place, graph_set, runtime, threads=1))))

@@ -10,7 +10,7 @@ import torch
 from stages import evaluate
 from stages.core import params
 from stages.core.params import EvaluateParams
-from stages.core.parity import Artifact
+from stages.core.parity import LoadedArtifact
 from stages.core.statistics import verdict
 from stages.corpora import manifest, punctuated_text
 from stages.models import ct_transformer
@@ -30,7 +30,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[manifest.Record
     return manifest.read(folder, "evaluation")
 
 
-def noisy(share: float) -> Artifact:
+def noisy(share: float) -> LoadedArtifact:
     """The miniature with noise on every weight matrix, its deviation a share of the weights' own."""
     torch.manual_seed(0)
     model = ct_transformer.load(CHECKPOINT)
@@ -49,7 +49,7 @@ def reference(recordings: list[manifest.Recording], tmp_path_factory: pytest.Tem
 
 
 def worst(
-    recordings: list[manifest.Recording], reference: Path, artifact: Artifact, seed: int = 0
+    recordings: list[manifest.Recording], reference: Path, artifact: LoadedArtifact, seed: int = 0
 ) -> tuple[str, float]:
     """The worst verdict of the gate `quantized`, and the loss of agreement."""
     settings = EvaluateParams(split="evaluation", resamples=1000, confidence=0.95, seed=seed)

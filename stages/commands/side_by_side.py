@@ -1,4 +1,4 @@
-"""`python -m stages side-by-side`: a first build, with all models at the same time.
+"""A first build, with all models at the same time: what `kiln repro` begins with where nothing was built yet.
 
 `dvc repro` runs one stage after another, and most keep one core busy. Models share nothing but data sets up to their
 measured accuracy, so each gets a `dvc repro` of its own, and then each pipeline, one on a core. What needs the

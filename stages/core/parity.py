@@ -11,8 +11,8 @@ from stages.core.graphs import Axis, Feeds, Graph, GraphSet, Tensor, example_fee
 
 Network = Callable[[Feeds], Feeds]
 """Runs one graph: named inputs to named outputs, states among both."""
-Artifact = tuple[GraphSet, dict[str, Network]]
-"""A model's graphs and the networks that run them, by the same names."""
+LoadedArtifact = tuple[GraphSet, dict[str, Network]]
+"""An artifact, ready to run: its graph set, and what runs each graph, by the same names."""
 
 BATCH = "batch"  # the name of the axis that several inputs of different lengths share
 Length = Callable[[Axis], int]

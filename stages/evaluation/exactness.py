@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core.graphs import Feeds
-from stages.core.parity import Artifact, Network, relative_difference
+from stages.core.parity import LoadedArtifact, Network, relative_difference
 from stages.core.statistics import certain
 from stages.corpora.manifest import Recording
 from stages.models.protocols import Family
@@ -23,7 +23,11 @@ SCORES = "logits"  # the output that decisions are read from, in every family
 
 
 def measure(
-    family: Family[Any], checkpoint: Path, reference: Artifact, artifact: Artifact, recordings: Sequence[Recording]
+    family: Family[Any],
+    checkpoint: Path,
+    reference: LoadedArtifact,
+    artifact: LoadedArtifact,
+    recordings: Sequence[Recording],
 ) -> dict[str, dict[str, Any]]:
     """Run both on all that the family's pipeline feeds the artifact, and return two metrics for each mode.
 

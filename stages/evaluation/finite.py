@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stages.core.graphs import Feeds
-from stages.core.parity import Artifact, Network
+from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.protocols import Family
 
@@ -19,10 +19,10 @@ HARMLESS = 1e-6  # not 0: FunASR takes the logarithm of a posterior
 class Watched:
     """An artifact that tells whether a network of it gave a number that is not finite."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: LoadedArtifact) -> None:
         """Watch every network of the artifact."""
         graph_set, networks = artifact
-        self.artifact: Artifact = graph_set, {name: self._watch(network) for name, network in networks.items()}
+        self.artifact: LoadedArtifact = graph_set, {name: self._watch(network) for name, network in networks.items()}
         self._is_finite = True
 
     def take(self) -> bool:
@@ -43,7 +43,7 @@ class Watched:
 
 
 def score(
-    family: Family[Any], checkpoint: Path, artifact: Artifact, mode: str, recordings: Sequence[Recording]
+    family: Family[Any], checkpoint: Path, artifact: LoadedArtifact, mode: str, recordings: Sequence[Recording]
 ) -> list[tuple[Any, bool]]:
     """Return what the family's `score` gives of each recording, and whether all outputs were finite."""
     watched, finite = Watched(artifact), list[bool]()

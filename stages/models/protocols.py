@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from stages.core.graphs import GraphSet
     from stages.core.params.prune import PruneParams
-    from stages.core.parity import Artifact
+    from stages.core.parity import LoadedArtifact
     from stages.core.statistics import Counts, Metric
     from stages.corpora.manifest import Recording
     from stages.models.shared.schema import Config
@@ -78,7 +78,9 @@ class Family(Protocol[Outcome]):
     def HEADLINE(self) -> str:
         """Name the metric that stands for all where there is room for one."""
 
-    def score(self, folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
+    def score(
+        self, folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterable[Recording]
+    ) -> list[Outcome]:
         """Run FunASR's own pipeline over the recordings with only the network swapped for the artifact's."""
 
     def measure(
@@ -148,11 +150,11 @@ class HasText(Protocol):
 class Detector(Protocol):
     """A family that finds speech in a pipeline."""
 
-    def load_detector(self, folder: Path, artifact: Artifact, mode: str) -> Callable[[Floats], HasSegments]:
+    def load_detector(self, folder: Path, artifact: LoadedArtifact, mode: str) -> Callable[[Floats], HasSegments]:
         """Load FunASR's detector as a function of audio (samples,), with the artifact's network in it."""
 
     def load_streaming_detector(
-        self, folder: Path, artifact: Artifact
+        self, folder: Path, artifact: LoadedArtifact
     ) -> Callable[[Floats], Iterator[tuple[int, list[list[int]]]]]:
         """Load it for audio that arrives: piece by piece, the milliseconds that have arrived and the events then.
 
@@ -163,7 +165,7 @@ class Detector(Protocol):
 class Recognizer(Protocol):
     """A family that turns a segment of speech into text in a pipeline."""
 
-    def load_recognizer(self, folder: Path, artifact: Artifact) -> Callable[[Floats], HasText]:
+    def load_recognizer(self, folder: Path, artifact: LoadedArtifact) -> Callable[[Floats], HasText]:
         """Load FunASR's recognizer as a function of audio (samples,), with the artifact's network in it."""
 
 
@@ -174,14 +176,14 @@ class StreamingRecognizer(Protocol):
     def CHUNK_SECONDS(self) -> float:
         """Give the seconds of audio that it takes at a time."""
 
-    def load_streaming_recognizer(self, folder: Path, artifact: Artifact) -> Callable[[Floats], Iterator[str]]:
+    def load_streaming_recognizer(self, folder: Path, artifact: LoadedArtifact) -> Callable[[Floats], Iterator[str]]:
         """Load FunASR's recognizer as a function of audio (samples,) that gives the text of each piece of it."""
 
 
 class Punctuator(Protocol):
     """A family that puts marks into a text in a pipeline."""
 
-    def load_punctuator(self, folder: Path, artifact: Artifact) -> Callable[[Sequence[str]], HasText]:
+    def load_punctuator(self, folder: Path, artifact: LoadedArtifact) -> Callable[[Sequence[str]], HasText]:
         """Load FunASR's punctuation as a function of a text's tokens, with the artifact's network in it."""
 
     def read_marks(self, text: str) -> tuple[list[str], list[str]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from stages.core import graphs
 from stages.core.graphs import Feeds
-from stages.core.parity import Artifact
+from stages.core.parity import LoadedArtifact
 from stages.core.statistics import verdict
 from stages.corpora import manifest
 from stages.evaluation import exactness
@@ -25,7 +25,7 @@ def measured(checkpoint: Path, export: Path, corpus: Path, noise: float) -> dict
         outputs = network(feeds)
         return outputs | {"logits": outputs["logits"] + noise * rng.standard_normal(outputs["logits"].shape)}
 
-    artifact: Artifact = graph_set, {"model": run}
+    artifact: LoadedArtifact = graph_set, {"model": run}
     exact = torch_artifact(fsmn_vad, fsmn_vad.load(checkpoint))
     return exactness.measure(fsmn_vad, checkpoint, exact, artifact, manifest.read(corpus, "evaluation"))
 

@@ -13,7 +13,7 @@ from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.graphs import Feeds
 from stages.core.params import EvaluateParams
-from stages.core.parity import Artifact
+from stages.core.parity import LoadedArtifact
 from stages.corpora import manifest
 from stages.models import fsmn_vad
 from stages.models.protocols import Family
@@ -24,7 +24,7 @@ SETTINGS = EvaluateParams(split="evaluation", resamples=100, confidence=0.95, se
 FAMILY: Family = fsmn_vad
 
 
-def spoilt(artifact: Artifact, value: float) -> Artifact:
+def spoilt(artifact: LoadedArtifact, value: float) -> LoadedArtifact:
     """The artifact with a number that is not finite in what it gives of the first input that it hears."""
     graph_set, networks = artifact
     first: list[Feeds] = []
@@ -45,7 +45,7 @@ def test_recordings_with_numbers_that_are_none_are_counted(
 ):
     recordings = manifest.read(tiny_corpus, "evaluation")
     graph_set = graphs.read(tiny_export)
-    artifact: Artifact = graph_set, onnxruntime.load(tiny_export, graph_set)
+    artifact: LoadedArtifact = graph_set, onnxruntime.load(tiny_export, graph_set)
     reference.write_reference(FAMILY, tiny_checkpoint, recordings, tmp_path)
     broken = spoilt(artifact, value)
     result = stage.evaluate(FAMILY, tiny_checkpoint, recordings, broken, tmp_path, SETTINGS, processes=1)

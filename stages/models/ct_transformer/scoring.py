@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from stages.core.graphs import Feeds
-from stages.core.parity import Artifact, Network
+from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.ct_transformer.metrics import NONE, Outcome, read_marks, split_text
 from stages.models.ct_transformer.network import load, load_tokenizer, realtime_masks
@@ -19,7 +19,7 @@ PIECE = 15  # tokens that the realtime kind is given at a time: 3 s of Mandarin 
 Forward = Callable[..., tuple[torch.Tensor, None]]
 
 
-def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:  # noqa: ARG001  one mode
+def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:  # noqa: ARG001  one mode
     """Take the marks off the recordings' texts and let FunASR put them back with the artifact's network.
 
     Raises:
@@ -30,7 +30,7 @@ def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Reco
     return [punctuate(split_text(recording)[0]) for recording in recordings]
 
 
-def load_punctuator(folder: Path, artifact: Artifact) -> Callable[[Sequence[str]], Outcome]:
+def load_punctuator(folder: Path, artifact: LoadedArtifact) -> Callable[[Sequence[str]], Outcome]:
     """Load FunASR's punctuation as a function of a text's tokens, with the artifact's network in place of its own.
 
     The realtime kind gets `PIECE` tokens at a time, as voice activity detection cuts running speech: where

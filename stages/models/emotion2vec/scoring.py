@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stages.core.parity import Artifact, Network
+from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.emotion2vec.metrics import Outcome
 from stages.models.emotion2vec.network import load, load_tokenizer
@@ -32,7 +32,7 @@ class _Head(torch.nn.Module):
         return torch.from_numpy(self.outputs["logits"].copy())
 
 
-def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
+def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
     """Run FunASR's recognizer over the recordings with the artifact's network in the place of its own.
 
     mode: FunASR's granularity, `utterance`.

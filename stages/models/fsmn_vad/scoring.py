@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from stages.core.graphs import Feeds, Graph
-from stages.core.parity import Artifact, Network
+from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models.fsmn_vad.metrics import Outcome
 from stages.models.fsmn_vad.network import CHUNK_MS, load, load_frontend
@@ -50,7 +50,7 @@ class _Encoder(torch.nn.Module):
         return torch.from_numpy(posteriors)
 
 
-def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
+def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
     """Run FunASR's detector over the recordings with the artifact's network in the place of its encoder.
 
     mode: `offline` feeds a whole file, `streaming` 200 ms at a time. The end-of-speech silence is
@@ -60,7 +60,7 @@ def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Reco
     return [detect(recording.samples()) for recording in recordings]
 
 
-def load_detector(folder: Path, artifact: Artifact, mode: str) -> Callable[[Floats], Outcome]:
+def load_detector(folder: Path, artifact: LoadedArtifact, mode: str) -> Callable[[Floats], Outcome]:
     """Load FunASR's detector as a function of audio float32 (samples,), as `score` runs it."""
     model, detect_events = _load_events(folder, artifact, mode)
 
@@ -71,12 +71,12 @@ def load_detector(folder: Path, artifact: Artifact, mode: str) -> Callable[[Floa
     return detect
 
 
-def load_streaming_detector(folder: Path, artifact: Artifact) -> Detect:
+def load_streaming_detector(folder: Path, artifact: LoadedArtifact) -> Detect:
     """Load FunASR's detector for audio that arrives 200 ms at a time."""
     return _load_events(folder, artifact, "streaming")[1]
 
 
-def _load_events(folder: Path, artifact: Artifact, mode: str) -> tuple[FsmnVADStreaming, Detect]:
+def _load_events(folder: Path, artifact: LoadedArtifact, mode: str) -> tuple[FsmnVADStreaming, Detect]:
     torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
     model, frontend = load(folder), load_frontend(folder)
     graph_set, networks = artifact

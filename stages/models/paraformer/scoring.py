@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from stages.core.graphs import Feeds
-from stages.core.parity import Artifact, Network
+from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.paraformer.network import load, load_frontend, read_config
 from stages.models.shared import asr
@@ -54,7 +54,7 @@ class Swap:
         return best
 
 
-def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
+def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
     """Run FunASR's recognizer over the recordings, one at a time, with the artifact's network in place of its own.
 
     mode: `offline`.
@@ -65,7 +65,7 @@ def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Reco
     return [transcribe(recording.samples()) for recording in recordings]
 
 
-def load_recognizer(folder: Path, artifact: Artifact) -> Callable[[NDArray[np.float32]], Outcome]:
+def load_recognizer(folder: Path, artifact: LoadedArtifact) -> Callable[[NDArray[np.float32]], Outcome]:
     """Load FunASR's recognizer as a function of audio float32 (samples,), as `score` runs it."""
     model = load(folder)
     return transcriber(folder, read_config(folder), model, Swap(model, artifact[1]["model"]))

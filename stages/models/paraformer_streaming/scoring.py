@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from stages.core.graphs import Feeds, Graph
-from stages.core.parity import Artifact, Network
+from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.paraformer_streaming.network import CHUNK, CHUNK_SAMPLES, load, load_frontend, read_config
 from stages.models.shared import asr
@@ -80,7 +80,7 @@ class _Decoder(torch.nn.Module):
         return {name: np.zeros([1, *map(int, shape[1:])], np.float32) for name, shape in shapes.items()}
 
 
-def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
+def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
     """Run FunASR's streaming recognizer over the recordings with the artifact's networks in place of its own.
 
     FunASR's `inference` cuts a recording into chunks of 600 ms itself, the last one final, and carries its caches
@@ -100,7 +100,7 @@ def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Reco
     return outcomes
 
 
-def load_streaming_recognizer(folder: Path, artifact: Artifact) -> Callable[[NDArray[np.float32]], Iterator[str]]:
+def load_streaming_recognizer(folder: Path, artifact: LoadedArtifact) -> Callable[[NDArray[np.float32]], Iterator[str]]:
     """Load FunASR's recognizer for audio float32 (samples,) that arrives 600 ms at a time; it gives each piece's text.
 
     The last piece is what is left, so a recording gives one more text than it has whole pieces. Together they are the
@@ -117,14 +117,14 @@ def load_streaming_recognizer(folder: Path, artifact: Artifact) -> Callable[[NDA
     return recognize_pieces
 
 
-def _recognizer(folder: Path, artifact: Artifact) -> tuple[Callable[..., str], _Decoder]:
+def _recognizer(folder: Path, artifact: LoadedArtifact) -> tuple[Callable[..., str], _Decoder]:
     torch.set_num_threads(1)  # the tensors are small, and other processes have the other cores
     config, model = read_config(folder), load(folder)
     tokenizer, frontend = asr.load_tokenizer(folder, config), load_frontend(folder, config)
     return partial(recognize, model, config, tokenizer=tokenizer, frontend=frontend), swap(model, artifact)
 
 
-def swap(model: ParaformerStreaming, artifact: Artifact) -> _Decoder:
+def swap(model: ParaformerStreaming, artifact: LoadedArtifact) -> _Decoder:
     """Put the artifact's networks into FunASR's module, which keeps everything around them."""
     graphs, networks = artifact
     layers = _EncoderLayers(networks["encoder"])

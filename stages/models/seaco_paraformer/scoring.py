@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from stages.core.graphs import Feeds
-from stages.core.parity import Artifact, Network
+from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.paraformer.scoring import Swap, transcriber
 from stages.models.seaco_paraformer.metrics import hotwords
@@ -59,7 +59,7 @@ def embed(words: Words, network: Network) -> NDArray[np.generic]:
     return embedded
 
 
-def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
+def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterable[Recording]) -> list[Outcome]:
     """Run FunASR's recognizer over the recordings, each with its list, with the artifact's networks in their places.
 
     mode: one of `LISTED`.
@@ -68,7 +68,7 @@ def score(folder: Path, artifact: Artifact, mode: str, recordings: Iterable[Reco
     return [transcribe(r.samples(), hotword=" ".join(hotwords(r)[: LISTED[mode]])) for r in recordings]
 
 
-def load_recognizer(folder: Path, artifact: Artifact) -> Callable[..., Outcome]:
+def load_recognizer(folder: Path, artifact: LoadedArtifact) -> Callable[..., Outcome]:
     """Load FunASR's recognizer as a function of audio float32 (samples,) and, with spaces between them, `hotword`s."""
     model = load(folder)
     return transcriber(folder, read_config(folder), model, HotwordSwap(model, artifact[1]))

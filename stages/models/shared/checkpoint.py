@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from stages.core.errors import UserError, first_line
 from stages.core.graphs import Feeds, Graph, GraphSet
 from stages.core.packages import import_bare
-from stages.core.parity import Artifact, Network
+from stages.core.parity import LoadedArtifact, Network
 from stages.models.protocols import Family
 from stages.models.shared import schema, weights, yaml_config
 
@@ -96,7 +96,7 @@ def importing_funasr() -> Iterator[None]:
         yield
 
 
-def torch_artifact(family: Family[Any], model: torch.nn.Module) -> Artifact:
+def torch_artifact(family: Family[Any], model: torch.nn.Module) -> LoadedArtifact:
     """Return a family's graphs of a model, run by torch."""
     graph_set = family.graph_set(model)
     return graph_set, torch_networks(graph_set, family.export_modules(model))

@@ -17,7 +17,7 @@ from sklearn.metrics import f1_score
 
 from stages import prune
 from stages.core.errors import UserError
-from stages.core.parity import Artifact
+from stages.core.parity import LoadedArtifact
 from stages.corpora import punctuated_text
 from stages.corpora.manifest import Recording
 from stages.models import ct_transformer
@@ -70,7 +70,7 @@ def recordings() -> list[Recording]:
     return [Recording(folder=Path(), id=str(i), text=text) for i, text in enumerate(texts)]
 
 
-def torch_artifact(checkpoint: Path) -> Artifact:
+def torch_artifact(checkpoint: Path) -> LoadedArtifact:
     model = ct_transformer.load(checkpoint)
     graph_set = ct_transformer.graph_set(model)
     return graph_set, torch_networks(graph_set, ct_transformer.export_modules(model))

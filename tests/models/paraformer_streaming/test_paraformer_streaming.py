@@ -18,7 +18,7 @@ from stages import prune
 from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.graphs import Feeds
-from stages.core.parity import Artifact, Network
+from stages.core.parity import LoadedArtifact, Network
 from stages.corpora import manifest
 from stages.corpora.manifest import SAMPLE_RATE, Line, Recording
 from stages.export import export_variant
@@ -108,13 +108,13 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
     return manifest.read(folder, "evaluation")
 
 
-def torch_artifact(folder: Path) -> Artifact:
+def torch_artifact(folder: Path) -> LoadedArtifact:
     model = paraformer_streaming.load(folder)
     graph_set = paraformer_streaming.graph_set(model)
     return graph_set, torch_networks(graph_set, paraformer_streaming.export_modules(model))
 
 
-def onnx_artifact(folder: Path) -> Artifact:
+def onnx_artifact(folder: Path) -> LoadedArtifact:
     graph_set = graphs.read(folder)
     return graph_set, onnxruntime.load(folder, graph_set)
 
@@ -122,7 +122,7 @@ def onnx_artifact(folder: Path) -> Artifact:
 class Tapped:
     """An artifact that keeps what goes through its networks."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: LoadedArtifact) -> None:
         graph_set, networks = artifact
         self.calls: list[tuple[str, Feeds, Feeds]] = []
         self.artifact = graph_set, {name: self._tap(name, network) for name, network in networks.items()}
