@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages.core import layout, params
-from stages.core.errors import UserError, entrypoint, key_from
+from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder
 from stages.core.params.origins import Dataset, ManifestDataset, MixturesDataset, ModelScopeDataset
 from stages.corpora import hub, manifest, vad_mixtures
@@ -22,8 +22,10 @@ def corpus(dataset: Dataset, folder: Path) -> None:
         UserError: an archive cannot be had, or a manifest or WAV file is not as it should be.
     """
     if isinstance(dataset, ManifestDataset):
+        manifest.check(Path(dataset.path))  # not the copies, so that messages name the user's files
         _copy(Path(dataset.path), folder)
-    elif isinstance(dataset, ModelScopeDataset):
+        return
+    if isinstance(dataset, ModelScopeDataset):
         hub.make(dataset, folder)
     elif isinstance(dataset, MixturesDataset):
         archives = {name: download(archive) for name, archive in dataset.archives.items()}
@@ -35,14 +37,10 @@ def corpus(dataset: Dataset, folder: Path) -> None:
 
 def _copy(origin: Path, folder: Path) -> None:
     """Copy the user's manifests and the WAV files that they name, and nothing else."""
-    if not origin.is_dir():
-        raise UserError(f"datasets: {origin} is not a folder; wanted one with {', '.join(manifest.SPLITS)} as .jsonl")
     for split in manifest.SPLITS:
         for recording in manifest.read(origin, split):
             if recording.wav is None:
                 continue
-            if not recording.path.is_file():
-                raise UserError(f"{origin / split}.jsonl: {recording.id}: {recording.path} is not there")
             (folder / recording.wav).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(recording.path, folder / recording.wav)
         shutil.copyfile(origin / f"{split}.jsonl", folder / f"{split}.jsonl")

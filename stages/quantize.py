@@ -30,11 +30,11 @@ def quantize(source: Path, place: Path, recipe: Recipe, feeds: Sequence[Feeds] =
         the nodes that carry weights.
 
     Raises:
-        UserError: the source does not load, a library cannot quantize it, or the result is not valid ONNX.
+        UserError: the source does not load or run, a library cannot quantize it, or the result is not valid ONNX.
     """
     import onnx
 
-    onnxruntime.check_loads(source)
+    onnxruntime.check(source)
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         if isinstance(recipe, DynamicRecipe | StaticRecipe):
             smoothed = smoothing.smooth(source, Path(scratch), recipe, feeds)

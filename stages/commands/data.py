@@ -148,7 +148,8 @@ def _usable(
         except audio.UnusableError as e:
             left_out[utterance.id] = str(e)
             continue
-        if seen.setdefault(str(line.sha256), utterance.id) == utterance.id:
+        sound = manifest.content(manifest.read_wav(folder / name))
+        if seen.setdefault(sound, utterance.id) == utterance.id:
             yield line, was
         else:
             left_out[utterance.id] = SAME

@@ -17,6 +17,7 @@ from typing import Any
 from stages.core.errors import UserError
 
 FULL_BYTES = 2**20
+LONGEST_NAME, LONGEST_PATH = 255, 1024  # bytes: what every usual file system takes, and leaves room for a folder
 
 
 @contextmanager
@@ -25,6 +26,7 @@ def new_folder(place: Path) -> Iterator[Path]:
 
     A folder that a killed run left behind under the temporary name is removed first. A failure on a
     full disk is reported as that: native writers fail in other words, or write half and say nothing.
+    A UserError that names the temporary folder names `place` instead, which is what a user knows.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     for stale in place.parent.glob(f".{place.name}.*.tmp"):
@@ -39,6 +41,8 @@ def new_folder(place: Path) -> Iterator[Path]:
     except Exception as e:
         if shutil.disk_usage(folder).free < FULL_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from e
+        if isinstance(e, UserError):
+            raise UserError(str(e).replace(str(folder), str(place))) from e
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -72,7 +76,7 @@ def read_json(place: Path) -> Any:
         return json.loads(place.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise UserError(f"{place} is not there; `dvc repro` makes it") from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{place} is not JSON ({e}); remove it and run `dvc repro`") from e
 
 
@@ -118,9 +122,13 @@ def safe_relative(name: str, what: str) -> PurePosixPath:
     """`name` as a relative path that stays inside the folder it is joined to.
 
     Raises:
-        UserError: it is empty, absolute, has a `..`, a backslash, a drive or a NUL.
+        UserError: it is empty, absolute, has a `..`, a backslash or a NUL, or a part longer than file systems take.
     """
     path = PurePosixPath(name)
-    if not path.parts or path.is_absolute() or ".." in path.parts or set(name) & set("\\:\0"):
+    if not path.parts or path.is_absolute() or ".." in path.parts or set(name) & set("\\\0"):
         raise UserError(f"{what}: the path {name!r} would leave its folder; nothing was written")
+    longest = max(path.parts, key=lambda part: len(os.fsencode(part)))
+    if len(os.fsencode(longest)) > LONGEST_NAME or len(os.fsencode(name)) > LONGEST_PATH:
+        found = f"found a path of {len(os.fsencode(name))} bytes with a name of {len(os.fsencode(longest))}"
+        raise UserError(f"{what}: {name[:40]!r}...: {found}, wanted at most {LONGEST_PATH} and {LONGEST_NAME}")
     return path

@@ -188,8 +188,13 @@ def weights_folder(place: Path, shared: Path | None = None) -> Path:
     """Return the folder with a graph's large weights: its own, or `shared`, which by default its graph set names."""
     if _weights_file(place).is_file():
         return place.parent
-    named = (graph.weights for graph in _listed(place.parent) if graph.file == place.name)
-    return shared or next((place.parent.parent / weights for weights in named if weights), place.parent)
+    graph = declared(place)
+    return shared or (place.parent.parent / graph.weights if graph and graph.weights else place.parent)
+
+
+def declared(place: Path) -> Graph | None:
+    """Return what the graph set beside a graph says of it, or None where there is none."""
+    return next((graph for graph in _listed(place.parent) if graph.file == place.name), None)
 
 
 def parts(place: Path, shared: Path | None = None) -> list[Path]:

@@ -19,12 +19,13 @@ import soundfile
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from stages.core.errors import UserError
+from stages.core.errors import UserError, from_library
 from stages.core.files import check_sha256, read_lines, safe_relative, write_text
 from stages.core.params.section import Sha256, Split
 from stages.core.statistics import Groups
 
 SAMPLE_RATE = 16_000
+LARGEST_SAMPLE = 2.0
 SPLITS: tuple[Split, ...] = get_args(Split)
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -32,7 +33,7 @@ Seconds = Annotated[float, Field(ge=0)]
 class Line(BaseModel):
     """One recording, or one text, of a manifest."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     id: str = Field(min_length=1)
     wav: str | None = None
     seconds: Seconds = 0
@@ -82,19 +83,37 @@ def read_wav(path: Path) -> NDArray[np.float32]:
     """Mono 16 kHz audio as float32 (samples,).
 
     Raises:
-        UserError: not a WAV file, or not 16 kHz, or not mono, or empty.
+        UserError: not a WAV file, or not 16 kHz, or not mono, or empty, or with a sample that is no audio.
     """
-    try:
-        with soundfile.SoundFile(path) as f:
-            found = f"{f.format} {f.samplerate} Hz, {f.channels} channel(s), {f.frames} samples"
-            if f.format not in {"WAV", "WAVEX"} or f.samplerate != SAMPLE_RATE or f.channels != 1 or f.frames == 0:
-                raise UserError(
-                    f"{path}: found {found}; wanted a WAV file at {SAMPLE_RATE} Hz with 1 channel, not empty"
-                )
-            samples: NDArray[np.float32] = f.read(dtype="float32")
-            return samples
-    except soundfile.LibsndfileError as e:
-        raise UserError(f"{path} is not a WAV file: {e.error_string}") from e
+    with from_library(f"{path} is not a WAV file"), soundfile.SoundFile(path) as f:
+        found = f"{f.format} {f.samplerate} Hz, {f.channels} channel(s), {f.frames} samples"
+        if f.format not in {"WAV", "WAVEX"} or f.samplerate != SAMPLE_RATE or f.channels != 1 or f.frames == 0:
+            raise UserError(f"{path}: found {found}; wanted a WAV file at {SAMPLE_RATE} Hz with 1 channel, not empty")
+        samples: NDArray[np.float32] = f.read(dtype="float32")
+    if (why := unusable(samples)) is not None:
+        raise UserError(f"{path}: {why}")
+    return samples
+
+
+def unusable(samples: NDArray[np.floating]) -> str | None:
+    """Return which sample (of any shape, counted along the first axis) is no audio and why, or None.
+
+    A float file may hold anything. Peaks a little over full scale are usual; twice as large is another scale.
+    """
+    wrong = ~(np.abs(samples) <= LARGEST_SAMPLE)
+    if not wrong.any():
+        return None
+    at = tuple(axis[0] for axis in np.nonzero(wrong))
+    scale = "; are they at the scale of 16-bit numbers?" if np.isfinite(samples[at]) else ""
+    return f"found {samples[at]:g} as sample {at[0]}, wanted numbers from -1 to 1{scale}"
+
+
+def content(samples: NDArray[np.float32]) -> str:
+    """Return a digest of the sound: the same of a file in 16 bits, in 24 or as floats, whatever its header says.
+
+    What was resampled, made louder or cut is another sound to it.
+    """
+    return hashlib.sha256(np.round(samples * 32768).astype(np.int32).tobytes()).hexdigest()
 
 
 def write_wav(path: Path, samples: NDArray[np.float64]) -> str:
@@ -114,21 +133,24 @@ def read(folder: Path, split: Split) -> list[Recording]:
     """The recordings of one split.
 
     Raises:
-        UserError: the manifest is missing, empty, or a line is not as the module's docstring says.
+        UserError: the manifest is missing, empty, has an id twice, or a line is not as the module's docstring says.
     """
     path = folder / f"{split}.jsonl"
     if not path.is_file():
         raise UserError(f"{path} is not there; a data set has {', '.join(f'{s}.jsonl' for s in SPLITS)}")
-    recordings = []
+    recordings: list[Recording] = []
+    lines: dict[str, int] = {}
     for number, text in enumerate(read_lines(path), start=1):
         try:
             line = Line.model_validate_json(text)
         except ValidationError as e:
             first = e.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(f"{path} line {number}: {where}: {first['msg']}") from e
+            said = [*([".".join(map(str, first["loc"]))] if first["loc"] else []), first["msg"]]
+            raise UserError(f"{path} line {number}: {': '.join(said)}") from e
         if line.wav is not None:
             safe_relative(line.wav, f"{path} line {number}")
+        if lines.setdefault(line.id, number) != number:
+            raise UserError(f"{path} line {number}: the id {line.id!r} is that of line {lines[line.id]} too")
         recordings.append(Recording(folder=folder, **line.model_dump()))
     if not recordings:
         raise UserError(f"{path} has no recordings")
@@ -148,23 +170,42 @@ def check(folder: Path) -> None:
     """Read every manifest and WAV file of a data set.
 
     Raises:
-        UserError: a WAV file is not as it should be, differs from its line, or stands in two splits.
+        UserError: a WAV file is not as it should be, differs from its line, or holds the same sound as another.
     """
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str]] = {}
     for split in SPLITS:
         for recording in read(folder, split):
             where = f"{folder / split}.jsonl: {recording.id}"
-            content = recording.text if recording.sha256 is None else _checked(recording, where)
-            if seen.setdefault(content, split) != split:
-                raise UserError(f"{where} is also in {seen[content]}: splits must not share a recording")
+            if recording.wav is None:
+                _refuse_twice(seen, recording.text, split, where, allowed=split)
+            else:
+                _refuse_twice(seen, content(_checked(recording, where)), split, where)
 
 
-def _checked(recording: Recording, where: str) -> str:
-    """The digest of the recording's WAV file, which is as its line says."""
+def _refuse_twice(
+    seen: dict[str, tuple[str, str]], what: str, split: str, where: str, allowed: str | None = None
+) -> None:
+    """Note a recording among the `seen`, (split, where) by what it holds.
+
+    allowed: the split that may hold it twice, as short sentences do stand twice in a text.
+
+    Raises:
+        UserError: it was seen before.
+    """
+    first_split, first = seen.setdefault(what, (split, where))
+    if first == where or first_split == allowed:
+        return
+    share = "splits must not share a recording" if first_split != split else "it would count twice"
+    raise UserError(f"{where} is the same as {first.rpartition('/')[2]}: {share}")
+
+
+def _checked(recording: Recording, where: str) -> NDArray[np.float32]:
+    """Return the samples of the recording's WAV file, which is as its line says."""
     if not recording.path.is_file():
         raise UserError(f"{where}: {recording.path} is not there")
-    seconds, digest = len(recording.samples()) / SAMPLE_RATE, str(recording.sha256)
-    check_sha256(recording.path, digest, where)
+    samples = recording.samples()
+    seconds = len(samples) / SAMPLE_RATE
+    check_sha256(recording.path, str(recording.sha256), where)
     if abs(seconds - recording.seconds) > 1e-3:
         raise UserError(f"{where}: found {seconds:.3f} s of audio, the manifest says {recording.seconds:.3f} s")
-    return digest
+    return samples

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core import graphs, progress
+from stages.core.errors import from_library
 from stages.core.graphs import Feeds
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 
@@ -60,7 +61,9 @@ def _largest_values(
 
     session, largest = onnxruntime.session(place, weights=weights), dict.fromkeys(names, np.zeros(1, np.float32))
     for fed in progress.each(feeds, "inputs heard for their largest values"):
-        for name, value in zip(names, session.run(names, fed), strict=True):
+        with from_library(f"{place}: ONNX Runtime cannot run it"):
+            values = session.run(names, fed)
+        for name, value in zip(names, values, strict=True):
             seen = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0, initial=0)
             largest[name] = np.maximum(largest[name], seen)
     return largest

@@ -18,17 +18,11 @@ DTYPES = {"tensor(float)": "float32"} | {f"tensor({name})": name for name in ("b
 
 
 def session(
-    model: Path | bytes,
-    threads: int = 1,
-    *,
-    prepacked: bool = True,
-    optimized: bool = True,
-    weights: Path | None = None,
+    model: Path | bytes, threads: int = 1, *, prepacked: bool = True, weights: Path | None = None
 ) -> onnxruntime.InferenceSession:
     """A CPU session whose threads stop spinning when a run ends: else they take the cores of another live session.
 
     prepacked: with weights laid out for the CPU beforehand, which pays after some twenty runs of a large model.
-    optimized: with the graph optimizations, which a session that never runs has no use for.
     weights: the folder with the large weights of a graph; by default where its graph set says.
 
     Raises:
@@ -42,8 +36,6 @@ def session(
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.disable_prepacking", "0" if prepacked else "1")
-    if not optimized:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if isinstance(model, Path):
         folder = str(weights or graphs.weights_folder(model))
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
@@ -51,15 +43,6 @@ def session(
         return ort.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
         )
-
-
-def check_loads(place: Path) -> None:
-    """Load a graph, which is how this library looks at all of it, and let it go again.
-
-    Raises:
-        UserError: it cannot be loaded, as in `session`.
-    """
-    session(place, prepacked=False, optimized=False)
 
 
 def _what(model: Path | bytes) -> Path | str:
@@ -86,6 +69,19 @@ def network(
             return dict(zip(names, live.run(names, feeds), strict=True))
 
     return run
+
+
+def check(place: Path) -> None:
+    """Load a graph, and run it once on the shortest inputs where the graph set beside it says what these are.
+
+    Raises:
+        UserError: as in `network`.
+    """
+    if (graph := graphs.declared(place)) is None:
+        session(place, prepacked=False)
+        return
+    shortest = {name: axis.min for name, axis in graph.axes.items()}
+    network(place, graph, prepacked=False)(graphs.example_feeds(graph, shortest, seed=0))
 
 
 def _check_signature(where: str, declared: Mapping[str, Tensor], found: Sequence[onnxruntime.NodeArg]) -> None:

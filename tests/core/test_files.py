@@ -84,7 +84,7 @@ def test_a_wrong_digest_says_found_and_wanted(tmp_path: Path):
         check_sha256(tmp_path / "f", "0" * 64, "thing")
 
 
-@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", "a\\b", "c:x", "a\0b"])
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", "a\\b", "a\0b"])
 def test_a_path_that_leaves_its_folder_is_refused(name: str):
     with pytest.raises(UserError, match="would leave its folder"):
         safe_relative(name, "listing")

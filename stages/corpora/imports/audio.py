@@ -14,7 +14,7 @@ from scipy.signal import resample_poly
 
 from stages.core.files import sha256
 from stages.corpora.imports.utterances import Utterance
-from stages.corpora.manifest import SAMPLE_RATE, Line, write_wav
+from stages.corpora.manifest import SAMPLE_RATE, Line, unusable, write_wav
 
 SHORTEST_SECONDS = 0.3  # less holds no word
 LONGEST_SECONDS = 60.0  # more is no utterance: attention over it takes memory by the square
@@ -75,13 +75,13 @@ def _samples(file: Any, utterance: Utterance) -> NDArray[np.float64]:
     """Read an utterance's samples at 16 kHz, the mean of the channels.
 
     Raises:
-        UnusableError: one is not finite.
+        UnusableError: one is no audio.
     """
     file.seek(round(utterance.start * file.samplerate))
     count = -1 if utterance.end is None else round((utterance.end - utterance.start) * file.samplerate)
     samples: NDArray[np.float64] = file.read(count, dtype="float64", always_2d=True).mean(axis=1)
-    if not np.isfinite(samples).all():
-        raise UnusableError("a sample is not a finite number")
+    if (why := unusable(samples)) is not None:
+        raise UnusableError(why)
     if len(samples) < SHORTEST_SECONDS * file.samplerate:  # a damaged file says more than it has
         raise UnusableError(f"shorter than {SHORTEST_SECONDS} s")
     if file.samplerate != SAMPLE_RATE:

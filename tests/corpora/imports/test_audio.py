@@ -81,7 +81,7 @@ def test_other_rates_and_channels_keep_the_tone_and_the_length(tmp_path: Path, r
             lambda p: soundfile.write(p, np.full(16_000, np.nan), 16_000, subtype="FLOAT"),
             0,
             None,
-            "a sample is not a finite number",
+            "found nan as sample 0, wanted numbers from -1 to 1",
             id="nan",
         ),
     ],
