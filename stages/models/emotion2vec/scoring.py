@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stages.core.errors import UserError
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.emotion2vec.metrics import Outcome
@@ -36,14 +37,19 @@ def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterabl
     """Run FunASR's recognizer over the recordings with the artifact's network in the place of its own.
 
     mode: FunASR's granularity, `utterance`.
+
+    Raises:
+        UserError: a recording is shorter than what the network makes one frame of.
     """
     torch.set_num_threads(1)
     model, tokenizer = load(folder), load_tokenizer(folder)
     head = _Head(artifact[1]["model"])
     model.proj, model.extract_features = head, head.extract_features
-    outcomes = []
+    shortest, outcomes = artifact[0].graphs["model"].axes["samples"].min, []
     for recording in recordings:
         samples = torch.from_numpy(recording.samples())
+        if len(samples) < shortest:
+            raise UserError(f"{recording.path}: found {len(samples)} samples, wanted at least {shortest}, one frame")
         with torch.inference_mode():
             (result,), _ = model.inference(
                 [samples], key=[recording.id], tokenizer=tokenizer, device="cpu", granularity=mode

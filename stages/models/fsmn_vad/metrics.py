@@ -74,7 +74,7 @@ def _measured(threshold: float, recording: Recording, reference: Outcome, outcom
     return {
         "frame_agreement": (int((found == expected).sum()), length),
         "posterior_mean_drift": (float(drift.sum()), length),
-        "posterior_max_drift": (float(drift.max()), 1),
+        "posterior_max_drift": (float(drift.max(initial=0)), 1),
         "truth_f1": (2 * hits, 2 * hits + misses + alarms),
         "truth_miss_rate": (misses, int(truth.sum())),
         "truth_false_alarm_rate": (alarms, int((~truth).sum())),

@@ -15,6 +15,7 @@ from stages.core.errors import UserError
 from stages.core.params.prune import PruneParams
 from stages.corpora.manifest import Recording
 from stages.models.fsmn_vad.network import FRAME_MS, build, load_frontend
+from stages.models.shared.frontend import long_enough
 from stages.pruning import criteria, recovery
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def features(folder: Path, recordings: Sequence[Floats]) -> torch.Tensor:
     """Compute features of recordings, float32 (samples,) in [-1, 1), as one stream (frames, input_dim)."""
     frontend = load_frontend(folder)
     streams = []
-    for samples in recordings:
+    for samples in long_enough(recordings, frontend):
         waveform = torch.from_numpy(samples)[None]
         streams.append(frontend(waveform, torch.tensor([waveform.shape[1]]), cache={}, is_final=True)[0][0])
     return torch.cat(streams)

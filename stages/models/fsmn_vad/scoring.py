@@ -15,6 +15,7 @@ from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models.fsmn_vad.metrics import Outcome
 from stages.models.fsmn_vad.network import CHUNK_MS, load, load_frontend
+from stages.models.shared.frontend import fills_window
 
 if TYPE_CHECKING:
     from funasr.models.fsmn_vad_streaming.model import FsmnVADStreaming
@@ -66,7 +67,7 @@ def load_detector(folder: Path, artifact: LoadedArtifact, mode: str) -> Callable
 
     def detect(samples: Floats) -> Outcome:
         segments = join_events(event for _, events in detect_events(samples) for event in events)
-        return Outcome(np.concatenate(model.encoder.speech), segments)
+        return Outcome(np.concatenate([np.zeros(0, np.float32), *model.encoder.speech]), segments)
 
     return detect
 
@@ -82,8 +83,10 @@ def _load_events(folder: Path, artifact: LoadedArtifact, mode: str) -> tuple[Fsm
     graph_set, networks = artifact
 
     def detect_events(samples: Floats) -> Iterator[tuple[int, Events]]:
-        """Run FunASR's own inference loop."""
+        """Run FunASR's own inference loop, which has nothing to go over in audio that is shorter than a window."""
         model.encoder = _Encoder(networks["model"], graph_set.graphs["model"])
+        if not fills_window(samples, frontend):
+            return
         step = len(samples) if mode == "offline" else CHUNK_MS * SAMPLE_RATE // 1000
         cache: dict[str, Any] = {}
         for end in range(step, len(samples) + step, step):

@@ -14,6 +14,7 @@ from stages.core.params.prune import PruneParams
 from stages.corpora.manifest import Recording
 from stages.models.paraformer.network import FRAME_SECONDS, SECTIONS, build, load_frontend, read_config
 from stages.models.shared import checkpoint, cif, sanm
+from stages.models.shared.frontend import long_enough
 from stages.models.shared.sanm import with_widths
 from stages.pruning import narrowing, recovery
 
@@ -58,7 +59,7 @@ def features(
 ) -> list[torch.Tensor]:
     """Compute what `calibration` gives, with the front end of a configuration of any offline Paraformer."""
     frontend = load_frontend(folder, config)
-    audio = [recording.samples() for recording in recordings]
+    audio = long_enough([recording.samples() for recording in recordings], frontend)
     audio += recovery.vary(audio, settings.variations, settings.seed)
     return [frontend(torch.from_numpy(samples)[None], [len(samples)])[0][0] for samples in audio]
 

@@ -16,6 +16,7 @@ from stages.corpora.manifest import Recording
 from stages.models.paraformer.network import load, load_frontend, read_config
 from stages.models.shared import asr
 from stages.models.shared.asr import Outcome
+from stages.models.shared.frontend import fills_window
 
 MODES: tuple[str, ...] = ("offline",)
 
@@ -75,12 +76,15 @@ def transcriber(folder: Path, config: dict[str, Any], model: Any, swap: Swap) ->
     """Give FunASR's module, of which `swap` took parts over, its front end and tokenizer.
 
     Returns:
-        A function of audio float32 (samples,), and of `hotword`, which SeACo-Paraformer alone uses.
+        A function of audio float32 (samples,), and of `hotword`, which SeACo-Paraformer alone uses. In audio that is
+        shorter than a window it finds nothing.
     """
     torch.set_num_threads(1)  # the tensors are small, and other processes have the other cores
     tools = {"tokenizer": asr.load_tokenizer(folder, config), "frontend": load_frontend(folder, config)}
 
     def transcribe(samples: NDArray[np.float32], hotword: str = "") -> Outcome:
+        if not fills_window(samples, tools["frontend"]):
+            return Outcome([], "")
         text = recognize(model, samples, hotword=hotword, **tools)
         return Outcome(swap.tokens, text)
 

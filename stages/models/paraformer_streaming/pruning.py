@@ -28,6 +28,7 @@ from stages.models.paraformer_streaming.network import (
 )
 from stages.models.paraformer_streaming.scoring import recognize, swap
 from stages.models.shared import asr, checkpoint, cif, sanm
+from stages.models.shared.frontend import long_enough
 from stages.models.shared.sanm import with_widths
 from stages.pruning import narrowing, recovery
 
@@ -69,7 +70,7 @@ def chunks(folder: Path, audio: Sequence[NDArray[np.float32]]) -> list[Chunks]:
 
     swap(model, (graph_set(model), {"encoder": record, "decoder": record}))
     found = []
-    for samples in audio:
+    for samples in long_enough(audio, tools["frontend"]):
         fed.clear()
         recognize(model, config, samples, {}, is_final=True, **tools)
         padded = [torch.nn.functional.pad(chunk, (0, 0, 0, sum(CHUNK) - len(chunk))) for chunk in fed]

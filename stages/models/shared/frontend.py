@@ -1,0 +1,30 @@
+"""What FunASR's front ends, which fail on less, need of audio: the samples of one analysis window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.core.errors import UserError
+
+Floats = NDArray[np.float32]
+
+
+def fills_window(samples: Floats, frontend: Any) -> bool:
+    """Tell whether audio (samples,) is as long as an analysis window of the front end: there is nothing in less."""
+    return len(samples) * 1000 >= frontend.frame_length * frontend.fs
+
+
+def long_enough(audio: Sequence[Floats], frontend: Any) -> list[Floats]:
+    """Return the recordings that fill a window.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [samples for samples in audio if fills_window(samples, frontend)]
+    if not found:
+        raise UserError(f"found {len(audio)} recordings, all under {frontend.frame_length} ms, wanted one with speech")
+    return found
