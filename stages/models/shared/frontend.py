@@ -15,7 +15,7 @@ Floats = NDArray[np.float32]
 
 def fills_window(samples: Floats, frontend: Any) -> bool:
     """Tell whether audio (samples,) is as long as an analysis window of the front end: there is nothing in less."""
-    return len(samples) * 1000 >= frontend.frame_length * frontend.fs
+    return bool(len(samples) * 1000 >= frontend.frame_length * frontend.fs)
 
 
 def long_enough(audio: Sequence[Floats], frontend: Any) -> list[Floats]:
