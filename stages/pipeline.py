@@ -28,19 +28,13 @@ from stages.core.statistics import Counts, Metric, certain, describe_drift, drif
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.evaluation.finite import Watched
+from stages.models import accuracy
 from stages.models.fsmn_vad.metrics import segment_f1
 from stages.models.shared.asr import normalized
 from stages.pipelines import transcription
 from stages.pipelines.transcription import LoadedPipeline, Transcript, TwoPass
 
 HEADLINE = "final_cer"
-METRICS = {
-    "final_cer": Metric(higher_is_better=False),  # against the known text
-    # against the pipeline of plain fp32 exports
-    "final_cer_to_fp32": Metric(higher_is_better=False),
-    "partial_cer_to_fp32": Metric(higher_is_better=False),
-    "segment_f1_100ms": Metric(higher_is_better=True),
-}
 SEGMENT_TOLERANCE_MS = 100
 LATENCIES = ("first_partial", "final")
 CASE = "pipeline_1_thread"
@@ -251,7 +245,7 @@ def pipeline(heard: Sequence[Heard], settings: EvaluateParams) -> dict[str, Any]
         "recordings": len(heard),
         "not_finite": sum(not h.is_finite for h in heard),
         "seconds": sum(h.recording.seconds for h in heard),
-        "metrics": {name: drift(m, name, baseline, value, groups, **bootstrap) for name, m in METRICS.items()}
+        "metrics": {name: drift(m, name, baseline, value, groups, **bootstrap) for name, m in accuracy.PIPELINE.items()}
         | {
             "texts_changed": certain(
                 sum(before != after for before, after in (h.texts for h in heard)) / len(heard), len(heard)

@@ -42,8 +42,8 @@ def test_a_line_for_each_failing_metric_with_build_value_interval_and_limit(buil
     assert head == "error: the gate is closed:"
     bad, unsure = "0.9700, drift -0.0300 [-0.0400, -0.0200]", "0.9875, drift -0.0125 [-0.0200, -0.0050]"
     assert lines == [
-        f"  fsmn_vad-bad: fail: offline_agreement: {bad}, loss at most 0.01",
-        f"  fsmn_vad-unsure: inconclusive: offline_agreement: {unsure}, loss at most 0.01",
+        f"  fsmn_vad-bad: fail: offline_frame_agreement: {bad}, loss at most 0.01",
+        f"  fsmn_vad-unsure: inconclusive: offline_frame_agreement: {unsure}, loss at most 0.01",
     ]
 
 
@@ -54,7 +54,7 @@ def test_a_build_that_fails_on_two_metrics_has_two_lines(built, monkeypatch):
     slow |= {"limit": 1.2, "verdict": "fail"}
     write_json(layout.SUMMARY, found)
     lines = str(status(monkeypatch)).splitlines()[1:]
-    assert [line.split(": ")[2] for line in lines] == ["offline_agreement", "10s_1_thread"]
+    assert [line.split(": ")[2] for line in lines] == ["offline_frame_agreement", "10s_1_thread"]
     assert lines[1].endswith("0.80x [0.75, 0.85], at least 1.2x")
 
 
@@ -81,7 +81,10 @@ def test_a_baseline_that_says_nothing_is_no_pass_whatever_the_drift(built, monke
     assert entry["verdict"] == "baseline"
     write_json(layout.SUMMARY, summary.summary({"fsmn_vad-good": entry}, {}, results.environment()))
     assert str(status(monkeypatch)).splitlines()[1:] == [
-        "  fsmn_vad-good: baseline: says nothing here: the fp32 model has streaming_error 0.1000, wanted at most 0.05"
+        (
+            "  fsmn_vad-good: baseline: says nothing here: "
+            "the fp32 model has streaming_truth_miss_rate 0.1000, wanted at most 0.05"
+        )
     ]
 
 
@@ -96,10 +99,10 @@ def test_a_score_of_the_baseline_must_reach_its_floor(built):
 def test_a_floor_of_what_is_not_measured_is_refused(built):
     built()
     raw = YAML(typ="safe").load(Path("params.yaml"))
-    raw["baselines"]["fsmn_vad"] = {"streaming_eror": 0.5}
+    raw["baselines"]["fsmn_vad"] = {"streaming_truth_f2": 0.5}
     YAML().dump(raw, Path("params.yaml"))
     with pytest.raises(
-        UserError, match=r"baselines\.fsmn_vad\.streaming_eror: nothing of that name was measured; did you"
+        UserError, match=r"baselines\.fsmn_vad: unknown metric 'streaming_truth_f2'; did you mean 'streaming_truth_f1'"
     ):
         results.of_build(params.load(), "fsmn_vad-good")
 

@@ -66,7 +66,14 @@ def test_page_needs_nothing_beside_it(reports: Path):
 
 def test_page_holds_every_metric_recordings_flags_and_records(reports: Path):
     page = (reports / "bad/index.html").read_text()
-    for shown in ["agreement", "error", "ungated", *workspace.CASES, "MatMul -&gt; QInt8: 1", "Conv: not in op_types"]:
+    for shown in [
+        "agreement",
+        "miss rate",
+        "ungated",
+        *workspace.CASES,
+        "MatMul -&gt; QInt8: 1",
+        "Conv: not in op_types",
+    ]:
         assert shown in page
     assert re.findall(r"recording-\d\d", page) == [f"recording-{i:02}" for i in range(report.WORST)]
     assert "slower than the plain fp32 export on chunk_1_thread, 10s_1_thread, 10s_2_threads" in page
@@ -160,7 +167,7 @@ def test_the_page_says_what_was_pruned_and_what_recovery_gained(sensitivity: dic
     assert "distilled" not in report.page("bad", {"build": entry}, environment, CONFIDENCE)
 
 
-@pytest.mark.parametrize(("section", "typo"), [("accuracy", "offline_agrement"), ("speedup", "10s_1_thraed")])
+@pytest.mark.parametrize(("section", "typo"), [("speedup", "10s_1_thraed")])
 def test_a_limit_on_what_was_not_measured_is_no_open_gate(root: Path, section: str, typo: str):
     file = root / "params.yaml"
     settings = YAML(typ="safe").load(file)

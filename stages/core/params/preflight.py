@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from stages.core import layout
 from stages.core.errors import did_you_mean
@@ -11,14 +11,14 @@ from stages.core.params.origins import ModelScopeDataset
 from stages.core.params.prune import PruneParams
 from stages.core.params.recipes import BFloat16Recipe, DynamicRecipe, Recipe, StaticRecipe
 from stages.core.params.section import Runtime
-from stages.models import FAMILIES, PRUNABLE, ROLES
+from stages.models import FAMILIES, PRUNABLE, ROLES, accuracy
 
 _ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
 
 
 def problems(p: Params) -> list[str]:
     """Return one line for each thing that is wrong; of what names something unknown, nothing else is checked."""
-    unknown = list(_unknown(p))
+    unknown = [*_unknown(p), *_limits(p)]
     return unknown or [*_hub_datasets(p), *_prune(p), *_targets(p), *_models(p), *_pipelines(p)]
 
 
@@ -44,6 +44,24 @@ def _unknown(p: Params) -> Iterator[str]:
             yield from _known(f"{where}.{role}", "model", getattr(pipeline, role), p.models)
         for key in pipeline.targets:
             yield from _known(f"{where}.targets", "target", key, p.targets)
+
+
+def _limits(p: Params) -> Iterator[str]:
+    yield from _metrics("baselines", p.baselines)
+    for name, gate in p.gates.items():
+        yield from _metrics(f"gates.{name}.accuracy", gate.accuracy)
+        for family in gate.speedup:
+            yield from _known(f"gates.{name}.speedup", "family", family, [*FAMILIES, PIPELINE])
+
+
+def _metrics(where: str, limits: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Yield the families, and the metrics of each, that there are not: every build would keep such a limit."""
+    known = {family: measured.names() for family, measured in accuracy.FAMILIES.items()}
+    known[PIPELINE] = list(accuracy.PIPELINE)
+    for family, metrics in limits.items():
+        yield from _known(where, "family", family, known)
+        for metric in metrics if family in known else ():
+            yield from _known(f"{where}.{family}", "metric", metric, known[family])
 
 
 def _known(where: str, what: str, name: str, table: Collection[str]) -> Iterator[str]:

@@ -1,7 +1,5 @@
 """How good punctuation is: the F1 of its marks against the known text, and agreement with the fp32 baseline."""
 
-# ruff: noqa: RUF001  the marks are Chinese
-
 from __future__ import annotations
 
 import re
@@ -12,19 +10,13 @@ from pathlib import Path
 
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
-from stages.core.statistics import Counts, Metric
+from stages.core.statistics import Counts
 from stages.corpora.manifest import Recording
-from stages.models.shared import checkpoint
+from stages.models.accuracy import CT_TRANSFORMER, MARKS
 
 NONE = "_"  # FunASR's name for no mark
-MARKS = {"comma": "，", "period": "。", "question": "？", "enumeration": "、"}
-MODES = ("text",)
+MODES, METRICS = CT_TRANSFORMER
 HEADLINE = "f1"
-METRICS = {
-    "f1": Metric(higher_is_better=True),
-    **{f"f1_{name}": Metric(higher_is_better=True) for name in MARKS},
-    "mark_agreement": Metric(higher_is_better=True),  # with the fp32 torch baseline
-}
 
 
 @dataclass(frozen=True)

@@ -12,23 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core.errors import UserError
-from stages.core.statistics import Counts, Metric
+from stages.core.statistics import Counts
 from stages.corpora.manifest import Recording
+from stages.models.accuracy import EMOTION2VEC
 from stages.models.emotion2vec.network import load_tokenizer
 
 Floats = NDArray[np.float32]
 
-MODES = ("utterance",)
+MODES, METRICS = EMOTION2VEC
 HEADLINE = "label_agreement"
-METRICS = {
-    # against the fp32 torch baseline
-    "label_agreement": Metric(higher_is_better=True),
-    "embedding_cosine": Metric(higher_is_better=True),
-    "score_distance": Metric(higher_is_better=False),
-    # against the known truth
-    "weighted_accuracy": Metric(higher_is_better=True),
-    "unweighted_accuracy": Metric(higher_is_better=True),
-}
 UNKNOWN = "unknown"  # what the model's authors call the label that its token list has as <unk>
 
 

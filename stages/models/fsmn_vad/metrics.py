@@ -11,26 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core.files import read_json, write_json
-from stages.core.statistics import Counts, Metric
+from stages.core.statistics import Counts
 from stages.corpora.manifest import Recording
+from stages.models.accuracy import FSMN_VAD, SEGMENT_TOLERANCES_MS
 from stages.models.fsmn_vad.network import FRAME_MS, read_config
 
 Floats = NDArray[np.float32]
 
-MODES = ("offline", "streaming")
+MODES, METRICS = FSMN_VAD
 HEADLINE = "frame_agreement"
-SEGMENT_TOLERANCES_MS = (50, 100, 200)
-METRICS = {
-    # against the fp32 torch baseline
-    "frame_agreement": Metric(higher_is_better=True),
-    "posterior_mean_drift": Metric(higher_is_better=False),
-    "posterior_max_drift": Metric(higher_is_better=False, pooling="max"),
-    **{f"segment_f1_{ms}ms": Metric(higher_is_better=True) for ms in SEGMENT_TOLERANCES_MS},
-    # against the known truth, by frame: FunASR pads its segments, so their edges are not the speech's
-    "truth_f1": Metric(higher_is_better=True),
-    "truth_miss_rate": Metric(higher_is_better=False),
-    "truth_false_alarm_rate": Metric(higher_is_better=False),
-}
 
 
 @dataclass(frozen=True)

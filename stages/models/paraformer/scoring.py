@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
+from stages.models.accuracy import PARAFORMER
 from stages.models.paraformer.network import load, load_frontend, read_config
 from stages.models.shared import asr
 from stages.models.shared.asr import Outcome
 from stages.models.shared.frontend import fills_window
 
-MODES: tuple[str, ...] = ("offline",)
+MODES = PARAFORMER.modes
 
 
 class Swap:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stages.core.graphs import Feeds, Graph
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
+from stages.models.accuracy import PARAFORMER_STREAMING
 from stages.models.paraformer_streaming.network import CHUNK, CHUNK_SAMPLES, load, load_frontend, read_config
 from stages.models.shared import asr
 from stages.models.shared.asr import Outcome
@@ -21,7 +22,7 @@ from stages.models.shared.asr import Outcome
 if TYPE_CHECKING:
     from funasr.models.paraformer_streaming.model import ParaformerStreaming
 
-MODES = ("streaming",)
+MODES = PARAFORMER_STREAMING.modes
 
 
 class _EncoderLayers(torch.nn.Module):

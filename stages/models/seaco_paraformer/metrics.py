@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages.core.statistics import Counts, Metric
+from stages.core.statistics import Counts
 from stages.corpora.manifest import Recording
+from stages.models import accuracy
 from stages.models.shared import asr
 from stages.models.shared.asr import Outcome, normalized
 
-METRICS: dict[str, Metric] = asr.METRICS | {
-    "hotword_recall": Metric(higher_is_better=True),
-    "hotword_false_alarms": Metric(higher_is_better=False),
-}
+METRICS = accuracy.SEACO_PARAFORMER.metrics
 
 
 def hotwords(recording: Recording) -> list[str]:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
+from stages.models.accuracy import LISTED, SEACO_PARAFORMER
 from stages.models.paraformer.scoring import Swap, transcriber
 from stages.models.seaco_paraformer.metrics import hotwords
 from stages.models.seaco_paraformer.network import HOTWORD_TOKENS, load, read_config
 from stages.models.shared.asr import Outcome
 
-LISTED = {"offline": 0, "list1": 1, "list50": 50, "list500": 500}  # words, by mode
-MODES: tuple[str, ...] = tuple(LISTED)
+MODES = SEACO_PARAFORMER.modes
 Words = Sequence[Sequence[int]]
 
 

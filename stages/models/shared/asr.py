@@ -15,27 +15,16 @@ from typing import TYPE_CHECKING, Any
 import jiwer
 
 from stages.core.files import read_json, write_json
-from stages.core.statistics import Counts, Metric
+from stages.core.statistics import Counts
 from stages.corpora.manifest import Recording
+from stages.models.accuracy import EDITS, RECOGNIZER
 from stages.models.shared import tokens
 
 if TYPE_CHECKING:
     from funasr.tokenizer.char_tokenizer import CharTokenizer
 
-EDITS = ("substitutions", "deletions", "insertions")
-
 HEADLINE = "cer"
-METRICS = {
-    # against the known text
-    **{
-        name: Metric(higher_is_better=False)
-        for rate in ("cer", "wer")
-        for name in (rate, *(f"{rate}_{edit}" for edit in EDITS))
-    },
-    # against the fp32 torch baseline
-    "cer_relative": Metric(higher_is_better=False),
-    "token_agreement": Metric(higher_is_better=True),
-}
+METRICS = RECOGNIZER
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""What each family is measured by. Here, not in the families' folders: params.yaml is checked against it in a moment.
+
+Importing a family takes seconds.
+"""
+
+# ruff: noqa: RUF001  the marks are Chinese
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from stages.core.statistics import Metric
+
+SCORE, ERROR = Metric(higher_is_better=True), Metric(higher_is_better=False)
+EDITS = ("substitutions", "deletions", "insertions")
+SEGMENT_TOLERANCES_MS = (50, 100, 200)
+MARKS = {"comma": "，", "period": "。", "question": "？", "enumeration": "、"}
+LISTED = {"offline": 0, "list1": 1, "list50": 50, "list500": 500}  # hotwords, by mode
+
+
+class Accuracy(NamedTuple):
+    """How a family's models may be run, and what is counted of each of these modes."""
+
+    modes: tuple[str, ...]
+    metrics: Mapping[str, Metric]
+
+    def names(self) -> list[str]:
+        """Return what params.yaml calls the metrics."""
+        return [f"{mode}_{metric}" for mode in self.modes for metric in self.metrics]
+
+
+FSMN_VAD = Accuracy(
+    ("offline", "streaming"),
+    {
+        # against the fp32 torch baseline
+        "frame_agreement": SCORE,
+        "posterior_mean_drift": ERROR,
+        "posterior_max_drift": Metric(higher_is_better=False, pooling="max"),
+        **{f"segment_f1_{ms}ms": SCORE for ms in SEGMENT_TOLERANCES_MS},
+        # against the known truth, by frame: FunASR pads its segments, so their edges are not the speech's
+        "truth_f1": SCORE,
+        "truth_miss_rate": ERROR,
+        "truth_false_alarm_rate": ERROR,
+    },
+)
+RECOGNIZER = {
+    # against the known text
+    **{name: ERROR for rate in ("cer", "wer") for name in (rate, *(f"{rate}_{edit}" for edit in EDITS))},
+    # against the fp32 torch baseline
+    "cer_relative": ERROR,
+    "token_agreement": SCORE,
+}
+PARAFORMER = Accuracy(("offline",), RECOGNIZER)
+PARAFORMER_STREAMING = Accuracy(("streaming",), RECOGNIZER)
+SEACO_PARAFORMER = Accuracy(tuple(LISTED), RECOGNIZER | {"hotword_recall": SCORE, "hotword_false_alarms": ERROR})
+CT_TRANSFORMER = Accuracy(
+    ("text",),
+    {
+        "f1": SCORE,
+        **{f"f1_{name}": SCORE for name in MARKS},
+        "mark_agreement": SCORE,  # with the fp32 torch baseline
+    },
+)
+EMOTION2VEC = Accuracy(
+    ("utterance",),
+    {
+        # against the fp32 torch baseline
+        "label_agreement": SCORE,
+        "embedding_cosine": SCORE,
+        "score_distance": ERROR,
+        # against the known truth
+        "weighted_accuracy": SCORE,
+        "unweighted_accuracy": SCORE,
+    },
+)
+FAMILIES = {
+    "ct_transformer": CT_TRANSFORMER,
+    "emotion2vec": EMOTION2VEC,
+    "fsmn_vad": FSMN_VAD,
+    "paraformer": PARAFORMER,
+    "paraformer_streaming": PARAFORMER_STREAMING,
+    "seaco_paraformer": SEACO_PARAFORMER,
+}
+PIPELINE = {
+    "final_cer": ERROR,  # against the known text
+    # against the pipeline of plain fp32 exports
+    "final_cer_to_fp32": ERROR,
+    "partial_cer_to_fp32": ERROR,
+    "segment_f1_100ms": SCORE,
+}
