@@ -37,7 +37,7 @@ def recipes() -> dict[str, Recipe]:
             op_types=[*GEMM, "Conv"] if conv else GEMM,
             exclude_nodes=[],
         )
-    choices["fp16"] = Float16Recipe(kind="float16", keep_fp32_ops=["Softmax"])
+    choices["fp16"] = Float16Recipe(kind="float16")
     return choices
 
 

@@ -27,7 +27,7 @@ def quantize(source: Path, place: Path, recipe: Recipe, feeds: Sequence[Feeds] =
 
     Returns:
         `quantized`: node names to what they became; `kept`: node names to why they stayed, for
-        the nodes that carry weights.
+        the nodes that carry weights, with fp16 and bf16 for all that compute floats.
 
     Raises:
         UserError: the source does not load or run, a library cannot quantize it, or the result is not valid ONNX.
@@ -40,12 +40,12 @@ def quantize(source: Path, place: Path, recipe: Recipe, feeds: Sequence[Feeds] =
             smoothed = smoothing.smooth(source, Path(scratch), recipe, feeds)
             before = graphs.load_proto(smoothed)
             integer.quantize(smoothing.quantize_tables(smoothed, Path(scratch), recipe), place, recipe, feeds)
+            record = record_of(before, graphs.load_proto(place), recipe)
         else:
-            before = graphs.load_proto(source)
-            half.convert(graphs.copy(source, Path(scratch)), place, recipe)
+            record = half.convert(source, place, recipe, Path(scratch), feeds)
     with from_library(f"{source}: the quantized graph is not valid ONNX"):
         onnx.checker.check_model(place, full_check=True)
-    return record_of(before, graphs.load_proto(place), recipe)
+    return record
 
 
 def check_effect(folder: Path, records: Mapping[str, Record]) -> None:
@@ -65,7 +65,7 @@ def needs_feeds(recipe: Recipe, folder: Path, graph_set: GraphSet) -> bool:
 
     if isinstance(recipe, DynamicRecipe) and recipe.smooth is not None:
         return any(smooth.readers(graphs.load(folder / graph.file)) for graph in graph_set.graphs.values())
-    return isinstance(recipe, StaticRecipe)
+    return isinstance(recipe, StaticRecipe | Float16Recipe)
 
 
 def check_excluded(recipe: Recipe, folder: Path, graph_set: GraphSet) -> None:
@@ -107,7 +107,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _feeds(p: Params, line: QuantizedGraph, recipe: Recipe, origin: Path) -> Mapping[str, Sequence[Feeds]]:
-    if isinstance(recipe, Float16Recipe | BFloat16Recipe) or not needs_feeds(recipe, origin, graphs.read(origin)):
+    if isinstance(recipe, BFloat16Recipe) or not needs_feeds(recipe, origin, graphs.read(origin)):
         return {}
     family = models.load(p.models[line.model].family)
     recordings = manifest.read(layout.corpus(line.dataset), "calibration")

@@ -27,9 +27,7 @@ needs_rtx = pytest.mark.skipif(
 @pytest.fixture
 def fp16(tiny_export: Path, tmp_path: Path) -> Path:
     shutil.copytree(tiny_export, tmp_path / "fp16")
-    quantize(
-        tiny_export / "model.onnx", tmp_path / "fp16" / "model.onnx", Float16Recipe(kind="float16", keep_fp32_ops=[])
-    )
+    quantize(tiny_export / "model.onnx", tmp_path / "fp16" / "model.onnx", Float16Recipe(kind="float16"))
     return tmp_path / "fp16"
 
 

@@ -36,7 +36,7 @@ STATIC = StaticRecipe(
     op_types=["MatMul", "Gemm"],
     calibration="minmax",
 )
-FP16 = Float16Recipe(kind="float16", keep_fp32_ops=["Softmax"])
+FP16 = Float16Recipe(kind="float16")
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_what_tensorrt_gets_has_no_zero_points_and_no_int32(source: Path, tiny_e
 
 
 def test_bf16_between_fp32_inputs_and_outputs(source: Path, tmp_path: Path):
-    quantize(source, tmp_path / "b.onnx", BFloat16Recipe(kind="bfloat16", keep_fp32_ops=["Softmax"]))
+    quantize(source, tmp_path / "b.onnx", BFloat16Recipe(kind="bfloat16"))
     graph = onnx.load(tmp_path / "b.onnx").graph
     assert {v.type.tensor_type.elem_type for v in (*graph.input, *graph.output)} == {onnx.TensorProto.FLOAT}
     kinds = {i.data_type for i in graph.initializer if len(i.dims) > 1}
@@ -168,19 +168,10 @@ def test_an_unknown_node_and_a_recipe_without_effect_are_refused(source: Path, t
     check_effect(tiny_export, {"model": nothing, "another": quantize(source, tmp_path / "q.onnx", INT8)})
 
 
-def test_fp16_of_more_than_the_two_gigabytes_that_can_be_serialized(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def too_large(_: onnx.ModelProto) -> None:
-        raise ValueError("Failed to serialize proto")
-
-    monkeypatch.setattr("onnxruntime.transformers.float16.infer_shapes", too_large)
-    assert quantize(source, tmp_path / "b.onnx", FP16)["quantized"]
-
-
-def test_fp16_keeps_what_it_is_told_and_is_in_order(source: Path, tmp_path: Path):
+def test_half_precision_is_in_order_and_says_what_became_of_each_node(source: Path, tmp_path: Path):
     record = quantize(source, tmp_path / "h.onnx", FP16)
-    assert list(record["kept"].values()) == ["Softmax: in keep_fp32_ops"]
+    assert record["kept"]["node_softmax"].startswith("Softmax: ")
+    assert Counter(record["quantized"].values())["MatMul -> FLOAT16"] == 12
     onnx.checker.check_model(tmp_path / "h.onnx", full_check=True)
 
 

@@ -1,11 +1,11 @@
-"""The record of a quantized graph: what became of each node, and why some stayed."""
+"""The record of an INT8 graph: what became of each node, and why some stayed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stages.core.params.recipes import BFloat16Recipe, Float16Recipe, Recipe
+from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.quantization.integer import narrow_layers
 
 if TYPE_CHECKING:
@@ -14,17 +14,11 @@ if TYPE_CHECKING:
 Record = dict[str, dict[str, str]]
 
 
-def record_of(before: onnx.ModelProto, after: onnx.ModelProto, recipe: Recipe) -> Record:
-    """Return what became of the nodes: with fp16 and bf16 of all, with INT8 of those that carry weights."""
-    record: Record = {"quantized": {}, "kept": {}}
-    if isinstance(recipe, Float16Recipe | BFloat16Recipe):
-        for node in before.graph.node:
-            kept = node.op_type in recipe.keep_fp32_ops
-            said = f"{node.op_type}: in keep_fp32_ops" if kept else f"{node.op_type} -> {recipe.kind}"
-            record["kept" if kept else "quantized"][node.name] = said
-        return record
+def record_of(before: onnx.ModelProto, after: onnx.ModelProto, recipe: DynamicRecipe | StaticRecipe) -> Record:
+    """Return what became of the nodes that carry weights."""
     import onnx
 
+    record: Record = {"quantized": {}, "kept": {}}
     matrices = [i for i in before.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and len(i.dims) > 1]
     weights = {i.name: i for i in matrices}
     inputs, narrow = {node.name: list(node.input) for node in after.graph.node}, narrow_layers(before, recipe)

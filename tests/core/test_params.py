@@ -82,7 +82,7 @@ def test_the_repository_s_own_params_are_valid():
         ),
         pytest.param(
             "zoo/paraformer}]\n",
-            "zoo/paraformer}]\n    tuned: {dense: {int9: {kind: float16, keep_fp32_ops: []}}}\n",
+            "zoo/paraformer}]\n    tuned: {dense: {int9: {kind: float16}}}\n",
             r"models\.paraformer\.tuned\.dense: unknown recipe 'int9'; did you mean 'int8'",
             id="tuned-of-nothing",
         ),
@@ -99,8 +99,8 @@ def test_the_repository_s_own_params_are_valid():
             id="optimized-into-tensorrt",
         ),
         pytest.param(
-            "kind: float16\n      graph: simplify",
-            "kind: float16\n      graph: optimize",
+            "kind: float16, graph: simplify",
+            "kind: float16, graph: optimize",
             r"recipe 'fp16' has graph: optimize; .*which tensorrt does not have; use graph: simplify",
             id="optimized-and-halved-into-tensorrt",
         ),

@@ -42,7 +42,7 @@ def test_a_model_is_one_entry_and_one_more_target_a_name_in_its_list():
 
 
 def test_a_stage_depends_on_a_model_s_own_settings_where_it_has_some():
-    own = "    prune: {variations: 1}\n    tuned: {dense: {int8: {kind: float16, keep_fp32_ops: []}}}\n"
+    own = "    prune: {variations: 1}\n    tuned: {dense: {int8: {kind: float16}}}\n"
     text = with_other(OTHER.replace("8]\n", f"8, cpu_pruned_int8]\n{own}"))
     tables, p = derived(text), params.parse(text, "params.yaml")
     assert tables.prune["other"].settings_from == "models.other.prune"

@@ -18,14 +18,22 @@ class _Recipe(Section):
     graph: Literal["simplify", "optimize"] = "simplify"
 
 
-class _Int8Recipe(_Recipe):
+class _CalibratedRecipe(_Recipe):
+    """What a recipe has that asks how large activations are.
+
+    calibration_feeds: inputs of each graph that tell it.
+    """
+
+    calibration_feeds: int = Field(default=64, ge=1)
+
+
+class _Int8Recipe(_CalibratedRecipe):
     """What both kinds of INT8 have.
 
     min_outputs: layers with fewer outputs stay in fp32. exclude_nodes: so do these, named as in the model's graphs.
     smooth: how much of a channel's outliers moves from the activations into the weights, 0 to 1, or null for none:
     SmoothQuant's alpha. embedding_rows: tables of at least as many rows that are only looked up, as a large
-    vocabulary's embedding is, become INT8 with a scale for each row; null leaves all in fp32. calibration_feeds: inputs
-    of each graph that tell how large the activations are.
+    vocabulary's embedding is, become INT8 with a scale for each row; null leaves all in fp32.
     """
 
     weight_type: Literal["QInt8", "QUInt8"]
@@ -36,7 +44,6 @@ class _Int8Recipe(_Recipe):
     exclude_nodes: list[str] = Field(default_factory=list)
     smooth: float | None = Field(default=None, ge=0, le=1)
     embedding_rows: int | None = Field(default=None, ge=1)
-    calibration_feeds: int = Field(default=64, ge=1)
 
 
 class DynamicRecipe(_Int8Recipe):
@@ -60,18 +67,19 @@ class StaticRecipe(_Int8Recipe):
     percentile: float = Field(default=99.99, gt=50, le=100)
 
 
-class Float16Recipe(_Recipe):
-    """fp16 weights and arithmetic between fp32 inputs and outputs."""
+class Float16Recipe(_CalibratedRecipe):
+    """fp16 weights and arithmetic between fp32 inputs and outputs, without what counts or exceeds fp16's range."""
 
     kind: Literal["float16"]
-    keep_fp32_ops: list[str]
 
 
 class BFloat16Recipe(_Recipe):
-    """bf16 weights and arithmetic between fp32 inputs and outputs; for TensorRT, as ONNX Runtime has none on a CPU."""
+    """bf16 weights and arithmetic between fp32 inputs and outputs, without what counts.
+
+    For TensorRT: ONNX Runtime has none on a CPU.
+    """
 
     kind: Literal["bfloat16"]
-    keep_fp32_ops: list[str]
 
 
 Recipe = Annotated[DynamicRecipe | StaticRecipe | Float16Recipe | BFloat16Recipe, Field(discriminator="kind")]

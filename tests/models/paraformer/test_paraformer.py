@@ -17,16 +17,19 @@ import yaml
 from stages import prune
 from stages.core import graphs
 from stages.core.errors import UserError
+from stages.core.params.recipes import BFloat16Recipe, Float16Recipe
 from stages.corpora.manifest import Recording
 from stages.export import export_variant
 from stages.models import paraformer
 from stages.models.shared import asr, checkpoint
 from stages.models.shared.checkpoint import torch_networks
 from stages.pruning import recovery
+from stages.quantize import quantize
 from stages.rewrites import attention
 from stages.runtimes import onnxruntime
 from tests import workspace
 from tests.models.paraformers import CONFIG, TOKENS, TOLERANCE, bursts, features, make
+from tests.quantization import emulation
 
 PRUNE = workspace.PRUNE.model_copy(update={"ratio": 0.1})
 
@@ -90,6 +93,26 @@ def test_the_graph_hears_a_padded_recording_as_it_hears_it_alone(exported: Path)
     count = int(alone["token_num"][0])
     assert together["token_num"][0] == count > 10
     np.testing.assert_allclose(together["logits"][0, :count], alone["logits"][0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "wrong"),
+    [
+        pytest.param(Float16Recipe(kind="float16"), 0, id="fp16"),  # one of ten where it counts in fp16
+        pytest.param(BFloat16Recipe(kind="bfloat16"), 0.05, id="bf16"),  # six of ten
+    ],
+)
+def test_half_precision_hears_the_tokens_of_a_minute(
+    exported: Path, tmp_path: Path, recipe: Float16Recipe | BFloat16Recipe, wrong: float
+):
+    speech, lengths = features([967])
+    feeds = {"speech": speech.numpy(), "speech_lengths": lengths.numpy()}
+    logits, token_num = onnxruntime.session(exported / "model.onnx").run(None, feeds)
+    quantize(exported / "model.onnx", tmp_path / "half.onnx", recipe, [feeds])
+    found, found_num = emulation.run(tmp_path / "half.onnx", feeds)
+    assert found_num.tolist() == token_num.tolist()
+    assert token_num[0] > 150
+    assert np.mean(found.argmax(-1) != logits.argmax(-1)) <= wrong
 
 
 def test_a_score_is_funasr_s_text_with_the_network_swapped(plain: Path, exported: Path, recordings: list[Recording]):
