@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from stages.core import layout, params
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder
-from stages.core.params.origins import Dataset, ManifestDataset, MixturesDataset, ModelScopeDataset
-from stages.corpora import hub, manifest, vad_mixtures
+from stages.core.params.origins import (
+    Dataset,
+    ManifestDataset,
+    MixturesDataset,
+    ModelScopeDataset,
+    SyntheticDataset,
+)
+from stages.corpora import hub, long, manifest, vad_mixtures
 from stages.sources.index import download
 
 
@@ -27,12 +35,28 @@ def corpus(dataset: Dataset, folder: Path) -> None:
         return
     if isinstance(dataset, ModelScopeDataset):
         hub.make(dataset, folder)
-    elif isinstance(dataset, MixturesDataset):
+    else:
+        _generate(dataset, folder)
+        if dataset.long:
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                long.add(folder, dataset.long, partial(_generate_more, dataset, Path(scratch)))
+    manifest.check(folder)
+
+
+def _generate(dataset: MixturesDataset | SyntheticDataset, folder: Path) -> None:
+    if isinstance(dataset, MixturesDataset):
         archives = {name: download(archive) for name, archive in dataset.archives.items()}
         vad_mixtures.make(dataset, archives, folder)
     else:
         importlib.import_module(f"stages.corpora.{dataset.kind}").make(dataset.seed, dataset.items, folder)
-    manifest.check(folder)
+
+
+def _generate_more(dataset: MixturesDataset | SyntheticDataset, folder: Path, count: int) -> Path:
+    """Make other recordings of the evaluation split."""
+    field = "mixtures" if isinstance(dataset, MixturesDataset) else "items"
+    counts = dict.fromkeys(manifest.SPLITS, 0) | {long.SPLIT: count}
+    _generate(dataset.model_copy(update={"seed": dataset.seed + long.OTHER_SEED, field: counts}), folder)
+    return folder
 
 
 def _copy(origin: Path, folder: Path) -> None:

@@ -61,23 +61,27 @@ class FolderSource(Section):
 Source = Annotated[ModelScopeSource | WheelSource | FolderSource, Field(discriminator="kind")]
 
 
-class MixturesDataset(Section):
+class _GeneratedDataset(Section):
+    """What every data set has that is made here. long: evaluation recordings of 30 to 60 s, beside the others."""
+
+    path: str
+    seed: Seed
+    long: int = Field(default=0, ge=0)
+
+
+class MixturesDataset(_GeneratedDataset):
     """Labelled mixtures that `stages/corpora/vad_mixtures.py` makes from real recordings."""
 
     kind: Literal["vad_mixtures"]
-    path: str
-    seed: Seed
     archives: dict[Key, Archive]
     mixtures: dict[Split, Annotated[int, Field(ge=1)]]
     snr_db: list[float] = Field(min_length=1)
 
 
-class SyntheticDataset(Section):
+class SyntheticDataset(_GeneratedDataset):
     """Speech and text that the module of `stages/corpora/` named as `kind` makes from nothing but a seed."""
 
     kind: Literal["spoken_commands", "hotword_commands", "conversations", "emotional_prosody", "punctuated_text"]
-    path: str
-    seed: Seed
     items: dict[Split, Annotated[int, Field(ge=1)]]
 
 
