@@ -12,7 +12,7 @@ from stages.core import graphs, layout, params, plan
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.parallel import in_shares
-from stages.core.params import UNQUANTIZED, EvaluateParams, Target
+from stages.core.params import EvaluateParams
 from stages.core.parity import LoadedArtifact
 from stages.core.statistics import describe_drift, drift
 from stages.corpora import manifest
@@ -58,11 +58,6 @@ def evaluate(
     return counted | {"metrics": metrics, "by_recording": by_recording}
 
 
-def _computes_the_same(target: Target) -> bool:
-    """Return whether a target's graphs are those of the dense fp32 model, unquantized, rewritten at most."""
-    return target.variant == "dense" and target.graph in UNQUANTIZED
-
-
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.evaluate MODEL-TARGET`."""
     p = params.load()
@@ -81,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
         processes = None if target.runtime == "onnxruntime" else 1  # a CUDA context does not survive a fork
         result |= {"headline": f"{family.MODES[0]}_{family.HEADLINE}"}
         result |= evaluate(family, checkpoint, recordings, artifact, reference, p.evaluate, processes=processes)
-        if _computes_the_same(target):
+        if target.is_exact:
             torch_model = torch_artifact(family, family.load(checkpoint))
             result["metrics"] |= exactness.measure(family, checkpoint, torch_model, artifact, recordings)
     write_json(layout.measurements(build.target, build.model) / "accuracy.json", result)

@@ -247,7 +247,7 @@ def pipeline(heard: Sequence[Heard], settings: EvaluateParams) -> dict[str, Any]
         "seconds": sum(h.recording.seconds for h in heard),
         "metrics": {name: drift(m, name, baseline, value, groups, **bootstrap) for name, m in accuracy.PIPELINE.items()}
         | {
-            "texts_changed": certain(
+            accuracy.TEXTS_CHANGED: certain(
                 sum(before != after for before, after in (h.texts for h in heard)) / len(heard), len(heard)
             )
         },

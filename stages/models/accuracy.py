@@ -16,6 +16,7 @@ SCORE, ERROR = Metric(higher_is_better=True), Metric(higher_is_better=False)
 EDITS = ("substitutions", "deletions", "insertions")
 SEGMENT_TOLERANCES_MS = (50, 100, 200)
 MARKS = {"comma": "，", "period": "。", "question": "？", "enumeration": "、"}
+EXACTNESS = ("output_difference", "decisions_at_risk")  # of targets that compute what torch computes
 LISTED = {"offline": 0, "list1": 1, "list50": 50, "list500": 500}  # hotwords, by mode
 
 
@@ -26,8 +27,8 @@ class Accuracy(NamedTuple):
     metrics: Mapping[str, Metric]
 
     def names(self) -> list[str]:
-        """Return what params.yaml calls the metrics."""
-        return [f"{mode}_{metric}" for mode in self.modes for metric in self.metrics]
+        """Return what params.yaml calls the metrics, those of `stages.evaluation.exactness` among them."""
+        return [f"{mode}_{metric}" for mode in self.modes for metric in (*self.metrics, *EXACTNESS)]
 
 
 FSMN_VAD = Accuracy(
@@ -89,3 +90,4 @@ PIPELINE = {
     "partial_cer_to_fp32": ERROR,
     "segment_f1_100ms": SCORE,
 }
+TEXTS_CHANGED = "texts_changed"  # the share of recordings, as it is and not estimated

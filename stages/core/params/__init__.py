@@ -116,6 +116,11 @@ class Target(Section):
     gate: Key
     required: bool
 
+    @property
+    def is_exact(self) -> bool:
+        """Tell whether its graphs should compute what the fp32 torch model computes: unquantized, rewritten at most."""
+        return self.variant == "dense" and self.graph in UNQUANTIZED
+
 
 class RelativeLimit(Section):
     """The largest loss that passes, as a share of the errors that the baseline makes, and never under `least`."""

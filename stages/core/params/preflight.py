@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from stages.core import layout
 from stages.core.errors import did_you_mean
@@ -54,10 +55,10 @@ def _limits(p: Params) -> Iterator[str]:
             yield from _known(f"gates.{name}.speedup", "family", family, [*FAMILIES, PIPELINE])
 
 
-def _metrics(where: str, limits: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+def _metrics(where: str, limits: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield the families, and the metrics of each, that there are not: every build would keep such a limit."""
     known = {family: measured.names() for family, measured in accuracy.FAMILIES.items()}
-    known[PIPELINE] = list(accuracy.PIPELINE)
+    known[PIPELINE] = [*accuracy.PIPELINE, accuracy.TEXTS_CHANGED]
     for family, metrics in limits.items():
         yield from _known(where, "family", family, known)
         for metric in metrics if family in known else ():
@@ -135,6 +136,12 @@ def _models(p: Params) -> Iterator[str]:
 def _model_on(where: str, model: Model, key: str, target: Target, p: Params) -> Iterator[str]:
     if model.family not in p.gates[target.gate].accuracy:
         yield f"{where}.targets: {key}: gates.{target.gate}.accuracy has no limits for the family {model.family!r}"
+    for metric in p.gates[target.gate].accuracy.get(model.family, ()):
+        if metric.endswith(accuracy.EXACTNESS) and not target.is_exact:
+            yield (
+                f"{where}.targets: {key}: gates.{target.gate} asks for {metric}, which is measured of unquantized "
+                "graphs of the dense model only; use another gate"
+            )
     if target.variant == "pruned" and model.family not in p.prune:
         yield f"{where}.targets: {key} is pruned, and `prune` has no section for the family {model.family!r}"
     if model.family not in p.baselines:

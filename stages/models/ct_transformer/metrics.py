@@ -13,6 +13,7 @@ from stages.core.files import read_json, write_json
 from stages.core.statistics import Counts
 from stages.corpora.manifest import Recording
 from stages.models.accuracy import CT_TRANSFORMER, MARKS
+from stages.models.shared import checkpoint
 
 NONE = "_"  # FunASR's name for no mark
 MODES, METRICS = CT_TRANSFORMER
