@@ -18,6 +18,7 @@ from stages.core.statistics import describe_drift, drift
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.evaluation import exactness, finite
+from stages.evaluation.groups import group
 from stages.models.protocols import Family
 from stages.models.shared.checkpoint import torch_artifact
 
@@ -39,7 +40,7 @@ def evaluate(
     processes: how many score, one for each core by default.
     """
     metrics: dict[str, Any] = {}
-    groups, broken = manifest.groups(recordings), set[str]()
+    groups, broken = group(recordings), set[str]()
     by_recording: dict[str, dict[str, float]] = {r.id: {} for r in recordings}
     for mode in family.MODES:
         expected = family.read_outcomes(reference, mode)

@@ -28,6 +28,7 @@ from stages.core.statistics import Counts, Metric, certain, describe_drift, drif
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.evaluation.finite import Watched
+from stages.evaluation.groups import group
 from stages.models import accuracy
 from stages.models.fsmn_vad.metrics import segment_f1
 from stages.models.shared.asr import normalized
@@ -178,7 +179,7 @@ def _caused(heard: Sequence[Heard], said: Sequence[str], **bootstrap: Any) -> di
     after = [edits(k, normalized(text))[0] for k, text in zip(known, said, strict=True)]
     changed = [{"cer": edits(h.texts[0], text)} for h, text in zip(heard, said, strict=True)]
     none = [{"cer": (0, length)} for _, length in (c["cer"] for c in changed)]
-    groups = manifest.groups([h.recording for h in heard])
+    groups = group([h.recording for h in heard])
     share = drift(Metric(higher_is_better=False), "cer", none, changed, groups, **bootstrap)
     return {
         "edits": sum(c["cer"][0] for c in changed),
@@ -235,7 +236,7 @@ def pipeline(heard: Sequence[Heard], settings: EvaluateParams) -> dict[str, Any]
     if len(heard) < 2:
         raise UserError(f"pipeline: found {len(heard)} recording in the evaluation split, wanted 2 and more")
     bootstrap = settings.model_dump(include={"resamples", "confidence", "seed"})
-    groups = manifest.groups([h.recording for h in heard])
+    groups = group([h.recording for h in heard])
     baseline, value = ([counts(h, side) for h in heard] for side in (0, 1))
     texts = [
         {"recording": h.recording.id, "known": h.known, "baseline": h.texts[0], "value": h.texts[1]} for h in heard

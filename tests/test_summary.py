@@ -130,10 +130,3 @@ def test_labels_of_near_points_do_not_overlap(monkeypatch: pytest.MonkeyPatch):
     svg = figures.accuracy_speed("fsmn_vad", {f"b{i}": {**entry, "target": f"target_{i}"} for i in range(4)})
     assert len(set(re.findall(r"target_\d \(pass\)", svg))) == 4
     assert not any(drawing._overlap(a, b) for a, b in itertools.combinations(boxes[-4:], 2))
-
-
-@pytest.mark.parametrize(
-    ("higher_is_better", "wanted"), [(True, (0.3, 0.2, 0.4)), (False, (-0.3, -0.4, -0.2))], ids=["score", "error"]
-)
-def test_a_loss_is_worse_when_larger(higher_is_better: bool, wanted: tuple[float, ...]):  # noqa: FBT001
-    assert figures.loss({"drift": -0.3, "ci": [-0.4, -0.2], "higher_is_better": higher_is_better}) == wanted

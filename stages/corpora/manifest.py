@@ -10,7 +10,6 @@ are said first, then others). A data set is a folder with one manifest for each 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -22,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from stages.core.errors import UserError, from_library
 from stages.core.files import check_sha256, read_lines, safe_relative, write_text
 from stages.core.params.section import Sha256, Split
-from stages.core.statistics import Groups
 
 SAMPLE_RATE = 16_000
 LARGEST_SAMPLE = 2.0
@@ -155,15 +153,6 @@ def read(folder: Path, split: Split) -> list[Recording]:
     if not recordings:
         raise UserError(f"{path} has no recordings")
     return recordings
-
-
-def groups(recordings: Sequence[Recording]) -> Groups:
-    """Return which recordings belong together."""
-    return Groups(
-        clusters=[r.speaker or r.id for r in recordings],
-        speakers=[r.speaker for r in recordings],
-        conditions=[r.condition for r in recordings],
-    )
 
 
 def check(folder: Path) -> None:

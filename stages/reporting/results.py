@@ -138,14 +138,22 @@ def _check_measured(where: str, limits: Mapping[str, float], measured: Mapping[s
             raise UserError(f"params.yaml {where}.{name}: nothing of that name was measured; {hint}")
 
 
-def _judged(measured: dict[str, Any], limit: Limit | None, worst: float) -> dict[str, Any]:
+def _judged(measured: dict[str, Any], limit: Limit | None, worst: float | None) -> dict[str, Any]:
     if limit is None:
         return {**measured, "limit": None, "verdict": None}
     most = absolute_limit(limit, measured)
+    worst_limit = None if worst is None else worst * most
     judged = verdict(measured, most)
-    if judged == "pass" and any(group["loss"] > worst * most for group in measured["worst"].values()):
+    if judged == "pass" and list(_too_bad(measured["worst"], worst_limit)):
         judged = "fail"
-    return {**measured, "limit": most, "worst_limit": worst * most, "verdict": judged}
+    return {**measured, "limit": most, "worst_limit": worst_limit, "verdict": judged}
+
+
+def _too_bad(worst: Mapping[str, Mapping[str, Any]], limit: float | None) -> Iterator[str]:
+    """Yield the worst speaker and condition, in words, where they lose more than the limit."""
+    for kind, group in worst.items():
+        if limit is not None and group["loss"] > limit:
+            yield f"{kind} {group['name']}: loss {group['loss']:.4f}, at most {limit:.4g}"
 
 
 def absolute_limit(limit: Limit, measured: Mapping[str, Any]) -> float:
@@ -187,12 +195,9 @@ def describe(name: str, value: dict[str, Any]) -> str:
         low, high = value["ci"]
         return f"{name}: {value['speedup']:.2f}x [{low:.2f}, {high:.2f}], at least {value['limit']:g}x"
     said = [f"{name}: {describe_drift(value)}, loss at most {value['limit']:.4g}"]
-    if needed := enough(value, value["limit"]):
+    if value["verdict"] == "inconclusive" and (needed := enough(value, value["limit"])):
         said.append(f"which needs about {needed:,} speakers or recordings, here are {value['clusters']:,}")
-    for kind, group in value["worst"].items():
-        if group["loss"] > value["worst_limit"]:
-            said.append(f"{kind} {group['name']}: loss {group['loss']:.4f}, at most {value['worst_limit']:.4g}")
-    return "; ".join(said)
+    return "; ".join([*said, *_too_bad(value["worst"], value["worst_limit"])])
 
 
 def artifact(folder: Path) -> dict[str, Any]:

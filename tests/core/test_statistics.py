@@ -131,3 +131,11 @@ def test_speedup_is_the_median_of_paired_ratios():
     machine = rng.uniform(1, 5, 200)  # what else runs slows both alike
     ratio, (low, high) = speedup(2 * machine, machine, **SETTINGS)
     assert ratio == low == high == 2
+
+
+@pytest.mark.parametrize(
+    ("higher", "wanted"), [(True, (0.3, 0.2, 0.4)), (False, (-0.3, -0.4, -0.2))], ids=["score", "error"]
+)
+def test_a_loss_is_worse_when_larger(higher, wanted: tuple[float, ...]):
+    measured = {"drift": -0.3, "ci": [-0.4, -0.2], "higher_is_better": higher}
+    assert (statistics.loss(measured), *statistics.loss_interval(measured)) == wanted

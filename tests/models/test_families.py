@@ -91,4 +91,4 @@ def test_params_are_checked_without_importing_a_family():
         "print(sorted(heavy), sorted(m for m in sys.modules if m.startswith('stages.models.')))"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[] ['stages.models.protocols']"
+    assert run.stdout.strip() == "[] ['stages.models.accuracy', 'stages.models.protocols']"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -135,11 +134,11 @@ Limit = Annotated[float, Field(ge=0)] | RelativeLimit
 class Gate(Section):
     """The largest loss and the smallest speedup that pass, by family (or `pipeline`) and metric or latency case.
 
-    worst: how many times its limit a metric may lose in the one condition, or for the one speaker, where it loses most.
+    worst: how many times its limit a metric may lose in the one condition, or for the one speaker, where it loses most; null: no matter.
     """
 
     accuracy: dict[Key, dict[str, Limit]]
-    worst: float = Field(default=math.inf, ge=1)
+    worst: float | None = Field(default=None, ge=1)
     speedup: dict[Key, dict[str, Annotated[float, Field(gt=0)]]] = Field(default_factory=dict)
 
 
