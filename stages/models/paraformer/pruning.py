@@ -178,9 +178,13 @@ def distillation_at_tokens(
 
 def multiplications(model: Any) -> int:
     """Count multiply-accumulates for 10 s, weights only: one for each frame, in the decoder for each token."""
-    frames = round(10 / FRAME_SECONDS)
-    parts = tuple(f"{section}." for section in SECTIONS)
-    used = {n: p for n, p in model.named_parameters() if p.dim() > 1 and n.startswith(parts)}
+    return count_multiplications(model, round(10 / FRAME_SECONDS), TOKENS_10S)
+
+
+def count_multiplications(model: Any, frames: int, tokens: int) -> int:
+    """Count multiply-accumulates of any Paraformer's weights for so many frames and tokens."""
+    sections = tuple(f"{section}." for section in SECTIONS)
+    used = {n: p.numel() for n, p in model.named_parameters() if p.dim() > 1 and n.startswith(sections)}
     per_token = {n for n in used if n.startswith("decoder.") and "linear_k_v" not in n}
-    read = {n: p.numel() for n, p in used.items() if not n.startswith("decoder.embed")}
-    return sum(size * (TOKENS_10S if n in per_token else frames) for n, size in read.items())
+    unread = {n for n in used if n.startswith("decoder.embed")}
+    return sum(size * (tokens if n in per_token else frames) for n, size in used.items() if n not in unread)

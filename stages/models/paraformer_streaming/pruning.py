@@ -14,8 +14,13 @@ from numpy.typing import NDArray
 from stages.core.graphs import Feeds
 from stages.core.params.prune import PruneParams
 from stages.corpora.manifest import Recording
-from stages.models.paraformer.network import SECTIONS
-from stages.models.paraformer.pruning import WIDTHS, Positions, decode, distillation_at_tokens
+from stages.models.paraformer.pruning import (
+    WIDTHS,
+    Positions,
+    count_multiplications,
+    decode,
+    distillation_at_tokens,
+)
 from stages.models.paraformer_streaming.network import (
     CHUNK,
     CHUNK_TOKENS,
@@ -165,8 +170,4 @@ def distillation(
 
 def multiplications(model: ParaformerStreaming) -> int:
     """Count multiply-accumulates for one chunk, weights only: one for each frame, in the decoder for each token."""
-    parts = tuple(f"{section}." for section in SECTIONS)
-    used = {n: p.numel() for n, p in model.named_parameters() if p.dim() > 1 and n.startswith(parts)}
-    per_token = {n for n in used if n.startswith("decoder.") and "linear_k_v" not in n}
-    unread = {n for n in used if n.startswith("decoder.embed")}
-    return sum(size * (CHUNK_TOKENS if n in per_token else sum(CHUNK)) for n, size in used.items() if n not in unread)
+    return count_multiplications(model, sum(CHUNK), CHUNK_TOKENS)
