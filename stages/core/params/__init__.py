@@ -134,7 +134,8 @@ Limit = Annotated[float, Field(ge=0)] | RelativeLimit
 class Gate(Section):
     """The largest loss and the smallest speedup that pass, by family (or `pipeline`) and metric or latency case.
 
-    worst: how many times its limit a metric may lose in the one condition, or for the one speaker, where it loses most; null: no matter.
+    worst: how many times its limit a metric may lose in the one condition, or for the one speaker, where it loses most;
+    null: no matter.
     """
 
     accuracy: dict[Key, dict[str, Limit]]
