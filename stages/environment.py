@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from stages.core import failures, layout, params, pins, plan
+from stages.core import failures, layout, links, params, pins, plan
 from stages.core.errors import entrypoint, no_arguments
 from stages.core.files import new_folder
 from stages.core.parallel import cores
@@ -63,10 +63,11 @@ def library(name: str) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.environment`; also checks params.yaml, the plan and pins/ before any stage works on them."""
+    """`python -m stages.environment`; also checks the settings and pins/ before any stage works on them."""
     no_arguments(argv, "environment")
     p = params.load()
     plan.check(p)
+    links.refuse()
     failures.clear()  # a build begins here
     pinned: dict[str, pins.Pinned] = dict(p.models)
     pinned |= {name: each for name, each in p.datasets.items() if isinstance(each, ModelScopeDataset)}

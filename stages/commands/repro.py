@@ -12,7 +12,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from stages.commands.side_by_side import side_by_side
-from stages.core import failures, layout, params, plan
+from stages.core import failures, layout, links, params, plan
 from stages.summary import show
 
 INTERRUPTED = 130
@@ -41,6 +41,7 @@ def repro(arguments: Sequence[str]) -> None:
         SystemExit: with 1 where anything failed or the gate is closed.
     """
     plan.write(params.load())
+    links.refuse()
     start = time.time()
     if not arguments and not layout.SUMMARY.exists():
         side_by_side()
