@@ -125,12 +125,75 @@ def test_the_repository_s_own_params_are_valid():
         ),
         pytest.param("export:\n", "export:\n  opset: 17\n", r"duplicate key|found duplicate", id="duplicate-key"),
         pytest.param("export:\n", "export: [\n", r"params.yaml line \d+", id="not-yaml"),
+        pytest.param(
+            "offline_frame_agreement: 0.0005",
+            "offline_frame_agreemnet: 0.0005",
+            r"gates\.exact\.accuracy\.fsmn_vad: unknown metric 'offline_frame_agreemnet'; did you mean 'offline_f",
+            id="limit-on-no-metric",
+        ),
+        pytest.param(
+            "paraformer: {offline_cer: 0.3}",
+            "paraformer: {streaming_cer: 0.3}",
+            r"baselines\.paraformer: unknown metric 'streaming_cer'",
+            id="floor-of-another-family",
+        ),
+        pytest.param(
+            "pipeline: {final_cer: 0.3}", "pipeline: {cer: 0.3}", r"baselines\.pipeline: unknown metric", id="pipeline"
+        ),
+        pytest.param(
+            "    speedup:\n      fsmn_vad:",
+            "    speedup:\n      fsmn_vat:",
+            r"gates\.pruned\.speedup: unknown family 'fsmn_vat'; did you mean 'fsmn_vad'",
+            id="speedup-of-no-family",
+        ),
+        pytest.param("seconds: 300", "seconds: .inf", r"simplify\.seconds: found inf; .*finite number", id="inf"),
+        pytest.param("  seed: 11", "  seed: -11", r"evaluate\.seed: found -11", id="negative-seed"),
     ],
 )
 def test_a_mistake_is_named_with_what_was_wanted(tmp_path: Path, old: str, new: str, said: str):
     assert TEXT.count(old) >= 1
     with pytest.raises(UserError, match=said):
         load(tmp_path, TEXT.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        pytest.param('"\x01"', r"params\.yaml line \d+: found the control character '\\x01'", id="control-character"),
+        pytest.param(r'"\e[31m"', r"params\.yaml line \d+: found the control character '\\x1b'", id="escaped"),
+        pytest.param("[" * 3000 + "]" * 3000, r"params\.yaml: found mappings or lists too deep", id="deep"),
+        pytest.param("9" * 5000, r"params\.yaml line \d+: Exceeds the limit", id="5000-digits"),
+        pytest.param("0x" + "f" * 40, r"params\.yaml line \d+: found a whole number of 160 bits", id="160-bits"),
+        pytest.param("2026-02-30", r"params\.yaml line \d+: day is out of range", id="no-such-day"),
+        pytest.param("&a [*a]", r"export\.opset: found \[+\.\.\.\]+;", id="list-of-itself"),
+        pytest.param("*nowhere", r"params\.yaml line \d+: found undefined alias 'nowhere'", id="no-anchor"),
+        pytest.param("{? [[1], 2] : 3}", r"params\.yaml.*unhashable", id="unhashable-key"),
+        pytest.param("[" + ", ".join(["x"] * 9999) + "]", r"opset: found \['x', 'x', 'x', \.\.\.\]; ", id="long"),
+    ],
+)
+def test_what_yaml_stumbles_over_is_said_in_a_line(tmp_path: Path, value: str, said: str):
+    with pytest.raises(UserError, match=said) as error:
+        load(tmp_path, TEXT.replace("  opset: 18", f"  opset: {value}"))
+    assert max(map(len, str(error.value).splitlines())) < 300
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        pytest.param(b"a: 1\nb: \xc4\n", r"params\.yaml line 2: byte 0xc4 is not UTF-8", id="latin-1"),
+        pytest.param(b"#" * (2**20 + 1), r"params\.yaml: found over 1048576 bytes", id="huge"),
+    ],
+)
+def test_bytes_that_are_no_settings_are_refused(tmp_path: Path, data: bytes, said: str):
+    (tmp_path / "params.yaml").write_bytes(data)
+    with pytest.raises(UserError, match=said):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_a_file_as_windows_saves_it_and_anchors_are_fine(tmp_path: Path):
+    text = TEXT.replace("{streaming_cer: 0.3}", "&limit {streaming_cer: 0.3}")
+    (tmp_path / "params.yaml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert params.load(tmp_path / "params.yaml").baselines["paraformer_streaming"] == {"streaming_cer": 0.3}
 
 
 def test_every_mistake_is_said_at_once(tmp_path: Path):

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from stages.commands import yaml_lines
 from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.params.origins import ManifestDataset
 from stages.corpora import manifest
-from stages.corpus import corpus
+from stages.corpus import corpus, main
+from tests import workspace
 
 
 @pytest.fixture
@@ -80,6 +82,10 @@ def test_a_wav_that_cannot_be_used(folder: Path, monkeypatch: pytest.MonkeyPatch
         pytest.param({"segments": [[2.0, 1.0]]}, "segments must be ordered", id="segment-backwards"),
         pytest.param({"segments": [[2.0, 9.0]]}, "within 3.0 s", id="segment-past-the-end"),
         pytest.param({"lable": 1}, "line 1: lable: Extra inputs", id="unknown-key"),
+        pytest.param({"id": "evaluation-1"}, r"line 2: the id 'evaluation-1' is that of line 1 too", id="id-twice"),
+        pytest.param({"wav": "x" * 300}, r"line 1: 'x+'.*: found .* 300, wanted at most 1024 and 255", id="long-name"),
+        pytest.param({"wav": "evaluation-1.wav", "sha256": None}, "go together", id="no-digest"),
+        pytest.param({"seconds": float("inf")}, "line 1: seconds: .*finite", id="endless"),
     ],
 )
 def test_a_line_that_cannot_be_used(folder: Path, changes: dict[str, object], said: str):
@@ -92,6 +98,66 @@ def test_a_recording_in_two_splits_is_refused(folder: Path):
     shutil.copy(folder / "evaluation.jsonl", folder / "tuning.jsonl")
     with pytest.raises(UserError, match="splits must not share a recording"):
         manifest.check(folder)
+
+
+@pytest.mark.parametrize("coding", ["PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("other", ["tuning-0.wav", "evaluation-1.wav"])
+def test_one_sound_encoded_in_two_ways_stands_once(folder: Path, coding: str, other: str):
+    samples, rate = soundfile.read(folder / other)
+    soundfile.write(folder / "evaluation-0.wav", samples, rate, subtype=coding, format="WAVEX")
+    edit(folder, sha256=sha256(folder / "evaluation-0.wav"))
+    said = "splits must not share" if other.startswith("tuning") else "it would count twice"
+    with pytest.raises(UserError, match=rf"evaluation\.jsonl: evaluation-[01] is the same as .*{said}"):
+        manifest.check(folder)
+
+
+def test_a_short_text_may_stand_twice_in_a_split(tmp_path: Path):
+    for split in manifest.SPLITS:
+        manifest.write(tmp_path, split, [manifest.Line(id=str(n), text=f"好的 {split}") for n in range(2)])
+    manifest.check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        pytest.param({7: float("nan")}, "found nan as sample 7, wanted numbers from -1 to 1$", id="nan"),
+        pytest.param({9: float("-inf"), 12: float("nan")}, "found -inf as sample 9, wanted", id="infinite"),
+        pytest.param({3: 20_000.0, 5: -12.0}, "found 20000 as sample 3, wanted .*scale of 16-bit", id="16-bit-scale"),
+    ],
+)
+def test_a_sample_that_is_no_audio_is_named(tmp_path: Path, values: dict[int, float], said: str):
+    samples = np.full(100, 0.1, np.float32)
+    samples[list(values)] = list(values.values())
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    with pytest.raises(UserError, match=said):
+        manifest.read_wav(tmp_path / "a.wav")
+
+
+def test_a_peak_a_little_over_full_scale_is_audio(tmp_path: Path):
+    soundfile.write(tmp_path / "a.wav", np.array([0.5, 1.3], np.float32), 16_000, subtype="FLOAT")
+    assert manifest.read_wav(tmp_path / "a.wav").max() > 1
+
+
+def test_a_colon_in_the_name_of_a_wav_is_legal(folder: Path, tmp_path: Path):
+    (folder / "evaluation-0.wav").rename(folder / "12:30:00.wav")
+    edit(folder, wav="12:30:00.wav")
+    out = tmp_path / "out"
+    out.mkdir()
+    corpus(ManifestDataset(kind="manifest", path=str(folder)), out)
+    assert (out / "12:30:00.wav").is_file()
+
+
+def test_messages_name_the_user_s_file_and_nothing_temporary(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    workspace.make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    settings = (tmp_path / "params.yaml").read_text()
+    text = yaml_lines.insert(settings, ("datasets",), "mine", ["mine: {kind: manifest, path: mine}"])
+    (tmp_path / "params.yaml").write_text(text)
+    edit(folder, seconds=2.5, segments=[])
+    with pytest.raises(UserError, match=r"^mine/evaluation\.jsonl: evaluation-0: found 3\.000 s"):
+        main(["mine"])
 
 
 def test_a_missing_or_empty_manifest_is_named(folder: Path):
