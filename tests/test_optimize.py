@@ -133,3 +133,9 @@ def test_weights_too_many_for_one_file_stay_beside_the_graph(
     assert (tmp_path / "out.onnx.data").stat().st_size > (tmp_path / "out.onnx").stat().st_size
     networks = [onnxruntime.network(path, graph) for path in (source, tmp_path / "out.onnx")]
     assert max(largest_differences(graph, *networks).values()) < TOLERANCE
+
+
+def test_a_truncated_source_is_one_line_that_names_it(source: Path, graph: Graph, tmp_path: Path):
+    (tmp_path / "broken.onnx").write_bytes(source.read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"^[^\n]*broken\.onnx[^\n]*$"):
+        optimize.optimize(tmp_path / "broken.onnx", graph, tmp_path / "out.onnx", TOLERANCE)

@@ -17,6 +17,7 @@ from stages.core.errors import UserError
 from stages.core.files import write_json
 from stages.core.params import EvaluateParams
 from stages.corpora.manifest import Recording
+from stages.models import accuracy
 from stages.pipeline import Heard
 from stages.pipelines.transcription import Transcript, TwoPass
 from stages.reporting import results
@@ -56,7 +57,7 @@ SAME = dict.fromkeys(("vad", "asr", "punctuation"), "打开我室的灯，1234�
 def test_the_baseline_itself_drifts_by_nothing():
     result = pipeline.pipeline([heard(transcript("打开我室的灯，1234。"), SAME)] * 3, SETTINGS)
     assert {name: m["drift"] for name, m in result["metrics"].items()} == dict.fromkeys(
-        [*pipeline.METRICS, "texts_changed"], 0
+        [*accuracy.PIPELINE, accuracy.TEXTS_CHANGED], 0
     )
     assert result["metrics"]["final_cer"]["value"] == pytest.approx(1 / 10)  # marks and spaces do not count
     assert result["metrics"]["segment_f1_100ms"]["value"] == 1

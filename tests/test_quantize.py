@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -237,3 +238,20 @@ def test_a_graph_that_becomes_small_needs_no_file_of_the_large_one(
     quantize(lookup[0], tmp_path / "whole.onnx", recipe)
     runs = [onnxruntime.session(tmp_path / name).run(["y"], lookup[1])[0] for name in ("q.onnx", "whole.onnx")]
     assert np.array_equal(*runs)
+
+
+@pytest.mark.parametrize("recipe", [pytest.param(INT8, id="int8"), pytest.param(FP16, id="fp16")])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda data: data[: len(data) // 2], id="truncated"),
+        pytest.param(lambda data: data.replace(b"Softmax", b"Sofhmax"), id="unknown-operator"),
+        pytest.param(lambda data: data.replace(b"logits", b"1ogits"), id="another-output"),
+    ],
+)
+def test_a_broken_source_is_one_line_that_names_it(tiny_export: Path, tmp_path: Path, recipe: Recipe, damage):
+    folder = Path(shutil.copytree(tiny_export, tmp_path / "export"))
+    broken = folder / "model.onnx"
+    broken.write_bytes(damage(broken.read_bytes()))
+    with pytest.raises(UserError, match=r"^[^\n]*export/model\.onnx[^\n]*$"):
+        quantize(broken, tmp_path / "q.onnx", recipe)

@@ -12,6 +12,7 @@ import pytest
 
 from stages import simplify
 from stages.core import graphs
+from stages.core.errors import UserError
 from stages.core.graphs import Graph
 from stages.core.params import SimplifyParams
 from stages.runtimes import onnxruntime
@@ -119,3 +120,20 @@ def test_weights_in_a_file_of_their_own_stay_there(
     feeds = graphs.example_feeds(graph, {"feats_length": 20}, seed=0)
     found = onnxruntime.network(place, graph, weights=apart.parent)(feeds)
     assert (found["logits"] == onnxruntime.network(source, graph)(feeds)["logits"]).all()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda data: data[: len(data) // 2], id="truncated"),
+        pytest.param(lambda _: b"", id="empty"),
+        pytest.param(lambda data: data.replace(b"Softmax", b"Sofhmax"), id="unknown-operator"),
+        pytest.param(lambda data: data.replace(b"logits", b"1ogits"), id="another-output"),
+    ],
+)
+def test_a_broken_source_is_no_failure_of_onnxsim(source: Path, graph: Graph, tmp_path: Path, damage):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(damage(source.read_bytes()))
+    with pytest.raises(UserError, match=r"^[^\n]*broken\.onnx[^\n]*$"):
+        simplify.simplify(broken, graph, tmp_path / "out.onnx", SETTINGS, TOLERANCE)
+    assert not (tmp_path / "out.onnx").exists()

@@ -68,7 +68,7 @@ class Limits:
     def __post_init__(self) -> None:
         """Check both."""
         for flag, found in (("--minutes", self.minutes), ("--trials", self.trials)):
-            if not (math.isfinite(found) and found > 0):
+            if not 0 < found < math.inf:
                 raise UserError(f"tune: {flag}: found {found}, wanted a number over 0")
 
 

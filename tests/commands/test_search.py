@@ -153,3 +153,12 @@ def test_a_large_table_is_a_layer_of_its_own(tmp_path: Path):
     recipe = params.load().quantize.recipes["int8"]
     assert trials.layers(tmp_path, recipe) == {}
     assert trials.layers(tmp_path, recipe.model_copy(update={"embedding_rows": 50})) == {"embed": ["lookup"]}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--minutes", "-1"), ("--minutes", "nan"), ("--minutes", "inf"), ("--trials", "0"), ("--trials", "-5")],
+)
+def test_a_search_without_end_or_time_is_refused(flag: str, value: str):
+    with pytest.raises(UserError, match=rf"tune: {flag}: found .*, wanted a number over 0"):
+        main(["tune", *BUILD, flag, value])

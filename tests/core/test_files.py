@@ -88,3 +88,16 @@ def test_a_wrong_digest_says_found_and_wanted(tmp_path: Path):
 def test_a_path_that_leaves_its_folder_is_refused(name: str):
     with pytest.raises(UserError, match="would leave its folder"):
         safe_relative(name, "listing")
+
+
+def test_a_name_that_no_file_system_takes_is_refused_and_a_colon_is_not():
+    with pytest.raises(UserError, match=r"line 3: 'a/x+'\.\.\.: found .* wanted at most 1024 and 255"):
+        safe_relative(f"a/{'x' * 256}", "line 3")
+    with pytest.raises(UserError, match="wanted at most 1024 and 255"):
+        safe_relative("/".join(["é" * 50] * 20), "line 3")
+    assert str(safe_relative("a/12:30.wav", "line 3")) == "a/12:30.wav"
+
+
+def test_a_message_names_the_folder_and_not_the_temporary_one(tmp_path: Path):
+    with pytest.raises(UserError, match=f"^{tmp_path}/out/part.txt is empty$"), new_folder(tmp_path / "out") as folder:
+        raise UserError(f"{folder / 'part.txt'} is empty")

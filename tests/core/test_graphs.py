@@ -178,3 +178,13 @@ def test_a_graph_set_that_names_a_folder_is_read_back(tiny_export: Path, tmp_pat
     write_json(tmp_path / graphs.FILE, known)
     assert graphs.read(tmp_path).graphs["model"].weights == "export"
     assert graphs.weights_folder(tmp_path / "model.onnx") == tmp_path.parent / "export"
+
+
+@pytest.mark.parametrize("read", [graphs.load, graphs.load_proto])
+@pytest.mark.parametrize("data", [b"no graph at all", b"\x08\x0a\x3a\xff\xff", None])
+def test_a_file_that_is_no_graph_is_one_line(tmp_path: Path, read, data: bytes | None):
+    place = tmp_path / "model.onnx"
+    if data is not None:
+        place.write_bytes(data)
+    with pytest.raises(UserError, match=r"^[^\n]*model\.onnx cannot be read as ONNX: [^\n]*$"):
+        read(place)

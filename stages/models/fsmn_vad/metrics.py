@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.statistics import Counts
 from stages.corpora.manifest import Recording
@@ -49,7 +50,12 @@ def measure(
     Frames are 10 ms; miss rate is over speech frames, false-alarm rate over the others (NIST OpenSAD
     2015 evaluation plan). A segment is found if one of the other side has both its edges within the
     tolerance, each used once.
+
+    Raises:
+        UserError: no recording has `segments`: there is no truth to measure against.
     """
+    if not any(recording.segments for recording in recordings):
+        raise UserError(f"{recordings[0].folder}: found no segments in any line, wanted those of speech")
     threshold = speech_threshold(folder)
     return [_measured(threshold, *of_one) for of_one in zip(recordings, references, outcomes, strict=True)]
 

@@ -292,3 +292,12 @@ def test_the_miniature_hears_most_labels(tmp_path: Path):
     outcomes = emotion2vec.score(MINIATURE, torch_artifact(MINIATURE), "utterance", recordings)
     counts = emotion2vec.measure(MINIATURE, recordings, outcomes, outcomes)
     assert sum(c["weighted_accuracy"][0] for c in counts) > 0.7 * len(counts)
+
+
+@pytest.mark.parametrize("samples", [1, 300])
+def test_a_recording_of_less_than_a_frame_is_named(checkpoint: Path, tmp_path: Path, samples: int):
+    digest = manifest.write_wav(tmp_path / "moment.wav", np.full(samples, 0.1))
+    line = Line(id="moment", wav="moment.wav", seconds=samples / SAMPLE_RATE, sha256=digest, label="happy")
+    recording = Recording(folder=tmp_path, **line.model_dump())
+    with pytest.raises(UserError, match=rf"moment\.wav: found {samples} samples, wanted at least \d+, one frame"):
+        emotion2vec.score(checkpoint, torch_artifact(checkpoint), "utterance", [recording])

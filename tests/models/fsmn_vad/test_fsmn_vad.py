@@ -14,7 +14,9 @@ import yaml
 from stages.core.errors import UserError
 from stages.corpora import manifest
 from stages.models import fsmn_vad
+from stages.models.fsmn_vad import pruning
 from stages.models.fsmn_vad.metrics import Outcome, segment_f1
+from stages.models.fsmn_vad.scoring import load_detector
 from stages.models.shared.checkpoint import torch_networks
 from tests.conftest import CONFIG
 
@@ -138,3 +140,30 @@ def test_outcomes_are_read_back_as_written(tmp_path: Path):
     for a, b in zip(outcomes, fsmn_vad.read_outcomes(tmp_path, "offline"), strict=True):
         np.testing.assert_array_equal(a.speech, b.speech)
         assert a.segments == b.segments
+
+
+@pytest.mark.parametrize("mode", fsmn_vad.MODES)
+@pytest.mark.parametrize("samples", [0, 1, 384, 399, 400])
+def test_audio_of_less_than_a_window_has_no_segments(tiny_checkpoint: Path, mode: str, samples: int):
+    model = fsmn_vad.load(tiny_checkpoint)
+    graphs = fsmn_vad.graph_set(model)
+    artifact = (graphs, torch_networks(graphs, fsmn_vad.export_modules(model)))
+    found = load_detector(tiny_checkpoint, artifact, mode)(np.full(samples, 0.1, np.float32))
+    assert found.segments == []
+    assert len(found.speech) == (samples >= 400)
+    line = manifest.Recording(
+        folder=Path(), id="a", text="a", seconds=1, wav="a.wav", sha256="0" * 64, segments=[(0, 1)]
+    )
+    assert fsmn_vad.measure(tiny_checkpoint, [line], [found], [found])[0]["frame_agreement"] == (len(found.speech),) * 2
+
+
+def test_data_without_segments_measures_nothing(tiny_checkpoint: Path, tiny_corpus: Path):
+    lines = [line.model_copy(update={"segments": []}) for line in manifest.read(tiny_corpus, "evaluation")]
+    outcomes = [Outcome(np.zeros(300, np.float32), [])] * len(lines)
+    with pytest.raises(UserError, match="found no segments in any line, wanted those of speech"):
+        fsmn_vad.measure(tiny_checkpoint, lines, outcomes, outcomes)
+
+
+def test_there_is_nothing_to_prune_on_in_recordings_of_a_moment(tiny_checkpoint: Path):
+    with pytest.raises(UserError, match="found 2 recordings, all under 25 ms"):
+        pruning.features(tiny_checkpoint, [np.zeros(399, np.float32)] * 2)

@@ -254,3 +254,10 @@ def test_heads_that_there_are_not_cannot_be_kept(plain: Path, kept: object):
     config = paraformer.read_config(plain)
     with pytest.raises(UserError, match=rf"found decoder_conf\.kept_heads {kept!r}, wanted 1 to 2"):
         paraformer.build(config | {"decoder_conf": config["decoder_conf"] | {"kept_heads": kept}})
+
+
+@pytest.mark.parametrize("samples", [0, 1, 160, 384, 399])
+def test_audio_of_less_than_a_window_has_no_text(plain: Path, exported: Path, samples: int):
+    graph_set = graphs.read(exported)
+    transcribe = paraformer.load_recognizer(plain, (graph_set, onnxruntime.load(exported, graph_set)))
+    assert transcribe(np.full(samples, 0.1, np.float32)) == asr.Outcome([], "")
