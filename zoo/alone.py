@@ -31,13 +31,13 @@ def settings(origin: Path = PARAMS, place: Path = PARAMS) -> Iterator[Any]:
 
 
 def hurry(found: Any, items: Mapping[str, int], changes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Have every data set that is made from a seed hold few items, and change sections, in `prune` of all families.
+    """Have every data set that is made from a seed hold few items, none long, and change sections, in `prune` of all.
 
     items: recordings of each split.
     """
     for dataset in found["datasets"].values():
         if "items" in dataset:
-            dataset["items"] = dict(items)
+            dataset.update(items=dict(items), long=0)
     for name, change in changes.items():
         for section in found["prune"].values() if name == "prune" else [found[name]]:
             section.update(change)
