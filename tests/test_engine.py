@@ -7,16 +7,19 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stages import engine, runtimes
 from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.files import sha256
+from stages.core.graphs import Graph
 from stages.core.params import EngineParams
-from stages.core.params.recipes import Float16Recipe
+from stages.core.params.recipes import BFloat16Recipe, Float16Recipe
 from stages.quantize import quantize
 from stages.runtimes import tensorrt
+from tests.quantization.test_counting import CONSTANTS, GRAPHS, build
 
 SETTINGS = EngineParams(compute_capabilities=["SM86", "SM89"], workspace_mib=64)
 needs_rtx = pytest.mark.skipif(
@@ -41,6 +44,25 @@ def test_an_rtx_engine_says_what_it_is(fp16: Path, tmp_path: Path):
     assert sidecar["onnx_sha256"] == sha256(fp16 / graph.file)
     assert sidecar["engine_sha256"] == sha256(tmp_path / "model.engine")
     assert sidecar["version"]
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    "recipe", [Float16Recipe(kind="float16"), BFloat16Recipe(kind="bfloat16")], ids=["fp16", "bf16"]
+)
+def test_an_engine_may_count_and_place_in_fp32(tmp_path: Path, recipe: Float16Recipe | BFloat16Recipe):
+    body = (
+        f"{GRAPHS['sines']}\n p = MatMul(y, v)\n h = Add(x, p)\n a = MatMul(h, w)\n b = CumSum(a, one)\n z = Floor(b)"
+    )
+    weights = {"v": np.ones((1, 16), np.float32)}
+    source = build(tmp_path / "source.onnx", body.replace("Sin(q)", "Unsqueeze(q, one)"), CONSTANTS | weights, "z")
+    quantize(source, tmp_path / "half.onnx", recipe, [{"x": np.zeros((1, 40, 16), np.float32)}])
+    tensor = {"dtype": "float32", "shape": [1, "frames", 16]}
+    axes = {"frames": {"min": 1, "opt": 20, "max": 3000}}
+    described = {"file": "half.onnx", "inputs": {"x": tensor}, "outputs": {"z": tensor}, "states": {}, "axes": axes}
+    graph = Graph.model_validate(described)
+    sidecar = engine.build(graph, tmp_path / "half.onnx", tmp_path / "model.engine", "tensorrt_rtx", SETTINGS)
+    assert sidecar["outputs"] == ["z"]
 
 
 @needs_rtx

@@ -47,9 +47,9 @@ CONSTANTS = {
 }
 
 
-def build(place: Path, body: str, constants: dict[str, np.ndarray]) -> Path:
-    """Write the graph of a body between an input x (1, N, 16) and an output y."""
-    text = f'<ir_version: 10, opset_import: ["" : 18]> g (float[1,N,16] x) => (float y) {{ {body} }}'
+def build(place: Path, body: str, constants: dict[str, np.ndarray], output: str = "y") -> Path:
+    """Write the graph of a body between an input x (1, N, 16) and an output."""
+    text = f'<ir_version: 10, opset_import: ["" : 18]> g (float[1,N,16] x) => (float {output}) {{ {body} }}'
     model = onnx.parser.parse_model(text)
     model.graph.output[0].type.tensor_type.ClearField("shape")
     used = {name for node in model.graph.node for name in node.input}
