@@ -16,11 +16,12 @@ from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.graphs import Graph
 from stages.core.params import EngineParams
-from stages.core.params.recipes import BFloat16Recipe, Float16Recipe
+from stages.core.params.recipes import BFloat16Recipe, Float16Recipe, Recipe
 from stages.quantize import quantize
 from stages.runtimes import tensorrt
 from tests.quantization.test_counting import CONSTANTS, GRAPHS, build
 
+FP16 = Float16Recipe(kind="float16")
 SETTINGS = EngineParams(compute_capabilities=["SM86", "SM89"], workspace_mib=64)
 needs_rtx = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="TensorRT-RTX has wheels for x86-64 Linux only"
@@ -30,7 +31,7 @@ needs_rtx = pytest.mark.skipif(
 @pytest.fixture
 def fp16(tiny_export: Path, tmp_path: Path) -> Path:
     shutil.copytree(tiny_export, tmp_path / "fp16")
-    quantize(tiny_export / "model.onnx", tmp_path / "fp16" / "model.onnx", Float16Recipe(kind="float16"))
+    quantize(tiny_export / "model.onnx", tmp_path / "fp16" / "model.onnx", FP16)
     return tmp_path / "fp16"
 
 
@@ -47,15 +48,11 @@ def test_an_rtx_engine_says_what_it_is(fp16: Path, tmp_path: Path):
 
 
 @needs_rtx
-@pytest.mark.parametrize(
-    "recipe", [Float16Recipe(kind="float16"), BFloat16Recipe(kind="bfloat16")], ids=["fp16", "bf16"]
-)
-def test_an_engine_may_count_and_place_in_fp32(tmp_path: Path, recipe: Float16Recipe | BFloat16Recipe):
-    body = (
-        f"{GRAPHS['sines']}\n p = MatMul(y, v)\n h = Add(x, p)\n a = MatMul(h, w)\n b = CumSum(a, one)\n z = Floor(b)"
-    )
-    weights = {"v": np.ones((1, 16), np.float32)}
-    source = build(tmp_path / "source.onnx", body.replace("Sin(q)", "Unsqueeze(q, one)"), CONSTANTS | weights, "z")
+@pytest.mark.parametrize("recipe", [FP16, BFloat16Recipe(kind="bfloat16")], ids=["fp16", "bf16"])
+def test_an_engine_may_count_and_place_in_fp32(tmp_path: Path, recipe: Recipe):
+    placed = GRAPHS["frequencies by a product"] + "\n p = MatMul(y, v)\n h = Add(x, p)\n "
+    counted = "c = MatMul(h, w)\n a = Squeeze(c, two)\n b = CumSum(a, one)\n z = Floor(b)"
+    source = build(tmp_path / "source.onnx", placed + counted, CONSTANTS | {"v": np.ones((3, 16), np.float32)}, "z")
     quantize(source, tmp_path / "half.onnx", recipe, [{"x": np.zeros((1, 40, 16), np.float32)}])
     tensor = {"dtype": "float32", "shape": [1, "frames", 16]}
     axes = {"frames": {"min": 1, "opt": 20, "max": 3000}}
