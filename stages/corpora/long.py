@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.core.errors import UserError
 from stages.core.params.section import Split
 from stages.corpora import manifest
 from stages.corpora.manifest import SAMPLE_RATE, Line, Recording
 
 SPLIT: Split = "evaluation"
 SECONDS = (30.0, 60.0)  # of the first and the last; those between are spread evenly
+CONDITION = "long"  # reports name the condition that a build does worst in
 SPARE = 1.4  # times what is needed is made: recordings are of unequal length
 OTHER_SEED = 2**16  # is added to the seed of the data set
 
@@ -27,9 +29,14 @@ def add(folder: Path, count: int, make: Callable[[int], Path]) -> None:
 
     make: returns a folder with so many more recordings of the split, as many of each label. Of those with a label
     recordings of that label are made.
+
+    Raises:
+        UserError: the data set has no audio.
     """
     own = manifest.read(folder, SPLIT)
     labels, usual = sorted({recording.label for recording in own}), np.mean([recording.seconds for recording in own])
+    if usual == 0:
+        raise UserError(f"datasets.{folder.name}.long: found {count}, wanted 0: the data set is text, without audio")
     seconds = np.linspace(*SECONDS, count).tolist()
     needed = sum(seconds) if len(labels) == 1 else len(labels) * SECONDS[1] * -(-count // len(labels))
     material = manifest.read(make(round(SPARE * needed / usual)), SPLIT)
@@ -66,5 +73,6 @@ def _joined(id_: str, parts: Sequence[Recording], folder: Path) -> Line:
         segments=segments,
         text="".join(part.text for part in parts),
         label=parts[0].label,
+        condition=CONDITION,
         hotwords=parts[0].hotwords,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.core.errors import UserError
 from stages.core.params.origins import SyntheticDataset
 from stages.corpora import long, manifest
 from stages.corpora.manifest import Recording
@@ -56,3 +57,9 @@ def test_one_has_one_label(tmp_path: Path):
     folder = make("emotional_prosody", tmp_path / "made", 2)
     assert [recording.label for recording in added(folder)] == ["angry", "disgusted"]
     assert min(recording.seconds for recording in added(folder)) > 4
+    assert {recording.condition for recording in added(folder)} == {"long"}
+
+
+def test_text_cannot_be_long(tmp_path: Path):
+    with pytest.raises(UserError, match=r"datasets\.made\.long: found 1, wanted 0: the data set is text"):
+        make("punctuated_text", tmp_path / "made", 1)
