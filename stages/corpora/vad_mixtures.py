@@ -1,57 +1,87 @@
-"""Labelled mixtures for voice activity detection: real utterances between silences, under synthetic noise.
+"""Labelled mixtures for voice activity detection: one voice's utterances between silences, under synthetic noise.
 
-Where the speech comes from:
-- `fasr` on the package index (Apache-2.0): two Mandarin recordings, 70 s and 4 s.
-- `pocketsphinx`'s source distribution (BSD-2-Clause): read English from LibriVox (public domain) and
-  short English commands and numbers.
-
-The recordings are cut into utterances at their pauses by energy, so every boundary in a mixture is
-known to the sample. Each recording belongs to one split, so no speaker or channel is in two.
+Real speakers (stages/corpora/recorded_speech.py) and synthetic ones (stages/corpora/vad_voices.py): no split shares a
+voice, a recording or a sentence with another. Utterances have no pause inside that is longer than 150 ms, or than
+250 ms where a person speaks, so every boundary in a mixture is known to the sample. Noise goes on through all of a
+mixture, but babble, which is speech, only while the voice speaks: nothing says that it is none. Each recording has one
+voice, its `speaker`, and one `condition`.
 """
 
 from __future__ import annotations
 
-import io
-import tarfile
-import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from stages.core import progress
-from stages.core.errors import UserError
 from stages.core.params.origins import MixturesDataset
-from stages.core.params.section import Split
+from stages.corpora import noises, recorded_speech
 from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
+from stages.corpora.noises import root_mean_square
+from stages.corpora.sentences import PARTS, Part
+from stages.corpora.vad_voices import Voice, voices
 
 Samples = NDArray[np.float64]
+Segments = list[tuple[int, int]]
+"""Sample ranges [start, end) of speech."""
 
-# archive, member, split. The five LibriVox files are one reading and stay together.
-_LIBRIVOX = "pocketsphinx-5.1.1/test/data/librivox/sense_and_sensibility_01_austen_64kb-"
-_ENGLISH = "pocketsphinx-5.1.1/test/data/"
-RECORDINGS: tuple[tuple[str, str, Split], ...] = (
-    ("mandarin", "fasr/asset/example/vad_example.wav", "evaluation"),
-    *(("english", f"{_LIBRIVOX}{number}.wav", "evaluation") for number in ("0870", "0880", "0890", "0920", "0930")),
-    ("mandarin", "fasr/asset/example/asr_example.wav", "calibration"),
-    *(("english", f"{_ENGLISH}cards/00{number}.wav", "calibration") for number in range(1, 6)),
-    *(("english", f"{_ENGLISH}forever/input_{number}_16k.wav", "calibration") for number in (2, 4)),
-    ("english", f"{_ENGLISH}something.raw", "calibration"),
-    ("english", f"{_ENGLISH}goforward.raw", "tuning"),
-    ("english", f"{_ENGLISH}numbers.raw", "tuning"),
-)
-WHOLE = "fasr/asset/example/vad_example.wav"  # also evaluated as it is, with the pauses that people make
-
-FRAME = SAMPLE_RATE // 100
-SPEECH_OVER_FLOOR_DB = 15  # a frame this far above the recording's floor is speech
-BRIDGE_FRAMES = 25  # a shorter pause is part of an utterance
-SHORTEST_FRAMES = 30
-LONGEST_SECONDS = 6.0
-MIXTURE_SECONDS = 10.0
+GAP_SECONDS = (0.1, 3.0)  # drawn evenly on a logarithmic scale: half are under 0.55 s
+EDGE_SECONDS = (0.4, 1.0)  # before the first utterance and after the last
+USUAL_GAP = 0.85  # the mean, for how many utterances a mixture has room for
 LEVEL_DBFS = -26.0  # ITU-T P.56 active speech level that telephony tests use
-NOISES = ("white", "pink", "brown", "hum", "clicks")
+GAIN_DB = (-16.0, 6.0)
+FLOOR_DB = 40.0  # of the room under babble, below the speech
+FADE = SAMPLE_RATE // 200  # 5 ms
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a mixture is like: its noise, `snr_db` (from, to) below the speech, and about how long it is."""
+
+    name: str
+    noise: str
+    snr_db: tuple[float, float]
+    seconds: tuple[float, float] = (8.0, 12.0)
+
+
+CONDITIONS = (  # one mixture after another
+    Condition("clean", "white", (30, 40)),
+    Condition("white 0-10 dB", "white", (0, 10)),
+    Condition("babble 0-5 dB", "babble", (0, 5)),
+    Condition("pink 10-20 dB", "pink", (10, 20)),
+    Condition("brown 0-10 dB", "brown", (0, 10)),
+    Condition("babble 5-20 dB", "babble", (5, 20)),
+    Condition("white 10-20 dB", "white", (10, 20)),
+    Condition("hum 0-10 dB", "hum", (0, 10)),
+    Condition("pink 0-10 dB", "pink", (0, 10)),
+    Condition("clicks 10-20 dB", "clicks", (10, 20)),
+    Condition("long", "pink", (10, 30), (30.0, 45.0)),
+)
+FINAL_CONDITIONS = (  # of a split that is to tell how all of this holds elsewhere: noises that no other has
+    Condition("clean", "rain", (30, 40)),
+    Condition("babble 0 dB", "babble", (0, 0)),
+    Condition("engine 0-10 dB", "engine", (0, 10)),
+    Condition("rain 0-10 dB", "rain", (0, 10)),
+    Condition("long", "engine", (10, 30), (30.0, 45.0)),
+)
+AS_RECORDED = "as recorded"
+WHOLE = "mandarin-1"  # its recording is also heard as it is, with the pauses that people make
+
+
+@dataclass(frozen=True)
+class Take:
+    """What a voice says in one mixture.
+
+    rng: what the rest of the mixture is drawn with.
+    """
+
+    speaker: str
+    condition: Condition
+    utterances: list[Samples]
+    rng: np.random.Generator
 
 
 def make(dataset: MixturesDataset, archives: Mapping[str, Path], folder: Path) -> None:
@@ -60,120 +90,103 @@ def make(dataset: MixturesDataset, archives: Mapping[str, Path], folder: Path) -
     Raises:
         UserError: an archive lacks a recording.
     """
-    utterances: dict[Split, list[Samples]] = {split: [] for split in dataset.mixtures}
-    extra: dict[Split, list[Line]] = {split: [] for split in dataset.mixtures}
-    recordings = {
-        name: _read_archive(path, [m for a, m, _ in RECORDINGS if a == name]) for name, path in archives.items()
-    }
-    for archive, member, split in RECORDINGS:
-        samples = recordings[archive][member]
-        segments = find_utterances(samples)
-        utterances[split] += [
-            samples[start:end] for start, end in segments if end - start < LONGEST_SECONDS * SAMPLE_RATE
-        ]
-        if member == WHOLE:
-            extra[split].append(_write(folder, Path(member).stem, samples, segments))
-    for index, (split, count) in enumerate(dataset.mixtures.items()):
-        rng = np.random.default_rng([dataset.seed, index])
-        lines = [
-            _mixture(f"{split}-{n:03d}", utterances[split], dataset.snr_db, rng, folder)
-            for n in progress.each(range(count), split)
-        ]
-        write(folder, split, lines + extra[split])
+    recordings = recorded_speech.read(archives)
+    for split, count in dataset.mixtures.items():
+        takes = spoken(split, voices(split, recordings, dataset.seed), count, dataset.seed)
+        lines = []
+        for number, take in enumerate(progress.each(takes, split)):
+            samples, segments = mix(take, [other for other in takes if other.speaker != take.speaker])
+            name = f"{split}-{number:03d}"
+            lines.append(_line(folder, name, samples, segments, take.speaker, take.condition.name))
+        if any(speaker.name == WHOLE for speaker in recorded_speech.speakers(split)):
+            samples = np.concatenate(recordings[WHOLE])
+            segments = recorded_speech.find_utterances(samples)
+            lines.append(_line(folder, f"{split}-whole", samples, segments, WHOLE, AS_RECORDED))
+        write(folder, split, lines)
 
 
-def find_utterances(samples: Samples) -> list[tuple[int, int]]:
-    """Sample ranges [start, end) of speech in a clean recording, by frame energy over the noise floor."""
-    frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
-    energy = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-10)
-    loud = energy > max(np.percentile(energy, 5), -65) + SPEECH_OVER_FLOOR_DB
-    starts = np.flatnonzero(np.diff(loud.astype(int), prepend=0) == 1)
-    ends = np.flatnonzero(np.diff(loud.astype(int), append=0) == -1) + 1
-    merged: list[tuple[int, int]] = []
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        if merged and start - merged[-1][1] < BRIDGE_FRAMES:
-            merged[-1] = (merged[-1][0], end)
-        else:
-            merged.append((start, end))
-    return [(start * FRAME, end * FRAME) for start, end in merged if end - start >= SHORTEST_FRAMES]
+def spoken(part: Part, cast: Sequence[Voice], count: int, seed: int) -> list[Take]:
+    """Let voices speak in turn, each time in the next condition, for `count` mixtures."""
+    takes = []
+    for number in progress.each(range(count), f"{part}: speech"):
+        rng = np.random.default_rng([seed, PARTS.index(part), number])
+        conditions = FINAL_CONDITIONS if part == "final" else CONDITIONS
+        voice, condition = cast[number % len(cast)], conditions[number % len(conditions)]
+        utterances, left = [], rng.uniform(*condition.seconds)
+        for utterance in voice.utterances(rng):
+            utterances.append(utterance)
+            left -= len(utterance) / SAMPLE_RATE + USUAL_GAP
+            if left < 0:
+                break
+        takes.append(Take(voice.name, condition, utterances, rng))
+    return takes
 
 
-def _read_archive(archive: Path, members: Sequence[str]) -> dict[str, Samples]:
-    """The 16 kHz recordings inside a wheel or, in one pass, a source distribution."""
-    found: dict[str, Samples] = {}
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as z:
-            found = {name: _decode(name, z.read(name)) for name in members if name in z.namelist()}
+def mix(take: Take, others: Sequence[Take]) -> tuple[Samples, Segments]:
+    """Put silence around each utterance, then noise over all of it, and set a level.
+
+    others: of whose speech babble is made.
+
+    Returns:
+        Float64 (samples,), which may exceed 1, and where the voice speaks.
+    """
+    rng = take.rng
+    speech, segments = _between_gaps(take.utterances, rng)
+    snr = _amplitude(-rng.uniform(*take.condition.snr_db))
+    if take.condition.noise == "babble":
+        talk = noises.babble(len(speech), [np.concatenate(other.utterances) for other in others], rng)
+        noise = snr * _level(_within(talk, segments)) + _amplitude(-FLOOR_DB) * _level(noises.white(len(speech), rng))
     else:
-        with tarfile.open(archive, "r|*") as t:
-            for entry in t:
-                if entry.name in members and (f := t.extractfile(entry)) is not None:
-                    found[entry.name] = _decode(entry.name, f.read())
-    missing = set(members) - set(found)
-    if missing:
-        raise UserError(f"{archive.name}: no recording {', '.join(sorted(missing))}")
-    return found
+        noise = snr * _level(noises.NOISES[take.condition.noise](len(speech), rng))
+    return _amplitude(rng.uniform(*GAIN_DB)) * (speech + noise), segments
 
 
-def _decode(name: str, data: bytes) -> Samples:
-    """Samples of a WAV file or, for `.raw`, of headerless 16-bit PCM."""
-    if name.endswith(".raw"):
-        return np.frombuffer(data, "<i2") / 32768.0
-    samples: Samples = soundfile.read(io.BytesIO(data), dtype="float64")[0]
-    return samples
+def _between_gaps(utterances: Sequence[Samples], rng: np.random.Generator) -> tuple[Samples, Segments]:
+    low, high = np.log(GAP_SECONDS)
+    gaps = np.exp(rng.uniform(low, high, len(utterances) + 1))
+    gaps[[0, -1]] = rng.uniform(*EDGE_SECONDS, 2)
+    silences = [np.zeros(int(gap * SAMPLE_RATE)) for gap in gaps]
+    pieces, segments = [silences[0]], []
+    for utterance, silence in zip(utterances, silences[1:], strict=True):
+        start = sum(map(len, pieces))
+        segments.append((start, start + len(utterance)))
+        pieces += [_faded(_level(utterance)), silence]
+    return np.concatenate(pieces), segments
 
 
-def _mixture(
-    id_: str, utterances: Sequence[Samples], snr_db: Sequence[float], rng: np.random.Generator, folder: Path
-) -> Line:
-    """Utterances at one level, 0.4 to 2 s of silence around each, then noise at an SNR over all of it."""
-    pieces: list[Samples] = []
-    segments: list[tuple[int, int]] = []
-    position = 0
-    while position < MIXTURE_SECONDS * SAMPLE_RATE:
-        pause = np.zeros(int(rng.uniform(0.4, 2.0) * SAMPLE_RATE))
-        utterance = _level(utterances[int(rng.integers(len(utterances)))])
-        segments.append((position + len(pause), position + len(pause) + len(utterance)))
-        pieces += [pause, utterance]
-        position = segments[-1][1]
-    samples = np.concatenate([*pieces, np.zeros(int(rng.uniform(0.4, 2.0) * SAMPLE_RATE))])
-    noise = _noise(NOISES[int(rng.integers(len(NOISES)))], len(samples), rng)
-    level = 10 ** ((LEVEL_DBFS - snr_db[int(rng.integers(len(snr_db)))]) / 20)
-    gain = 10 ** (rng.uniform(-10, 6) / 20)
-    return _write(folder, id_, gain * (samples + noise * level / np.sqrt(np.mean(noise**2))), segments)
+def _within(samples: Samples, segments: Segments) -> Samples:
+    """Return the samples, with silence outside the segments."""
+    kept = np.zeros(len(samples))
+    for start, end in segments:
+        kept[start:end] = _faded(samples[start:end])
+    return kept
 
 
 def _level(samples: Samples) -> Samples:
-    """The utterance at the reference level, with 5 ms fades so that its edges do not click."""
-    samples = samples * 10 ** (LEVEL_DBFS / 20) / np.sqrt(np.mean(samples**2))
-    fade = np.linspace(0, 1, SAMPLE_RATE // 200)
-    samples[: len(fade)] *= fade
-    samples[-len(fade) :] *= fade[::-1]
-    return samples
+    """Return the samples at the reference level, which is that of what is not silent."""
+    return samples * _amplitude(LEVEL_DBFS) / root_mean_square(samples[samples != 0])
 
 
-def _noise(kind: str, length: int, rng: np.random.Generator) -> Samples:
-    """Noise of a named kind, of any level. No babble: it is speech."""
-    white = rng.standard_normal(length)
-    if kind == "white":
-        return white
-    if kind == "hum":
-        t = np.arange(length) / SAMPLE_RATE
-        mains = sum(np.sin(2 * np.pi * 50 * k * t + rng.uniform(0, 2 * np.pi)) / k for k in range(1, 8))
-        return np.asarray(mains + 0.05 * white)
-    if kind == "clicks":
-        hits = (rng.random(length) < 6 / SAMPLE_RATE) * rng.uniform(0.3, 1, length)
-        decay = np.exp(-np.arange(SAMPLE_RATE // 20) / (SAMPLE_RATE / 400))
-        ring = decay * rng.standard_normal(len(decay))
-        return np.asarray(np.convolve(hits, ring)[:length] * 8 + 0.02 * white)
-    slope = {"pink": 0.5, "brown": 1.0}[kind]
-    spectrum = np.fft.rfft(white)
-    shape = np.maximum(np.arange(len(spectrum)), 10.0 * length / SAMPLE_RATE) ** -slope
-    return np.fft.irfft(spectrum * shape, length)
+def _faded(samples: Samples) -> Samples:
+    """Return the samples with 5 ms fades, so that their edges do not click."""
+    gain = np.ones(len(samples))
+    gain[:FADE] = np.linspace(0, 1, FADE)
+    gain[-FADE:] = gain[:FADE][::-1]
+    return samples * gain
 
 
-def _write(folder: Path, id_: str, samples: Samples, segments: Sequence[tuple[int, int]]) -> Line:
+def _amplitude(db: float) -> float:
+    return float(10 ** (db / 20))
+
+
+def _line(folder: Path, id_: str, samples: Samples, segments: Segments, speaker: str, condition: str) -> Line:
     wav = f"wav/{id_}.wav"
-    digest = write_wav(folder / wav, samples)
-    in_seconds = [(start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in segments]
-    return Line(id=id_, wav=wav, seconds=len(samples) / SAMPLE_RATE, segments=in_seconds, sha256=digest)
+    return Line(
+        id=id_,
+        wav=wav,
+        seconds=len(samples) / SAMPLE_RATE,
+        segments=[(start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in segments],
+        speaker=speaker,
+        condition=condition,
+        sha256=write_wav(folder / wav, samples),
+    )

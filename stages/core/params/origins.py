@@ -70,12 +70,11 @@ class _GeneratedDataset(Section):
 
 
 class MixturesDataset(_GeneratedDataset):
-    """Labelled mixtures that `stages/corpora/vad_mixtures.py` makes from real recordings."""
+    """Labelled mixtures that `stages/corpora/vad_mixtures.py` makes from real recordings and synthetic voices."""
 
     kind: Literal["vad_mixtures"]
     archives: dict[Key, Archive]
     mixtures: dict[Split, Annotated[int, Field(ge=1)]]
-    snr_db: list[float] = Field(min_length=1)
 
 
 class SyntheticDataset(_GeneratedDataset):
