@@ -110,8 +110,7 @@ def spoken(part: Part, cast: Sequence[Voice], count: int, seed: int) -> list[Tak
     takes = []
     for number in progress.each(range(count), f"{part}: speech"):
         rng = np.random.default_rng([seed, PARTS.index(part), number])
-        conditions = FINAL_CONDITIONS if part == "final" else CONDITIONS
-        voice, condition = cast[number % len(cast)], conditions[number % len(conditions)]
+        voice, condition = cast[number % len(cast)], _condition(part, number, len(cast))
         utterances, left = [], rng.uniform(*condition.seconds)
         for utterance in voice.utterances(rng):
             utterances.append(utterance)
@@ -120,6 +119,14 @@ def spoken(part: Part, cast: Sequence[Voice], count: int, seed: int) -> list[Tak
                 break
         takes.append(Take(voice.name, condition, utterances, rng))
     return takes
+
+
+def _condition(part: Part, number: int, voices: int) -> Condition:
+    """Return the next condition; for calibration, every voice is clean the first time, for new mixtures of it."""
+    if part == "calibration" and number < voices:
+        return CONDITIONS[0]
+    conditions = FINAL_CONDITIONS if part == "final" else CONDITIONS
+    return conditions[number % len(conditions)]
 
 
 def mix(take: Take, others: Sequence[Take]) -> tuple[Samples, Segments]:
