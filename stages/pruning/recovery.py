@@ -1,4 +1,4 @@
-"""What a pruned network gets back: varied calibration audio, least-squares refits and distillation.
+"""What a pruned network gets back: least-squares refits and distillation.
 
 Nothing here knows a model family. A fixed number of threads and seeded generators, so that bytes repeat on any
 number of cores.
@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from stages.core import progress
 
@@ -22,7 +20,6 @@ DISTILL_THREADS = 1  # steps are small: on a machine that does other work too, a
 
 DRAWS = 16  # batches in a mean loss: with the batch sizes of the families, most of a tuning split
 
-Audio = NDArray[np.float32]
 Loss = Callable[[torch.Generator], torch.Tensor]
 """The loss of one step, on data that it draws with the generator."""
 Refit = Callable[[], dict[str, float]]
@@ -45,57 +42,6 @@ def fixed_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-# Audio
-
-
-def vary(recordings: Sequence[Audio], copies: int, seed: int) -> list[Audio]:
-    """`copies` variations for each recording: another speed, colour, level and noise, some with a second voice.
-
-    A teacher labels any audio, so variety counts for more than realism. recordings: float32 (samples,)
-    in [-1, 1). Speed: Ko et al., "Audio augmentation for speech recognition", 2015.
-    """
-    rng = np.random.default_rng(seed)
-    return [_variation(recordings, index, rng) for _ in range(copies) for index in range(len(recordings))]
-
-
-def _variation(recordings: Sequence[Audio], index: int, rng: np.random.Generator) -> Audio:
-    audio = _filter(_speed(recordings[index], rng), rng)
-    if rng.random() < 0.3:
-        other = _filter(_speed(recordings[int(rng.integers(len(recordings)))], rng), rng)
-        shared = min(len(audio), len(other))
-        audio[:shared] += _gain(rng, -25, 0) * other[:shared]
-    if rng.random() < 0.6:
-        noise = _filter(rng.standard_normal(len(audio)), rng, slope=rng.uniform(0, 24))
-        audio += _gain(rng, -45, 0) * _rms(audio) / _rms(noise) * noise
-    return np.clip(_gain(rng, -50, -18) / _rms(audio) * audio, -1, 1).astype(np.float32)
-
-
-def _speed(audio: Audio, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Played 0.8 to 1.25 times as fast, by linear interpolation: pitch, formants and tempo move together."""
-    factor = rng.uniform(0.8, 1.25)
-    instants = np.arange(int(len(audio) / factor)) * factor
-    return np.asarray(np.interp(instants, np.arange(len(audio)), audio), np.float64)
-
-
-def _filter(audio: NDArray[np.float64], rng: np.random.Generator, slope: float = 0) -> NDArray[np.float64]:
-    """A smooth random response within 8 dB, and `slope` dB down from the lowest frequency to the highest."""
-    from scipy.fft import next_fast_len  # half a second, which those who only load a model need not spend
-
-    length = next_fast_len(len(audio), real=True)
-    bins = np.sqrt(np.linspace(0, 1, length // 2 + 1))
-    decibel = np.interp(bins, np.linspace(0, 1, 8), rng.uniform(-8, 8, 8)) - slope * bins
-    filtered: NDArray[np.float64] = np.fft.irfft(np.fft.rfft(audio, length) * 10 ** (decibel / 20), length)
-    return filtered[: len(audio)]
-
-
-def _gain(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(10 ** (rng.uniform(low, high) / 20))
-
-
-def _rms(audio: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(audio**2)) + 1e-9)
 
 
 # Least squares

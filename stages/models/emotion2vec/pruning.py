@@ -14,7 +14,7 @@ from stages.core.params.prune import PruneParams
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models.emotion2vec.network import build, read_config
 from stages.models.shared import checkpoint
-from stages.pruning import narrowing, recovery
+from stages.pruning import augmentation, narrowing, recovery
 
 if TYPE_CHECKING:
     from funasr.models.emotion2vec.model import Emotion2vec
@@ -33,7 +33,7 @@ def calibration(folder: Path, recordings: Sequence[Recording], settings: PrunePa
         UserError: there are too few recordings of a second or more.
     """
     audio = [r.samples() for r in recordings]
-    varied = [*audio, *recovery.vary(audio, settings.variations, settings.seed)]
+    varied = [*audio, *augmentation.vary(audio, settings.variations, settings.seed)]
     crops = [torch.from_numpy(samples).unfold(0, CROP, HOP) for samples in varied if len(samples) >= CROP]
     if sum(map(len, crops)) < BATCH:
         raise UserError(f"prune: found {len(crops)} recordings of 1 s or more to calibrate on, wanted at least {BATCH}")

@@ -16,7 +16,7 @@ from stages.core.params.prune import PruneParams
 from stages.corpora.manifest import Recording
 from stages.models.fsmn_vad.network import FRAME_MS, build, load_frontend
 from stages.models.shared.frontend import long_enough
-from stages.pruning import criteria, recovery
+from stages.pruning import augmentation, criteria, recovery
 
 if TYPE_CHECKING:
     from funasr.models.fsmn_vad_streaming.model import FsmnVADStreaming
@@ -35,7 +35,7 @@ REFIT_FRAMES = 48_000  # the recordings as they are and some variations: more co
 def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> torch.Tensor:
     """Compute features of the recordings and variations of them, one stream (frames, input_dim)."""
     audio = [r.samples() for r in recordings]
-    return features(folder, [*audio, *recovery.vary(audio, settings.variations, settings.seed)])
+    return features(folder, [*audio, *augmentation.vary(audio, settings.variations, settings.seed)])
 
 
 def features(folder: Path, recordings: Sequence[Floats]) -> torch.Tensor:

@@ -16,7 +16,7 @@ from stages.models.paraformer.network import FRAME_SECONDS, SECTIONS, build, loa
 from stages.models.shared import checkpoint, cif, sanm
 from stages.models.shared.frontend import long_enough
 from stages.models.shared.sanm import with_widths
-from stages.pruning import narrowing, recovery
+from stages.pruning import augmentation, narrowing, recovery
 
 WIDTHS = {  # where config.yaml has it, and the layers that have it
     "encoder_conf.linear_units": "encoder.*.feed_forward",
@@ -60,7 +60,7 @@ def features(
     """Compute what `calibration` gives, with the front end of a configuration of any offline Paraformer."""
     frontend = load_frontend(folder, config)
     audio = long_enough([recording.samples() for recording in recordings], frontend)
-    audio += recovery.vary(audio, settings.variations, settings.seed)
+    audio += augmentation.vary(audio, settings.variations, settings.seed)
     return [frontend(torch.from_numpy(samples)[None], [len(samples)])[0][0] for samples in audio]
 
 

@@ -35,7 +35,7 @@ from stages.models.paraformer_streaming.scoring import recognize, swap
 from stages.models.shared import asr, checkpoint, cif, sanm
 from stages.models.shared.frontend import long_enough
 from stages.models.shared.sanm import with_widths
-from stages.pruning import narrowing, recovery
+from stages.pruning import augmentation, narrowing, recovery
 
 if TYPE_CHECKING:
     from funasr.models.paraformer_streaming.model import ParaformerStreaming
@@ -58,7 +58,7 @@ class Chunks:
 def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> list[Chunks]:
     """Record what FunASR's own code gives the encoder of each recording, then of `settings.variations` variations."""
     audio = [recording.samples() for recording in recordings]
-    audio += recovery.vary(audio, settings.variations, settings.seed)
+    audio += augmentation.vary(audio, settings.variations, settings.seed)
     return chunks(folder, audio)
 
 
