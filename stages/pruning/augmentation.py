@@ -59,7 +59,7 @@ def _utterances(recording: Recording) -> Voice:
 
 
 def mix(voices: Sequence[Voice], length: int, rng: np.random.Generator) -> Audio:
-    """Mix what one voice says, at another speed and colour, with noise or with others: float32 (length,), new each time."""
+    """Mix what one voice says, at another speed and colour, with noise or other voices: float32 (length,), always new."""
     speech, spoken = _turns(voices[int(rng.integers(len(voices)))], length, rng)
     speech = _colour(speech, rng) / _level(speech[spoken])
     if rng.random() < BABBLE_SHARE:
