@@ -59,7 +59,7 @@ def _utterances(recording: Recording) -> Voice:
 
 
 def mix(voices: Sequence[Voice], length: int, rng: np.random.Generator) -> Audio:
-    """Mix what one voice says, at another speed and colour, with noise or other voices: float32 (length,), always new."""
+    """Mix what one voice says, at another speed and colour, with noise or other voices: float32 (length,)."""
     speech, spoken = _turns(voices[int(rng.integers(len(voices)))], length, rng)
     speech = _colour(speech, rng) / _level(speech[spoken])
     if rng.random() < BABBLE_SHARE:

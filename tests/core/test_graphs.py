@@ -15,6 +15,7 @@ import pytest
 
 from stages import benchmark, engine, evaluate, export, optimize, package, quantize, reference, simplify
 from stages.core import graphs, layout, params, plan
+from stages.core.errors import UserError
 from stages.core.files import read_json, sha256, write_json
 from stages.reporting import results
 from stages.runtimes import onnxruntime
