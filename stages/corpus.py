@@ -80,6 +80,8 @@ def main(argv: Sequence[str]) -> None:
     for split in manifest.SPLITS:
         recordings = manifest.read(place, split)
         print(f"{name}: {split}: {len(recordings)} items, {sum(r.seconds for r in recordings):.0f} s of audio")
+        if marks := manifest.marks(recordings):
+            print(f"{name}: {split}: marks in the texts: {', '.join(f'{mark} {n}' for mark, n in marks.most_common())}")
 
 
 if __name__ == "__main__":

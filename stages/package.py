@@ -55,11 +55,13 @@ def provenance(summary: Mapping[str, Any], name: str, model: params.Model) -> di
 
 
 def _commit() -> str:
-    """The commit of this repository, marked where files differ from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=40", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "not a git repository"
+    """Return the commit of this repository, marked where files differ from it, or what git says instead."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as e:
+        return f"unknown: git: {e.strerror}"
+    return done.stdout.strip() or f"unknown: {done.stderr.strip().partition(chr(10))[0]}"
 
 
 def main(argv: Sequence[str]) -> None:

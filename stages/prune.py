@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,7 +249,10 @@ def tuning_accuracy(
     def accuracy(model: torch.nn.Module) -> float:
         found = expected if model is dense else outcomes(model)
         counts = family.measure(origin, recordings, expected, found)
-        return pooled(family.METRICS[family.HEADLINE], family.HEADLINE, counts)
+        value = pooled(family.METRICS[family.HEADLINE], family.HEADLINE, counts)
+        if math.isnan(value):
+            raise UserError(f"{origin}: the tuning split has nothing to measure {family.HEADLINE} by")
+        return value
 
     return accuracy
 

@@ -10,6 +10,9 @@ are said first, then others). A data set is a folder with one manifest for each 
 from __future__ import annotations
 
 import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -153,6 +156,11 @@ def read(folder: Path, split: Split) -> list[Recording]:
     if not recordings:
         raise UserError(f"{path} has no recordings")
     return recordings
+
+
+def marks(recordings: Sequence[Recording]) -> Counter[str]:
+    """Count the punctuation marks of texts, so that one can see which a model does not have."""
+    return Counter(c for r in recordings for c in r.text if unicodedata.category(c).startswith("P"))
 
 
 def check(folder: Path) -> None:

@@ -61,6 +61,7 @@ CT_TRANSFORMER = Accuracy(
         "f1": SCORE,
         **{f"f1_{name}": SCORE for name in MARKS},
         "mark_agreement": SCORE,  # with the fp32 torch baseline
+        "other_marks": ERROR,  # of the data: marks that are none of these
     },
 )
 EMOTION2VEC = Accuracy(

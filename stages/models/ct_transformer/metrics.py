@@ -1,8 +1,11 @@
 """How good punctuation is: the F1 of its marks against the known text, and agreement with the fp32 baseline."""
 
+# ruff: noqa: RUF001  the marks are Chinese
+
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -32,12 +35,18 @@ class Outcome:
 
 
 def read_marks(text: str, known: Collection[str] = MARKS.values()) -> tuple[list[str], list[str]]:
-    """Split a punctuated text as FunASR does: its tokens, and the `known` mark after each, `_` for none."""
+    """Split a punctuated text as FunASR does: its tokens, and the `known` mark after each, `_` for none.
+
+    Marks count in both widths; those that are not known are left out.
+    """
     with checkpoint.importing_funasr():
         from funasr.models.ct_transformer.utils import split_words
 
     tokens: list[str] = []
     marks: list[str] = []
+    text = widen_marks(text)
+    for mark in set(other_marks(text, known)):
+        text = text.replace(mark, " ")
     for piece in re.split(f"({'|'.join(map(re.escape, known))})", text):
         if piece not in known:
             words = split_words(piece)
@@ -46,6 +55,21 @@ def read_marks(text: str, known: Collection[str] = MARKS.values()) -> tuple[list
         elif marks:
             marks[-1] = piece
     return tokens, marks
+
+
+def widen_marks(text: str) -> str:
+    """Return the text with full-width marks for half-width ones; points and commas in numbers and names stay."""
+    text = text.translate(str.maketrans("｡､", "。、"))
+    text = re.sub(r"(?<!\d),|,(?!\d)", "，", text)
+    text = re.sub(r"(?<![0-9A-Za-z])\.|\.(?![0-9A-Za-z])", "。", text)
+    return text.replace("?", "？")
+
+
+def other_marks(text: str, known: Collection[str] = MARKS.values()) -> list[str]:
+    """Return the marks of a text, in order, that are none of the known and do not stand inside a word or a number."""
+    inside = r"(?<=[0-9A-Za-z])[-'’.,&/_@](?=[0-9A-Za-z])"
+    bare = re.sub(inside, "", text)
+    return [c for c in bare if unicodedata.category(c).startswith("P") and c not in known and c not in "%#*@&"]
 
 
 def split_text(recording: Recording) -> tuple[list[str], list[str]]:
@@ -72,7 +96,8 @@ def measure(
     four marks (Che et al., "Punctuation Prediction for Unsegmented Transcript Based on Word Vector", LREC
     2016, which the IWSLT sets are scored by): one mark in the place of another is a false alarm of the one
     and a miss of the other. `mark_agreement` is the share of positions with the same mark as the baseline,
-    among those where either has one: it is not flattered by the many with none.
+    among those where either has one: it is not flattered by the many with none. `other_marks` is the share of the
+    text's own marks that the metric does not know, and which are left out.
     """
     return [_count(*triple) for triple in zip(recordings, references, outcomes, strict=True)]
 
@@ -83,11 +108,13 @@ def _count(recording: Recording, reference: Outcome, outcome: Outcome) -> Counts
     # A count in place of scikit-learn's, whose import takes longer than all the scoring; a test holds it to that.
     right = Counter(a for a, b in zip(expected, marks, strict=True) if a == b)
     scores = {name: (2 * right[m], marks.count(m) + expected.count(m)) for name, m in MARKS.items()}
+    others, text = other_marks(widen_marks(recording.text)), split_text(recording)[1]
     pairs = [pair for pair in zip(marks, reference.marks, strict=True) if pair != (NONE, NONE)]
     return {
         "f1": (sum(top for top, _ in scores.values()), sum(bottom for _, bottom in scores.values())),
         **{f"f1_{name}": score for name, score in scores.items()},
         "mark_agreement": (sum(a == b for a, b in pairs), len(pairs)),
+        "other_marks": (len(others), len(others) + len(text) - text.count(NONE)),
     }
 
 

@@ -18,10 +18,12 @@ from sklearn.metrics import f1_score
 from stages import prune
 from stages.core.errors import UserError
 from stages.core.parity import LoadedArtifact
+from stages.core.statistics import drift, verdict
 from stages.corpora import punctuated_text
 from stages.corpora.manifest import Recording
+from stages.evaluation.groups import group
 from stages.models import ct_transformer
-from stages.models.ct_transformer import Outcome, measure, read_marks
+from stages.models.ct_transformer import METRICS, Outcome, measure, read_marks
 from stages.models.shared import checkpoint as checkpoints
 from stages.models.shared.checkpoint import torch_networks
 from tests import workspace
@@ -80,6 +82,34 @@ def test_marks_are_read_as_funasr_splits_tokens():
     tokens, marks = read_marks("你好，tom jones。买2024个苹果、梨？")
     assert tokens == ["你", "好", "tom", "jones", "买", "2024", "个", "苹", "果", "梨"]
     assert marks == ["_", "，", "_", "。", "_", "_", "_", "_", "、", "？"]
+
+
+def test_marks_count_in_both_widths_and_not_inside_numbers_and_names():
+    half = read_marks("Hello, tom. It costs 3.14 or 1,000 at kiln.example, does it?")
+    full = read_marks("Hello，tom。It costs 3.14 or 1,000 at kiln.example，does it？")
+    assert half == full
+    assert [mark for mark in half[1] if mark != "_"] == ["，", "。", "，", "？"]
+    assert read_marks("你好｡")[1] == ["_", "。"]
+
+
+def test_marks_that_the_metric_lacks_are_left_out_and_counted(tmp_path: Path):
+    recording = Recording(folder=tmp_path, id="one", text="你好！他说：“不，谢谢”。")
+    tokens, marks = read_marks(recording.text)
+    assert tokens == list("你好他说不谢谢")
+    assert marks == ["_", "_", "_", "_", "，", "_", "。"]
+    outcome = Outcome(recording.text, marks)
+    [counts] = measure(tmp_path, [recording], [outcome], [outcome])
+    assert counts["other_marks"] == (4, 6)
+
+
+def test_a_text_without_a_mark_that_the_metric_knows_is_no_perfect_score(tmp_path: Path):
+    """0/0 was F1 1.0, so that an English data set passed every gate."""
+    recordings = [Recording(folder=tmp_path, id=str(n), text="Stop! Go! Now!") for n in range(20)]
+    outcomes = [Outcome("stop go now", ["_"] * 3) for _ in recordings]
+    counts = measure(tmp_path, recordings, outcomes, outcomes)
+    measured = drift(METRICS["f1"], "f1", counts, counts, group(recordings), resamples=100, confidence=0.95, seed=0)
+    assert measured["value"] is None
+    assert verdict(measured, 1.0) == "inconclusive"
 
 
 @pytest.mark.parametrize(
