@@ -27,23 +27,23 @@ RUNS = 1000
 
 
 def binomial(rng: np.random.Generator, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Every character is newly wrong at 0.5 %, newly right at 0.3 %: a drift of 0.002."""
+    """Draw a new error for 0.5 % of all characters and a mended one for 0.3 %: a true drift of 0.002."""
     return rng.binomial(CHARACTERS, 0.005, count), rng.binomial(CHARACTERS, 0.003, count)
 
 
 def clustered(rng: np.random.Generator, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """As binomial, with a rate of errors that differs from cluster to cluster (Beta, mean 2 %)."""
+    """Draw new errors at a rate that differs from cluster to cluster (Beta, mean 2 %): a true drift of 0.02."""
     return rng.binomial(CHARACTERS, rng.beta(0.5, 24.5, count)), np.zeros(count, np.int64)
 
 
 def zero_inflated(rng: np.random.Generator, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One recording in twenty loses half of its characters: a drift of 0.025."""
+    """Draw one recording in twenty that loses half of its characters: a true drift of 0.025."""
     hit = rng.random(count) < 0.05
     return np.where(hit, rng.binomial(CHARACTERS, 0.5, count), 0), np.zeros(count, np.int64)
 
 
 def rare(rng: np.random.Generator, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One recording in a hundred is lost altogether: a drift of 0.01."""
+    """Draw one recording in a hundred that loses all of its characters: a true drift of 0.01."""
     return np.where(rng.random(count) < 0.01, CHARACTERS, 0), np.zeros(count, np.int64)
 
 

@@ -25,7 +25,7 @@ GEMM = ["MatMul", "Gemm"]
 
 
 def recipes() -> dict[str, Recipe]:
-    """The choices that params.yaml has, by name."""
+    """Return the recipes to compare, by a name that says what each chooses."""
     choices: dict[str, Recipe] = {}
     for weight_type, per_channel, conv in product(("QInt8", "QUInt8"), (True, False), (False, True)):
         name = f"{weight_type} {'per channel' if per_channel else 'per tensor'}{' + Conv' if conv else ''}"

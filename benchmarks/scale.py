@@ -47,8 +47,8 @@ class Step(NamedTuple):
     disk: float
 
 
-def measured(name: str, command: Sequence[str], folder: Path) -> Step:
-    """Run a command in `folder`.
+def measure_step(name: str, command: Sequence[str], folder: Path) -> Step:
+    """Run a command in `folder`, print what it took and return that.
 
     Raises:
         SystemExit: it failed; what it wrote to standard error was shown.
@@ -71,38 +71,38 @@ def stored(folder: Path) -> float:
 
 
 def build(model: str, targets: str, folder: Path) -> Iterator[Step]:
-    """Make the replica in `folder`, which becomes a repository, and take it to a release."""
+    """Make the replica in `folder`, which becomes a repository of its own, and run every step up to the release."""
     python = (sys.executable, "-m")
     replica = folder / "replica"
     if not replica.exists():
-        yield measured("replica", [*python, "zoo.replicas", model, str(replica)], folder)
+        yield measure_step("replica", [*python, "zoo.replicas", model, str(replica)], folder)
     with alone.settings(ROOT / "params.yaml", folder / params.PARAMS) as settings:
         alone.hurry(settings, ITEMS, ONCE)
         alone.without(settings, model)
         entry = catalogue.models()[model].model_dump(mode="json")
         settings["models"][model] = entry | {"sources": [{"kind": "folder", "path": str(replica)}]}
-    yield measured("pin", [*python, "stages", "pin", model], folder)
-    yield measured("add", [*python, "stages", "add", model, "--targets", targets], folder)
+    yield measure_step("pin", [*python, "stages", "pin", model], folder)
+    yield measure_step("add", [*python, "stages", "add", model, "--targets", targets], folder)
     with alone.settings(folder / params.PARAMS, folder / params.PARAMS) as settings:
         alone.leave_only(settings, model)
-    yield measured("plan", [*python, "stages", "plan"], folder)
+    yield measure_step("plan", [*python, "stages", "plan"], folder)
     p = params.load(folder / params.PARAMS)
     for stage, key in alone.steps(p, model):
         keys = [key] if key else []
         short = [key.removeprefix(f"{model}-") for key in keys if key != model]
-        yield measured(" ".join([stage, *short]), [*python, f"stages.{stage}", *keys], folder)
-    yield measured("package", [*python, "benchmarks.scale", "--package"], folder)
+        yield measure_step(" ".join([stage, *short]), [*python, f"stages.{stage}", *keys], folder)
+    yield measure_step("package", [*python, "benchmarks.scale", "--package"], folder)
     if model == WITH_PEERS:
         yield from peers(replica, folder)
 
 
 def peers(replica: Path, folder: Path) -> Iterator[Step]:
-    """Take the same weights through FunASR's export and onnxsim's command line."""
+    """Run the same weights through FunASR's export and onnxsim's command line."""
     own, simplified = folder / "funasr.onnx", folder / "onnxsim.onnx"
     export = [sys.executable, "-m", "benchmarks.scale", "--funasr", str(replica), str(own)]
-    yield measured("FunASR's export, TorchScript", export, folder)
+    yield measure_step("FunASR's export, TorchScript", export, folder)
     onnxsim = Path(sys.executable).parent / "onnxsim"
-    yield measured("onnxsim's command line", [str(onnxsim), str(own), str(simplified)], folder)
+    yield measure_step("onnxsim's command line", [str(onnxsim), str(own), str(simplified)], folder)
 
 
 def funasr_export(checkpoint: Path, place: Path) -> None:
@@ -131,7 +131,7 @@ def funasr_export(checkpoint: Path, place: Path) -> None:
 
 
 def cost(steps: Sequence[Step], checkpoint: float) -> Table:
-    """Return the table of steps and their sum; sizes also as multiples of the checkpoint's MiB."""
+    """Return the table of steps and their sum, with sizes as multiples of the checkpoint's MiB too."""
     table = Table("step", "seconds", "peak MiB", "peak / checkpoint", "disk MiB", "disk / checkpoint")
     total = Step("all", sum(s.seconds for s in steps), max(s.peak for s in steps), sum(s.disk for s in steps))
     for step in [*steps, total]:
@@ -152,7 +152,7 @@ def latency(folder: Path) -> Table:
 
 
 def run(model: str, targets: str, folder: Path) -> None:
-    """Take one model through and print what it cost."""
+    """Take one model through all steps, and print its latencies and what each step cost."""
     steps = list(build(model, targets, folder.resolve()))
     checkpoint = (folder / "replica" / "model.pt").stat().st_size / MIB
     Console().print(latency(folder))

@@ -29,12 +29,12 @@ from benchmarks.peers import __main__ as peers
     ],
 )
 def test_reason_of_a_failure(log, said):
-    assert peers.reason(log) == said
+    assert peers.failure_reason(log) == said
 
 
 def test_a_failed_peer_is_a_line_with_its_reason():
     row = peers.Row("fsmn_vad", "a tool", Path("model.onnx"), peers.Cost(), failure="no wheel")
-    assert peers.cells(row) == ["fsmn_vad", "a tool", "failed: no wheel", "-", "-", "-", "-", "-"]
+    assert peers.format_row(row) == ["fsmn_vad", "a tool", "failed: no wheel", "-", "-", "-", "-", "-"]
 
 
 def test_speedup_is_the_median_of_the_pairs_in_every_turn(tmp_path):
@@ -45,7 +45,7 @@ def test_speedup_is_the_median_of_the_pairs_in_every_turn(tmp_path):
         "offline_truth_f1": {"value": 0.9},
     }
     row.times = {"10s": {"baseline": [4.0, 9.0, 4.0], "value": [2.0, 3.0, 4.0]}}
-    assert peers.cells(row)[2:] == ["-0.0100 [-0.0200, +0.0000]", "0.9000", "2.00x", "2", "3 (2)", "100"]
+    assert peers.format_row(row)[2:] == ["-0.0100 [-0.0200, +0.0000]", "0.9000", "2.00x", "2", "3 (2)", "100"]
 
 
 @pytest.mark.parametrize("environment", sorted({peer.environment for peer in peers.PEERS}))

@@ -27,7 +27,7 @@ class Ending(NamedTuple):
 
 
 def ending(call: Callable[[], object]) -> Ending:
-    """Make a call in a forked child, its output thrown away, and return how it ended."""
+    """Make a call in a forked child, whose output is thrown away, and return how it ended."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -71,7 +71,7 @@ class Tally:
         self.bad_accepted = 0
 
     def add(self, name: str, found: Ending, *, bad: bool) -> None:
-        """Count an input; bad: it must not be accepted."""
+        """Count an input, and note it if it ended as it must not; bad: it must not be accepted."""
         self.counts[found.kind] += 1
         silent = bad and found.kind == ACCEPTED
         self.bad_accepted += silent

@@ -65,7 +65,7 @@ class Peer:
 
     @property
     def file(self) -> str:
-        """What it makes."""
+        """Return the file name of the artifact that the tool makes."""
         return "model.xml" if self.environment == "openvino" else "model.onnx"
 
 
@@ -94,7 +94,7 @@ class Cost:
     mib: float = 0
 
     def __add__(self, other: Cost) -> Cost:
-        """Of both, in a row."""
+        """Add the cost of processes that ran afterwards: times add up, the higher peak of memory counts."""
         return Cost(self.seconds + other.seconds, self.cpu + other.cpu, max(self.mib, other.mib))
 
 
@@ -113,17 +113,17 @@ class Row:
 
     @property
     def python(self) -> str | None:
-        """The interpreter that runs the artifact, where it is not Kiln's own."""
+        """Return the path of the Python that runs the artifact, or None where it is Kiln's own."""
         return str(interpreter("openvino")) if self.place.suffix == ".xml" else None
 
 
 def interpreter(environment: str) -> Path:
-    """The Python of a peer's environment."""
+    """Return the path of the Python in a peer's environment."""
     return ENVIRONMENTS / environment / "bin" / "python"
 
 
-def surroundings() -> dict[str, str]:
-    """Environment variables of every child: Kiln's modules, and no usage statistics to a tool's maker."""
+def child_environment() -> dict[str, str]:
+    """Return the environment variables of every child: Kiln's modules on the path, no usage statistics sent."""
     home = ENVIRONMENTS / "home"  # OpenVINO's consent to statistics is a file there; others leave caches
     (home / "intel").mkdir(parents=True, exist_ok=True)
     (home / "intel" / "openvino_telemetry").write_text("0")
@@ -131,8 +131,11 @@ def surroundings() -> dict[str, str]:
     return os.environ | {"HOME": str(home), "PYTHONPATH": str(ROOT)} | quiet
 
 
-def reason(log: str) -> str:
-    """The line of a program's output that says why it failed: its last exception or last line, without credentials."""
+def failure_reason(log: str) -> str:
+    """Find the line of a program's output that says why it failed: its last exception, else its last line.
+
+    Colours and credentials are removed, and a long line is cut.
+    """
     plain = redacted(re.sub(r"\x1b\[[\d;]*m", "", log))  # without colours
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Argument|Fail\w*)\b.*: ", line)]
@@ -141,7 +144,11 @@ def reason(log: str) -> str:
 
 
 def install(environment: str) -> str | None:
-    """Make an environment unless it is there with these requirements; why it could not be made, or None."""
+    """Create an environment unless it is there with these requirements.
+
+    Returns:
+        Why it could not be created, or None.
+    """
     wanted, folder = Path(__file__).with_name(f"{environment}.txt"), ENVIRONMENTS / environment
     stamp = folder / "installed.txt"
     if stamp.is_file() and stamp.read_text() == wanted.read_text():
@@ -153,36 +160,44 @@ def install(environment: str) -> str | None:
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            return f"not installed: {reason(done.stderr)}"
+            return f"not installed: {failure_reason(done.stderr)}"
     shutil.copy(wanted, stamp)
     return None
 
 
-def measured(command: Sequence[str], folder: Path) -> tuple[Cost, str | None]:
-    """What a command cost, over it and what it waited for, and why it failed or None; its output goes to a log."""
+def measure_command(command: Sequence[str], folder: Path) -> tuple[Cost, str | None]:
+    """Run a command in `folder`, its output going to log.txt there, and measure what it costs.
+
+    Returns:
+        Its cost with that of the processes it waited for, and why it failed, or None.
+    """
     log, start = folder / "log.txt", time.perf_counter()
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=folder, env=surroundings(), stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=folder, env=child_environment(), stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)  # it is waited for: Popen must not try
     cost = Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
     if process.returncode < 0:
         return cost, f"ended by signal {-process.returncode}"
-    return cost, reason(log.read_text(errors="replace")) if process.returncode else None
+    return cost, failure_reason(log.read_text(errors="replace")) if process.returncode else None
 
 
-def answer(row: Row, python: str, module: str, *arguments: str) -> Any:
-    """The JSON that a module of this folder prints last, or None, and the row says why, where the artifact fails."""
+def run_module(row: Row, python: str, module: str, *arguments: str) -> Any:
+    """Run a module of this folder and return the JSON that it prints last.
+
+    Returns:
+        None where the module fails; the row then says why.
+    """
     command = [python, "-m", f"benchmarks.peers.{module}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=surroundings(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
-        row.failure = f"does not run: {reason(done.stderr)}"
+        row.failure = f"does not run: {failure_reason(done.stderr)}"
         return None
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def kiln(model: str, p: Params, scratch: Path) -> list[Row]:
-    """Kiln's builds, by its stages, from the checkpoint. A stage that several targets share runs once.
+def build_kiln(model: str, p: Params, scratch: Path) -> list[Row]:
+    """Build Kiln's own targets from the checkpoint, stage by stage; a stage that several targets share runs once.
 
     Raises:
         SystemExit: a stage failed.
@@ -197,7 +212,7 @@ def kiln(model: str, p: Params, scratch: Path) -> list[Row]:
         for step in (step.format(model) for step in steps):
             if step not in costs:
                 stage, key = step.split()
-                costs[step], failure = measured([sys.executable, "-m", f"stages.{stage}", key], scratch)
+                costs[step], failure = measure_command([sys.executable, "-m", f"stages.{stage}", key], scratch)
                 if failure:
                     raise SystemExit(f"{step}: {failure}")
         cost = sum((costs[step.format(model)] for step in steps), Cost())
@@ -209,8 +224,11 @@ def kiln(model: str, p: Params, scratch: Path) -> list[Row]:
     return rows
 
 
-def build(peer: Peer, model: str, scratch: Path, broken: Mapping[str, str]) -> Row:
-    """One peer's artifact of a model, made in a folder of its own. broken: environments and why they are not there."""
+def build_peer(peer: Peer, model: str, scratch: Path, broken: Mapping[str, str]) -> Row:
+    """Build one peer's artifact of a model in a folder of its own.
+
+    broken: environments that could not be installed, and why.
+    """
     folder = scratch / f"{model}-{peer.environment}-{peer.recipe}"
     row = Row(model, peer.name, folder / "artifact" / peer.file, Cost(), expected=model in peer.fails)
     export = scratch / layout.graphs(model, "dense", "export")
@@ -221,9 +239,9 @@ def build(peer: Peer, model: str, scratch: Path, broken: Mapping[str, str]) -> R
     source = ROOT / layout.checkpoint(model) if peer.environment == "funasr" else export / "model.onnx"
     script = [str(interpreter(peer.environment)), "-m", f"benchmarks.peers.{peer.environment}"]
     recorded = scratch / "calibration" / model
-    row.cost, row.failure = measured([*script, peer.recipe, str(source), str(recorded), str(row.place)], folder)
+    row.cost, row.failure = measure_command([*script, peer.recipe, str(source), str(recorded), str(row.place)], folder)
     if row.failure is None and not row.place.is_file():
-        row.failure = reason((folder / "log.txt").read_text(errors="replace"))
+        row.failure = failure_reason((folder / "log.txt").read_text(errors="replace"))
     if row.failure is None:
         for stray in row.place.parent.iterdir():  # what a tool leaves beside its result is not the result's size
             if stray.stem != row.place.stem:
@@ -232,8 +250,8 @@ def build(peer: Peer, model: str, scratch: Path, broken: Mapping[str, str]) -> R
     return row
 
 
-def cells(row: Row) -> list[str]:
-    """A line of the table; see its heads."""
+def format_row(row: Row) -> list[str]:
+    """Format a row as the cells of the table that `compare` makes."""
     if row.failure:
         return [row.model, row.name, f"failed: {row.failure}", *"-----"]
     ratios = [np.median(np.array(t["baseline"]) / np.array(t["value"])) for t in row.times.values()]
@@ -251,47 +269,54 @@ def cells(row: Row) -> list[str]:
 
 
 def score(row: Row, _: Path) -> None:
-    """Measure the artifact's accuracy."""
-    row.accuracy = answer(
+    """Measure the artifact's accuracy and put it into the row."""
+    row.accuracy = run_module(
         row, sys.executable, "accuracy", row.model, str(row.place), *([row.python] if row.python else [])
     )
 
 
-def clock(row: Row, scratch: Path) -> None:
-    """Time one turn of the artifact beside the baseline."""
+def time_turn(row: Row, scratch: Path) -> None:
+    """Time one turn of the artifact beside the baseline and add the times to the row."""
     export, recorded = scratch / layout.graphs(row.model, "dense", "export"), scratch / "calibration" / row.model
     arguments = (str(export), str(row.place), str(recorded), str(SECONDS))
-    found = answer(row, row.python or sys.executable, "latency", *arguments) or {}
+    found = run_module(row, row.python or sys.executable, "latency", *arguments) or {}
     for case, sides in found.items():
         for side, values in sides.items():
             row.times.setdefault(case, {}).setdefault(side, []).extend(values)
 
 
 def compare(scratch: Path) -> tuple[Table, bool]:
-    """Build, measure and time everything; the table, and whether all that should work here did."""
+    """Build, score and time every artifact.
+
+    Returns:
+        The table, and whether everything that should work here did.
+    """
     p = params.load(ROOT / params.PARAMS)
     (scratch / params.PARAMS).symlink_to(ROOT / params.PARAMS)
     (scratch / "calibration").mkdir()
     broken = {name: why for name in sorted({peer.environment for peer in PEERS}) if (why := install(name))}
     rows: list[Row] = []
     for model in AGREEMENT:
-        rows += kiln(model, p, scratch)
+        rows += build_kiln(model, p, scratch)
         export = scratch / layout.graphs(model, "dense", "export")
         recorder = [sys.executable, "-m", "benchmarks.peers.calibration", model]
         subprocess.run(
-            [*recorder, str(export), str(scratch / "calibration" / model)], cwd=ROOT, env=surroundings(), check=True
+            [*recorder, str(export), str(scratch / "calibration" / model)],
+            cwd=ROOT,
+            env=child_environment(),
+            check=True,
         )
         for peer in PEERS:
-            rows.append(build(peer, model, scratch, broken))
+            rows.append(build_peer(peer, model, scratch, broken))
             print(f"{model}: {peer.name}: {rows[-1].failure or 'built'}", flush=True)
-    for measure in (score, *[clock] * ROUNDS):
+    for measure in (score, *[time_turn] * ROUNDS):
         for row in rows:
             if row.failure is None:
                 measure(row, scratch)
     heads = ("model", "build", "drift of agreement", "truth", "speedup", "kB", "build s (CPU)", "peak MiB")
     table = Table(*(Column(head, no_wrap=True) for head in heads), box=box.MARKDOWN)
     for row in rows:
-        table.add_row(*cells(row))
+        table.add_row(*format_row(row))
     return table, all(row.expected or row.failure is None for row in rows)
 
 

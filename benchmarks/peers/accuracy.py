@@ -25,8 +25,8 @@ from stages.runtimes import onnxruntime
 
 
 @contextmanager
-def elsewhere(python: str, model: Path) -> Iterator[Network]:
-    """An OpenVINO model as a network, run by another interpreter."""
+def run_in_interpreter(python: str, model: Path) -> Iterator[Network]:
+    """Run an OpenVINO model in another interpreter, and yield it as a function of named inputs."""
     here, there = Pipe()
     descriptor = there.fileno()
     command = [python, "-m", "benchmarks.peers.openvino", "serve", str(model), str(descriptor)]
@@ -45,22 +45,22 @@ def elsewhere(python: str, model: Path) -> Iterator[Network]:
 
 
 @contextmanager
-def opened(model: Path, graph: Graph, python: str | None) -> Iterator[Network]:
-    """The artifact as a network."""
+def open_network(model: Path, graph: Graph, python: str | None) -> Iterator[Network]:
+    """Load an artifact, in `python` where that is given, and yield it as a function of named inputs."""
     if python is None:
         yield onnxruntime.network(model, graph)
     else:
-        with elsewhere(python, model) as network:
+        with run_in_interpreter(python, model) as network:
             yield network
 
 
 def main(model: str, artifact: Path, python: str | None = None) -> None:
-    """Score the evaluation split and print."""
+    """Score an artifact on the evaluation split and print its metrics as JSON."""
     p = params.load()
     family = models.load(p.models[model].family)
     graph_set = graphs.read(artifact.parent)
     recordings = manifest.read(layout.corpus(p.models[model].dataset), p.evaluate.split)
-    with opened(artifact, graph_set.graphs["model"], python) as network:
+    with open_network(artifact, graph_set.graphs["model"], python) as network:
         found = evaluate(
             family,
             layout.checkpoint(model),

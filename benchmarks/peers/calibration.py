@@ -17,7 +17,7 @@ CALLS = 300  # of the network; more is what NNCF takes no notice of by default
 
 
 def read(folder: Path) -> list[Feeds]:
-    """What was recorded there, call by call."""
+    """Read the recorded feeds, one call after the other."""
     return [dict(np.load(path)) for path in sorted(folder.glob("*.npz"))]
 
 
@@ -25,25 +25,25 @@ class Reader:
     """The feeds in the interface through which ONNX Runtime's static quantizer, and what builds on it, reads them."""
 
     def __init__(self, feeds: list[Feeds]) -> None:
-        """Start before the first."""
+        """Start before the first feed."""
         self.feeds = feeds
         self.rewind()
 
     def get_next(self) -> Feeds | None:
-        """The next feed, or None after the last."""
+        """Return the next feed, or None after the last."""
         return next(self.left, None)
 
     def get_first(self) -> Feeds:
-        """The first feed, without taking it."""
+        """Return the first feed without taking it."""
         return self.feeds[0]
 
     def rewind(self) -> None:
-        """Start again."""
+        """Start again at the first feed."""
         self.left = iter(self.feeds)
 
 
 def record(model: str, export: Path, folder: Path) -> None:
-    """Keep what Kiln's own quantizer would calibrate on."""
+    """Write the feeds on which Kiln's own quantizer would calibrate to `folder`, one .npz file for each call."""
     from stages import models
     from stages.core import layout, params
     from stages.corpora import manifest
@@ -54,8 +54,8 @@ def record(model: str, export: Path, folder: Path) -> None:
     recordings = manifest.read(layout.corpus(p.models[model].dataset), "calibration")
     feeds = calibration.recorded(family, layout.checkpoint(model), export, recordings, CALLS)["model"]
     folder.mkdir()
-    for i, of_one in enumerate(feeds):
-        np.savez(folder / f"{i:03}.npz", **of_one)
+    for i, call in enumerate(feeds):
+        np.savez(folder / f"{i:03}.npz", **call)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ from funasr import AutoModel
 
 
 def main(recipe: str, checkpoint: str, _: str, place: str) -> None:
-    """`export` runs it as it is; `torchscript` with the exporter that it was written for, then torch's default."""
+    """Run FunASR's own export and quantization of a checkpoint.
+
+    `export` runs it as it is; `torchscript` with the exporter that it was written for, then torch's default.
+    """
     if recipe == "torchscript":
         torch.onnx.export = functools.partial(torch.onnx.export, dynamo=False)
     folder = Path(place).parent

@@ -1,7 +1,7 @@
 """One artifact and the plain export in turn, in one process: run in the environment of the artifact's runtime.
 
 `python -m benchmarks.peers.latency EXPORT MODEL CALIBRATION SECONDS` prints, as JSON, the milliseconds of each call of
-both at every latency case. What they hear is recorded speech, joined and cut to the length of the case: a recognizer
+both at every latency case. Their input is recorded speech, joined and cut to the length of the case: a recognizer
 finds few tokens in noise, and its decoder has little to do.
 """
 
@@ -26,7 +26,7 @@ PAIRS = 1000  # at most, for a short case
 
 
 def load(model: Path, graph: Graph) -> Network:
-    """The artifact on one thread."""
+    """Load an artifact to run on one thread."""
     if model.suffix == ".xml":
         from benchmarks.peers import openvino
 
@@ -35,15 +35,15 @@ def load(model: Path, graph: Graph) -> Network:
 
 
 def main(export: Path, model: Path, recorded: Path, seconds: float) -> None:
-    """Time every case and print."""
+    """Time every latency case of the artifact beside the plain export and print the times as JSON."""
     sets = [graphs.read(folder) for folder in (export, model.parent)]  # a pruned model has smaller caches
     sides = [graph_set.graphs["model"] for graph_set in sets]
     speech = np.concatenate([feeds["speech"] for feeds in calibration.read(recorded)], axis=1)
     networks = [load(export / sides[0].file, sides[0]), load(model, sides[1])]
     times = {}
-    for case, at in sets[0].cases.items():
-        heard: Feeds = {"speech": speech[:, : at.sizes["feats_length"]]}
-        fed = [example_feeds(graph, at.sizes, seed=0) | heard for graph in sides]
+    for case, dims in sets[0].cases.items():
+        recording: Feeds = {"speech": speech[:, : dims.sizes["feats_length"]]}
+        fed = [example_feeds(graph, dims.sizes, seed=0) | recording for graph in sides]
         calls = [partial(network, feeds) for network, feeds in zip(networks, fed, strict=True)]
         baseline, value = benchmark.time_pairs(calls[0], calls[1], PAIRS, WARMUP, seconds)
         times[case] = {"baseline": baseline.tolist(), "value": value.tolist()}

@@ -14,7 +14,7 @@ from benchmarks.peers import calibration
 
 
 def main(recipe: str, graph: str, recorded: str, place: str) -> None:
-    """INT8 with its defaults, but for what is not quantized, fp32 in the place of fp16, which is slow on a CPU.
+    """Quantize a graph with ModelOpt's defaults, but leave what is not quantized in fp32: fp16 is slow on a CPU.
 
     `dq_only` keeps weights as INT8: the default's fp32 beside QuantizeLinear makes the file three times larger.
     """

@@ -19,26 +19,26 @@ class Feeds:
     """The feeds as a data set of (inputs, label)."""
 
     def __init__(self, folder: str) -> None:
-        """Read them."""
+        """Read the recorded feeds of a folder."""
         self.feeds = calibration.read(Path(folder))
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of feeds."""
         return len(self.feeds)
 
     def __getitem__(self, index: int) -> tuple[calibration.Feeds, int]:
-        """Inputs of one call, and the label that Olive wants beside them."""
+        """Return the inputs of one call, and the label that Olive wants beside them."""
         return self.feeds[index], 0
 
 
 @Registry.register_dataset()
 def recorded_feeds(folder: str, **_: object) -> Feeds:
-    """The data set of a `data_config`."""
+    """Return the data set that a `data_config` of Olive's names."""
     return Feeds(folder)
 
 
 def main(recipe: str, graph: str, recorded: str, place: str) -> None:
-    """The passes that `olive optimize` chooses for INT8 on a CPU, with the quantizer of the recipe."""
+    """Run the passes that `olive optimize` chooses for INT8 on a CPU, with the quantizer of the recipe."""
     shared = {"precision": "int8", "per_channel": True, "reduce_range": lacks_vnni()}
     passes = {
         "dynamic": {"type": "OnnxDynamicQuantization", "op_types_to_quantize": ["MatMul", "Gemm"], **shared},

@@ -20,7 +20,7 @@ class Feeds(calibration.Reader, CalibrationDataReader):
 
 
 def main(recipe: str, graph: str, recorded: str, place: str) -> None:
-    """Pre-process the graph, as recommended before any quantization, and quantize it."""
+    """Quantize a graph after the pre-processing that ONNX Runtime's documentation recommends."""
     prepared = str(Path(place).with_name("prepared.onnx"))
     try:
         quant_pre_process(graph, prepared)

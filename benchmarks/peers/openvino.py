@@ -19,7 +19,7 @@ from benchmarks.peers.processor import lacks_vnni
 
 
 def network(model: Path) -> Callable[[Feeds], Feeds]:
-    """The model as a function of named inputs, on one thread, unpinned as ONNX Runtime's, in fp32 where not INT8.
+    """Compile a model into a function of named inputs: one thread, unpinned as in ONNX Runtime, fp32 where not INT8.
 
     bfloat16, the default where the processor has it, breaks the running sum by which Paraformer counts tokens.
     """
@@ -43,7 +43,7 @@ def network(model: Path) -> Callable[[Feeds], Feeds]:
 
 
 def serve(model: Path, descriptor: int) -> None:
-    """Answer until the other side closes the connection."""
+    """Answer feeds with outputs until the other side closes the connection."""
     connection, run = Connection(descriptor), network(model)
     while True:
         try:
@@ -54,7 +54,7 @@ def serve(model: Path, descriptor: int) -> None:
 
 
 def build(recipe: str, graph: str, recorded: str, place: str) -> None:
-    """Convert the graph; `int8` and `int8_transformer` quantize it too."""
+    """Convert the graph to OpenVINO; `int8` and `int8_transformer` quantize it too."""
     import nncf
     from nncf.quantization.advanced_parameters import OverflowFix
 

@@ -4,5 +4,5 @@ from pathlib import Path
 
 
 def lacks_vnni() -> bool:
-    """Whether sums of products of 8-bit numbers overflow 16 bits here: then weights are best of 7 bits."""
+    """Return whether sums of 8-bit products overflow 16 bits on this processor; 7-bit weights avoid that."""
     return "vnni" not in Path("/proc/cpuinfo").read_text(encoding="utf-8")
