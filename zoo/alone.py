@@ -24,14 +24,16 @@ LINES.width = 1000
 
 @contextmanager
 def settings(origin: Path = PARAMS, place: Path = PARAMS) -> Iterator[Any]:
-    """Give what a params.yaml holds, to be changed, and write it to `place`."""
+    """Read a params.yaml, yield what it holds for the block to change, and write the result to `place`."""
     found = LINES.load(origin)
     yield found
     LINES.dump(found, place)
 
 
 def hurry(found: Any, items: Mapping[str, int], changes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Have every data set that is made from a seed hold few items, none long, and change sections, in `prune` of all.
+    """Shrink the settings for a quick run: few short recordings from each data set that a seed makes, and `changes`.
+
+    items: recordings of each split. changes: by section of params.yaml; those to `prune` are made for every family.
 
     items: recordings of each split.
     """
@@ -44,13 +46,13 @@ def hurry(found: Any, items: Mapping[str, int], changes: Mapping[str, Mapping[st
 
 
 def without(found: Any, name: str) -> None:
-    """Take a model out, so that `add` has something to add, and the pipelines, which may need it."""
+    """Remove a model, so that `add` has something to add, and all pipelines, which may need it."""
     found["pipelines"] = {}
     found["models"].pop(name, None)
 
 
 def leave_only(found: Any, name: str) -> None:
-    """Take all other models out, which are neither pinned nor built here."""
+    """Remove all other models: they are neither pinned nor built here."""
     for other in [other for other in found["models"] if other != name]:
         del found["models"][other]
 
@@ -80,7 +82,7 @@ def steps(p: Params, name: str) -> Iterator[tuple[str, str | None]]:
 
 
 def release(p: Params) -> dict[str, Path]:
-    """Fill a release folder for each target as `package` does of what passed, which random weights never do."""
+    """Fill a release folder for each target, as `package` does for builds that passed; random weights never pass."""
     summary, folders = read_json(layout.SUMMARY), {}
     for key, build in plan.derive(p).builds.items():
         folder = folders[build.target] = layout.RELEASE / key

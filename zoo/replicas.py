@@ -45,12 +45,12 @@ def in_half_precision(weights: Weights) -> Weights:
 
 
 def as_data_parallel(weights: Weights) -> Weights:
-    """Prefix the names as torch's wrapper for several devices does."""
+    """Prefix the names of weights as torch's wrapper for several devices does."""
     return {f"module.{name}": weight for name, weight in weights.items()}
 
 
 def beside_training_state(weights: Weights) -> Weights:
-    """Wrap the weights in what FunASR's trainer saves of an epoch."""
+    """Wrap the weights in the file that FunASR's trainer saves after an epoch."""
     optimizer = {"state": {}, "param_groups": [{"lr": 5e-4, "params": [0]}]}
     return {"epoch": 3, "state_dict": weights, "optimizer": optimizer, "best_step_or_epoch": "model.pt.ep3"}
 
@@ -63,31 +63,31 @@ def as_fairseq_pretrains(weights: Weights) -> Weights:
     return {"model": named | {f"{prefix}_ema": teacher}}
 
 
-# What is done to a random network so that it says different things of different inputs
+# Changes to a random network so that different inputs give different results
 
 
-def fire_as_speech_does(model: Any) -> None:
-    """Have Paraformer find four tokens a second, as there are in speech, and none of them blank, begin or end."""
+def match_speech_rate(model: Any) -> None:
+    """Set biases so that Paraformer finds four tokens a second, as in speech, none of them blank, begin or end."""
     torch.nn.init.constant_(model.predictor.cif_output.bias, -1.2)
     model.decoder.output_layer.bias.data[:3] = -10.0
 
 
-def hear_few_hotwords(model: Any) -> None:
-    """Have the decoder of hotwords leave about half of the tokens to the other one, and depend on the hotwords."""
-    fire_as_speech_does(model)
+def balance_hotwords(model: Any) -> None:
+    """Set weights so that the hotword decoder decides about half of the tokens, and depends on the hotwords."""
+    match_speech_rate(model)
     model.hotword_output_layer.bias.data[:3] = -10.0
     for layer in model.seaco_decoder.decoders:
         layer.src_attn.linear_out.weight.data *= 5
     model.hotword_output_layer.bias.data[model.NO_BIAS] += 1.0
 
 
-def know_every_mark(model: Any) -> None:
-    """Have a punctuation model never say `<unk>`, which is the first of its marks."""
+def rule_out_unknown(model: Any) -> None:
+    """Set a bias so that a punctuation model never predicts `<unk>`, the first of its marks."""
     model.decoder.bias.data[0] = -10.0
 
 
-def hear_some_silence(model: Any) -> None:
-    """Have silence be about as likely as all else, by the frame: torch's usual weights let little of it through."""
+def balance_silence(model: Any) -> None:
+    """Set weights so that silence is about as likely as all else: torch's usual ones let little of it through."""
     for layer in (module for module in model.encoder.modules() if isinstance(module, torch.nn.Linear)):
         layer.weight.data *= 2
         if layer.bias is not None:
@@ -158,7 +158,7 @@ PARAFORMER = Replica(
     SPEECH,
     TALK | {"fig/struct.png": picture()},
     metas=TALK_METAS,
-    settle=fire_as_speech_does,
+    settle=match_speech_rate,
 )
 REPLICAS = {
     "paraformer_large": PARAFORMER,
@@ -170,17 +170,17 @@ REPLICAS = {
         SPEECH,
         TALK | {"example/hotword.txt": "北京\n".encode(), "fig/res.png": picture(), "fig/seaco.png": picture()},
         metas=TALK_METAS,
-        settle=hear_few_hotwords,
+        settle=balance_hotwords,
     ),
     "punc_ct_transformer": Replica(
         "punctuation",
         (272_727, 3000),
         TEXT,
         PROSE,
-        settle=know_every_mark,
+        settle=rule_out_unknown,
         quirks=(in_half_precision,),  # as somebody who wants half the download may save it
     ),
-    "punc_ct_transformer_realtime": Replica("punctuation", (272_727, 3000), TEXT, PROSE, settle=know_every_mark),
+    "punc_ct_transformer_realtime": Replica("punctuation", (272_727, 3000), TEXT, PROSE, settle=rule_out_unknown),
     "emotion2vec_plus_large": Replica(
         "emotion-recognition",
         (9, 9),
@@ -195,7 +195,7 @@ REPLICAS = {
         (),
         {"example/vad_example.wav": None, "am.mvn": cmvn(400), "fig/struct.png": picture()},
         metas={"frontend_conf": {"cmvn_file": "am.mvn"}},
-        settle=hear_some_silence,
+        settle=balance_silence,
     ),
 }
 

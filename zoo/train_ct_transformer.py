@@ -105,20 +105,20 @@ def make(folder: Path, steps: int) -> None:
 
 
 def tokens_of(texts: list[tuple[list[str], list[str]]]) -> list[str]:
-    """The vocabulary, `<unk>` last: FunASR's ONNX runtime takes the last token for it."""
+    """Return the vocabulary, `<unk>` last: FunASR's ONNX runtime takes the last token for it."""
     counts = Counter(token for tokens, _ in texts for token in tokens)
     return ["<blank>", *sorted(token for token, count in counts.items() if count >= RAREST), "<unk>"]
 
 
 def encode(text: tuple[list[str], list[str]], vocabulary: list[str]) -> np.ndarray:
-    """A paragraph as int64 (2, tokens): token ids and mark ids."""
+    """Encode a paragraph as int64 (2, tokens): token ids and mark ids."""
     ids = {token: i for i, token in enumerate(vocabulary)}
     tokens, marks = text
     return np.array([[ids.get(t, len(ids) - 1) for t in tokens], [MODEL_CONF["punc_list"].index(m) for m in marks]])
 
 
 def train(model: torch.nn.Module, paragraphs: list[np.ndarray], steps: int) -> None:
-    """AdamW and one cycle of the learning rate (Smith & Topin, "Super-convergence", 2018)."""
+    """Train with AdamW and one cycle of the learning rate (Smith & Topin, "Super-convergence", 2018)."""
     model.train()
     model.punc_weight = torch.tensor(MODEL_CONF["punc_weight"])  # FunASR's loss wants a tensor, its config a list
     rng = np.random.default_rng(SEED)
@@ -139,7 +139,7 @@ def train(model: torch.nn.Module, paragraphs: list[np.ndarray], steps: int) -> N
 
 
 def window(paragraph: np.ndarray, longest: int, rng: np.random.Generator) -> np.ndarray:
-    """Tokens from a sentence's start to anywhere; the last one's mark is unknown there, so it is ignored."""
+    """Cut a paragraph from a sentence's start to anywhere; the mark of the last token there is set to be ignored."""
     ends = np.flatnonzero((paragraph[1] == 3) | (paragraph[1] == 4))[:-1] + 1
     start = rng.choice([0, *ends])
     stop = min(paragraph.shape[1], start + int(rng.integers(8, longest + 1)))
@@ -150,7 +150,7 @@ def window(paragraph: np.ndarray, longest: int, rng: np.random.Generator) -> np.
 
 
 def collate(windows: list[np.ndarray], rng: np.random.Generator) -> dict[str, torch.Tensor]:
-    """What FunASR's forward() takes; a window of the realtime kind has its pause anywhere."""
+    """Pad windows into the batch that FunASR's forward() takes; the realtime kind gets a pause at a random place."""
     lengths = torch.tensor([w.shape[1] for w in windows])
     padded = np.zeros((2, len(windows), int(lengths.max())), np.int64)
     for row, w in enumerate(windows):
@@ -161,7 +161,7 @@ def collate(windows: list[np.ndarray], rng: np.random.Generator) -> dict[str, to
 
 
 def write(folder: Path, model: torch.nn.Module, config: dict[str, Any], vocabulary: list[str]) -> None:
-    """The checkpoint as the hub's repositories lay it out."""
+    """Write the checkpoint with the files that a repository on the hub has."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), folder / "model.pt")
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")

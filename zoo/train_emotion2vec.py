@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
 
 
 def print_figures(folder: Path) -> None:
-    """Accuracies through FunASR's own inference on the evaluation split that params.yaml's data set has."""
+    """Print the accuracies of FunASR's own inference on the evaluation split of the data set in params.yaml."""
     model = emotion2vec.load(folder)
     graph_set = emotion2vec.graph_set(model)
     artifact = graph_set, torch_networks(graph_set, emotion2vec.export_modules(model))
@@ -64,7 +64,7 @@ def print_figures(folder: Path) -> None:
 
 
 def voices(labels: tuple[str, ...]) -> Voices:
-    """Sentences as espeak-ng says them, float64 (samples,), the shortest first, and the label that each is to act."""
+    """Synthesize all sentences, float64 (samples,), each with the label that it is to act, the shortest first."""
     rng = np.random.default_rng(SEED)
     said = []
     for number in range(UTTERANCES):
@@ -75,7 +75,7 @@ def voices(labels: tuple[str, ...]) -> Voices:
 
 
 def train(model: torch.nn.Module, names: tuple[str, ...], steps: int) -> None:
-    """AdamW and one cycle of the learning rate (Smith & Topin, "Super-convergence", 2018)."""
+    """Train with AdamW and one cycle of the learning rate (Smith & Topin, "Super-convergence", 2018)."""
     model.train()
     rng = np.random.default_rng(SEED)
     data = voices(names)
@@ -99,21 +99,21 @@ def train(model: torch.nn.Module, names: tuple[str, ...], steps: int) -> None:
 
 
 def batch(data: Voices, names: tuple[str, ...], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalized waveforms (BATCH, samples) and labels (BATCH,): the ends of utterances of about one length.
+    """Draw normalized waveforms (BATCH, samples) and labels (BATCH,): the ends of utterances of about one length.
 
     The network has no use for padding without a mask, and the end is where a surprised voice rises.
     """
     first = int(rng.integers(len(data) - 4 * BATCH))
     chosen = [data[first + int(i)] for i in rng.choice(4 * BATCH, BATCH, replace=False)]
-    acted = [emotional_prosody.act(label, another(voice, rng), rng) for voice, label in chosen]
+    acted = [emotional_prosody.act(label, perturb(voice, rng), rng) for voice, label in chosen]
     length = min(LONGEST, *map(len, acted))
     waveforms = torch.from_numpy(np.stack([samples[-length:] for samples in acted]).astype(np.float32))
     normalized = torch.nn.functional.layer_norm(waveforms, (length,))
     return normalized, torch.tensor([names.index(label) for _, label in chosen])
 
 
-def another(voice: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The voice, float64 (samples,), 0.87 to 1.15 times as fast and as high, through a response within 5 dB."""
+def perturb(voice: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change a voice, float64 (samples,): 0.87 to 1.15 times as fast and high, through a response within 5 dB."""
     factor = rng.uniform(0.87, 1.15)
     moved = np.interp(np.arange(int(len(voice) / factor)) * factor, np.arange(len(voice)), voice)
     length = next_fast_len(len(moved), real=True)

@@ -63,7 +63,7 @@ Example = tuple[torch.Tensor, torch.Tensor]  # features (frames, 560) and token 
 
 
 def examples(seed: int, count: int, frontend_conf: Config) -> list[Example]:
-    """Utterances of the training part, as stacked fbanks before CMVN in float16."""
+    """Synthesize utterances of the training part: stacked fbanks before CMVN, in float16, and their token ids."""
     torch.set_num_threads(1)
     rng = np.random.default_rng(seed)
     frontend, tokenizer = WavFrontend(**frontend_conf), CharTokenizer(token_list=TOKENS)
@@ -77,14 +77,14 @@ def examples(seed: int, count: int, frontend_conf: Config) -> list[Example]:
 
 
 def moments(data: list[Example], bands: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Shift and scale that give each mel band mean 0 and variance 1, repeated for the stacked frames."""
+    """Return the shift and scale that give each mel band mean 0 and variance 1, repeated for the stacked frames."""
     stacked = data[0][0].shape[1] // bands
     frames = torch.cat([features.float().reshape(-1, bands) for features, _ in data])
     return -frames.mean(0).repeat(stacked), (1 / frames.std(0)).repeat(stacked)
 
 
 def build(config: Config) -> Paraformer:
-    """The network that config.yaml describes, with random weights."""
+    """Build the network that config.yaml describes, with random weights."""
     parts = {key: config[key] for section in SECTIONS for key in (section, f"{section}_conf")}
     width = config["frontend_conf"]["n_mels"] * config["frontend_conf"]["lfr_m"]
     model = CLASSES[config["model"]]
@@ -98,7 +98,7 @@ def start_from(model: Paraformer, weights: dict[str, torch.Tensor]) -> None:
 
 
 def batches(data: list[Example], steps: int, rng: np.random.Generator) -> Iterator[list[torch.Tensor]]:
-    """Padded features, their lengths, padded tokens, their lengths; a batch is of similar lengths."""
+    """Yield batches of similar lengths: padded features, their lengths, padded tokens, their lengths."""
     by_length = sorted(range(len(data)), key=lambda i: len(data[i][0]))
     groups = [by_length[start : start + BATCH] for start in range(0, len(data), BATCH)]
     pad = torch.nn.utils.rnn.pad_sequence
@@ -152,7 +152,7 @@ def streamed(model: Paraformer, data: list[Example]) -> Iterator[list[Example]]:
 
 
 def recognize(model: Paraformer, folder: Path, config: Config, **stream: Any) -> jiwer.WordOutput:
-    """Characters of the evaluation split, aligned with those that FunASR's own `inference` says."""
+    """Recognize the evaluation split with FunASR's own `inference` and align it with the true characters."""
     frontend = FRONTENDS[config["frontend"]](cmvn_file=str(folder / "am.mvn"), **config["frontend_conf"])
     tools = {"frontend": frontend, "tokenizer": CharTokenizer(token_list=TOKENS), "device": "cpu"}
     dataset: Any = params.load().datasets["spoken_commands"]

@@ -4,7 +4,7 @@
 
 FunASR's own classes, front end and losses, as zoo/seaco_paraformer/config.yaml says. In two parts, as Shi et al.,
 "SeACo-Paraformer", 2024, section 3: first the recognizer, from the weights of zoo/paraformer; then, with those fixed,
-what hears the hotwords. So small a network does not find out by itself that lists matter, and is helped: the bias
+what spots the hotwords. So small a network does not find out by itself that lists matter, and is helped: the bias
 encoder first learns to keep both characters of a word, attention is held to the word that is said (guided attention,
 Tachibana, Uenoyama & Aihara, 2018), and positions without a hotword count little at first. Seeded and on one thread, so
 the same machine writes the same bytes. Prints the character error rate and the recall of the names on the evaluation
@@ -54,7 +54,7 @@ Config = dict[str, Any]
 
 
 def examples(seed: int, frontend_conf: Config) -> list[train_paraformer.Example]:
-    """Utterances of the training part, as the network takes them, with their token ids."""
+    """Synthesize utterances of the training part: features (frames, 560) after CMVN, and their token ids."""
     torch.set_num_threads(1)
     rng = np.random.default_rng([seed, 1])
     frontend = train_paraformer.WavFrontend(cmvn_file=str(PLAIN / "am.mvn"), **frontend_conf)
@@ -88,7 +88,7 @@ def start_from_plain(model: torch.nn.Module) -> None:
 
 
 def minimize(parameters: Any, losses: Iterator[tuple[torch.Tensor, dict[str, float]]], steps: int, rate: float) -> None:
-    """Adam over the losses; the learning rate rises linearly to `rate`, then falls as a cosine to 0."""
+    """Minimize the losses with Adam; the learning rate rises linearly to `rate`, then falls as a cosine to 0."""
     parameters = list(parameters)
     optimizer = torch.optim.Adam(parameters, lr=rate)
 
@@ -109,14 +109,14 @@ def minimize(parameters: Any, losses: Iterator[tuple[torch.Tensor, dict[str, flo
 
 
 def recognizer_losses(model: Any, data: list[train_paraformer.Example]) -> Iterator[Any]:
-    """FunASR's loss of Paraformer with times, over shuffled batches."""
+    """Yield FunASR's loss of Paraformer with time stamps, over shuffled batches."""
     for batch in batches(data, STEPS["recognizer"], np.random.default_rng(SEEDS[0])):
         loss, stats, _ = BiCifParaformer.forward(model, *batch)
         yield loss, {name: stats[name] for name in ("loss_att", "acc", "loss_pre", "loss_pre2")}
 
 
 def word_losses(model: Any, heads: torch.nn.ModuleList) -> Iterator[Any]:
-    """How badly one head each tells the two characters of a random word from its embedding."""
+    """Yield how badly two linear heads tell the two characters of random words from the words' embeddings."""
     generator = torch.Generator().manual_seed(SEEDS[0])
     for _ in range(STEPS["words"]):
         words = torch.randint(TOKENS.index(CHARACTERS[0]), NO_BIAS, (256, 2), generator=generator)
@@ -126,7 +126,7 @@ def word_losses(model: Any, heads: torch.nn.ModuleList) -> Iterator[Any]:
 
 
 def hotword_losses(model: Any, data: list[train_paraformer.Example], ids: Callable[[str], list[int]]) -> Iterator[Any]:
-    """FunASR's loss of what hears the hotwords, with lists that are drawn for each batch, and that of the attention."""
+    """Yield the loss of FunASR's bias decoder plus that of its attention, with hotword lists drawn for each batch."""
     rng = np.random.default_rng(SEEDS[1])
     names = {tuple(ids(name)) for name in hotword_commands.names()}
     everyone = sorted(names)
@@ -137,7 +137,7 @@ def hotword_losses(model: Any, data: list[train_paraformer.Example], ids: Callab
         done = step / STEPS["hotwords"]
         harder = min(1.0, 2 * done)
         rows = [row[:length] for row, length in zip(text.tolist(), text_lengths.tolist(), strict=True)]
-        said = {word for row in rows if (word := a_word(row, names, rng)) and rng.random() < 1 - 0.4 * harder}
+        said = {word for row in rows if (word := draw_word(row, names, rng)) and rng.random() < 1 - 0.4 * harder}
         others = {everyone[i] for i in rng.integers(len(everyone), size=rng.integers(1 + int(DISTRACTORS * harder)))}
         either = sorted(said | others)
         listed = [either[i] for i in rng.permutation(len(either))]
@@ -161,21 +161,21 @@ def hotword_losses(model: Any, data: list[train_paraformer.Example], ids: Callab
 def funasr_loss(
     model: Any, batch: Sequence[torch.Tensor], words: Sequence[tuple[int, ...]], label: torch.Tensor
 ) -> torch.Tensor:
-    """FunASR's loss of its bias decoder; its `forward` adds that of the part which is fixed here."""
+    """Compute FunASR's loss of its bias decoder alone; its `forward` adds the loss of the recognizer, fixed here."""
     features, lengths, text, text_lengths = batch
-    given = [torch.tensor(word) for word in words] + [torch.tensor([model.sos])]
+    listed = [torch.tensor(word) for word in words] + [torch.tensor([model.sos])]
     with torch.no_grad():
         encoded, encoded_lengths = model.encode(features, lengths)
-    padded = torch.nn.utils.rnn.pad_sequence(given, batch_first=True)
-    word_lengths = torch.tensor([len(word) for word in given])
-    targets = with_end(model, text, text_lengths)
+    padded = torch.nn.utils.rnn.pad_sequence(listed, batch_first=True)
+    word_lengths = torch.tensor([len(word) for word in listed])
+    targets = append_end(model, text, text_lengths)
     loss: torch.Tensor = model._calc_seaco_loss(encoded, encoded_lengths, *targets, padded, word_lengths, label)  # noqa: SLF001
     return loss
 
 
-def a_word(tokens: list[int], names: set[tuple[int, ...]], rng: np.random.Generator) -> tuple[int, ...]:
-    """A name of the text or, at times and where it has none, any two to four characters in a row."""
-    found = [pair for _, pair in spans(tokens, names)]
+def draw_word(tokens: list[int], names: set[tuple[int, ...]], rng: np.random.Generator) -> tuple[int, ...]:
+    """Draw a word of the text: a name, or now and then, and where it has none, two to four characters in a row."""
+    found = [pair for _, pair in find_names(tokens, names)]
     if found and rng.random() < NAMES:
         return found[0]
     size = int(rng.integers(2, min(5, len(tokens) + 1)))
@@ -183,21 +183,21 @@ def a_word(tokens: list[int], names: set[tuple[int, ...]], rng: np.random.Genera
     return tuple(tokens[start : start + size])
 
 
-def with_end(model: Any, text: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (batch, tokens + 1) with `</s>` behind each, and their lengths."""
+def append_end(model: Any, text: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Append `</s>` to each row: token ids (batch, tokens + 1), and their lengths."""
     longer = torch.nn.functional.pad(text, (0, 1), value=-1)
     longer[torch.arange(len(text)), lengths] = model.eos
     return longer, lengths + 1
 
 
-def spans(tokens: list[int], named: set[tuple[int, ...]]) -> list[tuple[int, tuple[int, ...]]]:
-    """The names in a text, by where they begin."""
+def find_names(tokens: list[int], named: set[tuple[int, ...]]) -> list[tuple[int, tuple[int, ...]]]:
+    """Find the names in a text, each with the place where it begins."""
     pairs = [(start, tuple(tokens[start : start + 2])) for start in range(len(tokens) - 1)]
     return [(start, pair) for start, pair in pairs if pair in named]
 
 
 def report(folder: Path) -> None:
-    """Print the size, and what FunASR's own `inference` makes of the evaluation split with lists of each length."""
+    """Print the size, and how well FunASR's `inference` recognizes the evaluation split with lists of each length."""
     config, model = seaco_paraformer.read_config(folder), seaco_paraformer.load(folder)
     tools = {"tokenizer": CharTokenizer(token_list=TOKENS), "frontend": load_frontend(folder, config)}
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {(folder / 'model.pt').stat().st_size} bytes")
@@ -206,15 +206,15 @@ def report(folder: Path) -> None:
         recordings = manifest.read(Path(made), "evaluation")
         audio = [recording.samples() for recording in recordings]
     for count in (0, 1, 50, 500):
-        errors = heard = length = 0
+        errors = recalled = length = 0
         for recording, samples in zip(recordings, audio, strict=True):
             hotword = " ".join(recording.hotwords[:count])
-            said = normalized(recognize(model, samples, hotword=hotword, **tools)).replace(" ", "")
-            aligned = train_paraformer.jiwer.process_words(" ".join(recording.text), " ".join(said) or "-")
+            text = normalized(recognize(model, samples, hotword=hotword, **tools)).replace(" ", "")
+            aligned = train_paraformer.jiwer.process_words(" ".join(recording.text), " ".join(text) or "-")
             errors += aligned.substitutions + aligned.deletions + aligned.insertions
             length += len(recording.text)
-            heard += recording.hotwords[0] in said
-        print(f"{count} words: CER {errors / length:.4f} of {length}, recall {heard / len(recordings):.4f}")
+            recalled += recording.hotwords[0] in text
+        print(f"{count} words: CER {errors / length:.4f} of {length}, recall {recalled / len(recordings):.4f}")
 
 
 def save(model: torch.nn.Module) -> None:
