@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from stages import evaluate
-from stages.core import params
 from stages.core.params import EvaluateParams
 from stages.core.parity import LoadedArtifact
 from stages.core.statistics import verdict
@@ -19,7 +18,7 @@ from tests.workspace import ROOT
 
 CHECKPOINT = ROOT / "zoo" / "ct_transformer"
 MODE = ct_transformer.MODES[0]
-LIMITS = params.load(ROOT / "params.yaml").gates["quantized"].accuracy["ct_transformer"]
+LIMITS = {f"{MODE}_f1": 0.1, f"{MODE}_mark_agreement": 0.1}  # forty texts without a loss resolve 0.09
 RANKS = {"pass": 0, "inconclusive": 1, "fail": 2}
 
 
@@ -72,5 +71,6 @@ def test_verdicts_follow_noise_of_growing_size(recordings, reference):
 
 def test_an_identical_network_never_fails_whatever_the_seed(recordings, reference, monkeypatch):
     outcomes = ct_transformer.read_outcomes(reference, MODE)
-    monkeypatch.setattr(ct_transformer, "score", lambda *_: outcomes)  # the same each time: the seed is the bootstrap's
+    known = {recording.id: outcome for recording, outcome in zip(recordings, outcomes, strict=True)}
+    monkeypatch.setattr(ct_transformer, "score", lambda *given: [known[recording.id] for recording in given[-1]])
     assert {worst(recordings, reference, noisy(0), seed)[0] for seed in range(20)} == {"pass"}

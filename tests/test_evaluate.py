@@ -16,6 +16,7 @@ from stages.core.statistics import verdict
 from stages.corpora import manifest
 from stages.models import fsmn_vad
 from stages.models.shared.checkpoint import torch_networks
+from stages.reference import write_reference
 from stages.runtimes import onnxruntime
 
 SETTINGS = EvaluateParams(split="evaluation", resamples=200, confidence=0.95, seed=0)
@@ -72,3 +73,28 @@ def test_drift_grows_with_the_damage(tiny_export, tiny_checkpoint, tiny_corpus, 
     assert values[0] < 1e-6 < values[2]
     assert verdict(drifts[0], 1e-4) == "pass"
     assert verdict(drifts[2], 1e-4) == "fail"
+
+
+def test_a_clear_case_needs_few_recordings_and_a_close_one_all(tiny_export, tiny_checkpoint, tiny_corpus, tmp_path):
+    recordings = [
+        r.model_copy(update={"id": str(n)}) for n in range(8) for r in manifest.read(tiny_corpus, "evaluation")
+    ]
+    recordings = [r.model_copy(update={"id": f"{r.id}-{n}"}) for n, r in enumerate(recordings)]
+    write_reference(fsmn_vad, tiny_checkpoint, recordings, tmp_path)
+    graph_set = graphs.read(tiny_export)
+    artifact = (graph_set, {"model": onnxruntime.network(tiny_export / "model.onnx", graph_set.graphs["model"])})
+
+    def scored(limit: float) -> int:
+        limits = {"offline_frame_agreement": limit}
+        found = stage.evaluate(fsmn_vad, tiny_checkpoint, recordings, artifact, tmp_path, SETTINGS, limits=limits)
+        assert found["available"] == len(recordings) == 80
+        return found["recordings"]
+
+    assert scored(0.5) == 20  # of 20 without a loss, so much is not lost
+    assert scored(0.15) == 40
+    assert scored(0.0001) == 80  # which no such number of recordings can resolve
+
+
+def test_looks_spend_no_more_than_the_risk_there_is():
+    assert sum(risk for _, risk in stage.LOOKS) == pytest.approx(1)
+    assert [share for share, _ in stage.LOOKS] == sorted(share for share, _ in stage.LOOKS)

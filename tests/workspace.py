@@ -113,6 +113,7 @@ def accuracy(name: str) -> dict[str, Any]:
         "unavailable": None,
         "headline": AGREEMENT,
         "recordings": len(RECORDINGS),
+        "available": len(RECORDINGS),
         "not_finite": 0,
         "metrics": {
             AGREEMENT: {**agreement, "higher_is_better": True},

@@ -27,10 +27,10 @@ from stages.core import graphs, layout, params, plan, progress
 from stages.core.errors import UserError
 from stages.core.files import write_text
 from stages.core.params import PARAMS, yaml_text
+from stages.core.params.gates import absolute_limit
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.core.statistics import geometric_mean, loss
 from stages.environment import cpu
-from stages.reporting.results import absolute_limit
 
 PART = "tune"
 EXAMPLE = "kiln tune paraformer cpu_int8 --minutes 30"

@@ -63,11 +63,15 @@ class EngineBuild(_Line):
 
 
 class Build(_Line):
-    """One model on one target; `artifact` is the folder under artifacts/ with what the runtime loads."""
+    """One model on one target; `artifact` is the folder under artifacts/ with what the runtime loads.
+
+    limits_from: what decides when enough recordings were scored.
+    """
 
     model: str
     target: str
     artifact: str
+    limits_from: str
 
 
 class PipelineBuild(_Line):
@@ -139,7 +143,12 @@ def _named(p: Params) -> Iterator[tuple[str, str, Target]]:
 
 def _builds(p: Params) -> Iterator[Build]:
     for model, name, target in _named(p):
-        yield Build(model=model, target=name, artifact=f"{model}/{artifact(name, target)}")
+        yield Build(
+            model=model,
+            target=name,
+            artifact=f"{model}/{artifact(name, target)}",
+            limits_from=f"gates.{target.gate}.accuracy.{p.models[model].family}",
+        )
 
 
 def _variants(p: Params) -> Iterator[GraphSource]:

@@ -11,7 +11,8 @@ from stages import models
 from stages.core import failures, graphs, layout, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, sha256
-from stages.core.params import PIPELINE, UNQUANTIZED, Limit, Params, RelativeLimit, Target
+from stages.core.params import PIPELINE, UNQUANTIZED, Params, Target
+from stages.core.params.gates import Limit, absolute_limit
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.core.plan import Build
 from stages.core.statistics import describe_drift, enough, verdict
@@ -42,7 +43,7 @@ def of_build(p: Params, name: str) -> dict[str, Any]:
         "records": records(p, build),
     }
     if entry["reason"] is None:
-        entry |= {key: accuracy[key] for key in ("headline", "recordings", "by_recording")}
+        entry |= {key: accuracy[key] for key in ("headline", "recordings", "available", "by_recording")}
         entry |= {key: latency[key] for key in ("load_ms", "peak_memory_mib", "bytes")}
         entry |= _judge(p, target, p.models[build.model].family, accuracy, latency["cases"])
         entry["flags"] = _flags(p, target, entry)
@@ -154,16 +155,6 @@ def _too_bad(worst: Mapping[str, Mapping[str, Any]], limit: float | None) -> Ite
     for kind, group in worst.items():
         if limit is not None and group["loss"] > limit:
             yield f"{kind} {group['name']}: loss {group['loss']:.4f}, at most {limit:.4g}"
-
-
-def absolute_limit(limit: Limit, measured: Mapping[str, Any]) -> float:
-    """Return a limit in the metric's own unit; the errors of a score are what it lacks to 1."""
-    if not isinstance(limit, RelativeLimit):
-        return limit
-    if (baseline := measured["baseline"]) is None:
-        return limit.least
-    errors: float = 1 - baseline if measured["higher_is_better"] else baseline
-    return max(limit.least, limit.relative * errors)
 
 
 def _judged_speed(measured: dict[str, Any], limit: float | None) -> dict[str, Any]:

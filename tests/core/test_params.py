@@ -126,9 +126,9 @@ def test_the_repository_s_own_params_are_valid():
         pytest.param("export:\n", "export:\n  opset: 17\n", r"duplicate key|found duplicate", id="duplicate-key"),
         pytest.param("export:\n", "export: [\n", r"params.yaml line \d+", id="not-yaml"),
         pytest.param(
-            "offline_frame_agreement: 0.0005",
-            "offline_frame_agreemnet: 0.0005",
-            r"gates\.exact\.accuracy\.fsmn_vad: unknown metric 'offline_frame_agreemnet'; did you mean 'offline_f",
+            "paraformer: {offline_output_difference: 2.0e-4",
+            "paraformer: {offline_output_diference: 2.0e-4",
+            r"gates\.exact\.accuracy\.paraformer: unknown metric 'offline_output_diference'; did you mean 'offline_output_d",
             id="limit-on-no-metric",
         ),
         pytest.param(

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from stages.core.errors import UserError
 from stages.core.params import yaml_text
+from stages.core.params.gates import Gate
 from stages.core.params.origins import Dataset, Source
 from stages.core.params.prune import PruneOverrides, PruneParams
 from stages.core.params.recipes import QuantizeParams, Recipe
@@ -119,28 +120,6 @@ class Target(Section):
     def is_exact(self) -> bool:
         """Tell whether its graphs should compute what the fp32 torch model computes: unquantized, rewritten at most."""
         return self.variant == "dense" and self.graph in UNQUANTIZED
-
-
-class RelativeLimit(Section):
-    """The largest loss that passes, as a share of the errors that the baseline makes, and never under `least`."""
-
-    relative: float = Field(gt=0)
-    least: float = Field(gt=0)
-
-
-Limit = Annotated[float, Field(ge=0)] | RelativeLimit
-
-
-class Gate(Section):
-    """The largest loss and the smallest speedup that pass, by family (or `pipeline`) and metric or latency case.
-
-    worst: how many times its limit a metric may lose in the one condition, or for the one speaker, where it loses most;
-    null: no matter.
-    """
-
-    accuracy: dict[Key, dict[str, Limit]]
-    worst: float | None = Field(default=None, ge=1)
-    speedup: dict[Key, dict[str, Annotated[float, Field(gt=0)]]] = Field(default_factory=dict)
 
 
 class Params(Section):
