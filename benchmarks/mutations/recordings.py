@@ -29,6 +29,7 @@ FINE: dict[str, tuple[Any, ...]] = {  # what may be so
     "text": TEXTS,
     "label": TEXTS,
     "speaker": TEXTS,
+    "condition": TEXTS,
     "id": TEXTS[1:],
     "seconds": (True,),
     "segments": ([],),

@@ -49,7 +49,7 @@ def test_a_user_s_own_data_set_is_copied_whole(folder: Path, tmp_path: Path):
     out = tmp_path / "out"
     out.mkdir()
     corpus(ManifestDataset(kind="manifest", path=str(folder)), out)
-    assert [r.id for r in manifest.read(out, "evaluation")] == [f"evaluation-{n}" for n in range(4)]
+    assert [r.id for r in manifest.read(out, "evaluation")] == [f"evaluation-{n}" for n in range(10)]
     assert not (out / "unrelated.txt").exists()
 
 
@@ -182,7 +182,7 @@ def test_a_text_may_hold_what_unicode_calls_the_end_of_a_line(folder: Path):
 def test_a_manifest_as_windows_saves_it(folder: Path):
     path = folder / "evaluation.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert len(manifest.read(folder, "evaluation")) == 4
+    assert len(manifest.read(folder, "evaluation")) == 10
 
 
 def test_a_byte_that_is_not_utf_8_is_named(folder: Path):
