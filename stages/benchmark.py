@@ -9,6 +9,7 @@ spin on the cores that the other is timed on.
 from __future__ import annotations
 
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from stages import runtimes
-from stages.core import graphs, layout, params, plan, progress
+from stages.core import graphs, layout, lifetime, params, plan, progress
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.graphs import Feeds, GraphSet
@@ -139,7 +140,7 @@ def load_ms(baseline: Artifact, candidate: Artifact, loads: int) -> dict[str, fl
 
 def peak_memory_mib(artifact: Artifact) -> float:
     """What loading the artifact and running its largest case adds to the peak memory of a fresh process."""
-    command = [sys.executable, "-m", "stages.benchmark", MEMORY, str(artifact[0]), artifact[1]]
+    command = [sys.executable, "-m", "stages.benchmark", MEMORY, str(os.getpid()), str(artifact[0]), artifact[1]]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
@@ -183,7 +184,8 @@ def benchmark(p: Params, baseline: Artifact, candidate: Artifact) -> dict[str, A
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.benchmark MODEL-TARGET`."""
     if argv[:1] == [MEMORY]:
-        return _print_memory(Path(argv[1]), argv[2])  # type: ignore[arg-type]
+        lifetime.end_with_parent(int(argv[1]))
+        return _print_memory(Path(argv[2]), argv[3])  # type: ignore[arg-type]
     p = params.load()
     builds = plan.derive(p).builds
     name = key_from(argv, "benchmark", builds)

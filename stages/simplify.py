@@ -6,6 +6,7 @@ with a time and a memory limit; whatever happens there, this stage ends with a g
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import statistics
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import runtimes
-from stages.core import graphs, layout, params, parity, plan, progress
+from stages.core import graphs, layout, lifetime, params, parity, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph
@@ -76,7 +77,7 @@ def run_child(source: Path, place: Path, settings: SimplifyParams) -> str | None
         size = int(settings.memory_gib * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
-    command = [sys.executable, "-m", "stages.simplify", CHILD, str(source), str(place)]
+    command = [sys.executable, "-m", "stages.simplify", CHILD, str(os.getpid()), str(source), str(place)]
     try:
         done = subprocess.run(
             command,
@@ -152,7 +153,8 @@ def _in_child(source: Path, place: Path) -> None:
 def main(argv: Sequence[str]) -> None:
     """`python -m stages.simplify MODEL-VARIANT`."""
     if argv[:1] == [CHILD]:
-        return _in_child(Path(argv[1]), Path(argv[2]))
+        lifetime.end_with_parent(int(argv[1]))  # it may hang, and nobody else limits its time
+        return _in_child(Path(argv[2]), Path(argv[3]))
     p = params.load()
     variants = plan.derive(p).variants
     line = variants[key_from(argv, "simplify", variants)]

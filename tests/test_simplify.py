@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import onnx
+import psutil
 import pytest
 
 from stages import simplify
@@ -16,6 +19,7 @@ from stages.core.errors import UserError
 from stages.core.graphs import Graph
 from stages.core.params import SimplifyParams
 from stages.runtimes import onnxruntime
+from tests import workspace
 
 SETTINGS = SimplifyParams(seconds=120, memory_gib=8)
 TOLERANCE = 1e-5
@@ -137,3 +141,28 @@ def test_a_broken_source_is_no_failure_of_onnxsim(source: Path, graph: Graph, tm
     with pytest.raises(UserError, match=r"^[^\n]*broken\.onnx[^\n]*$"):
         simplify.simplify(broken, graph, tmp_path / "out.onnx", SETTINGS, TOLERANCE)
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_killed_stage_takes_its_simplifier_along(tmp_path: Path):
+    os.mkfifo(tmp_path / "model.onnx")  # whoever reads it waits
+    code = (
+        "from pathlib import Path\nfrom stages.core.params import SimplifyParams\n"
+        "from stages.simplify import run_child\n"
+        "run_child(Path('model.onnx'), Path('out.onnx'), SimplifyParams(seconds=600, memory_gib=8))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(workspace.ROOT)}
+    stage = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    child = first_child(psutil.Process(stage.pid))
+    stage.kill()
+    stage.wait()
+    psutil.wait_procs([child], timeout=20)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def first_child(parent: psutil.Process) -> psutil.Process:
+    """Wait for a process that another starts."""
+    for _ in range(400):
+        if children := parent.children():
+            return children[0]
+        time.sleep(0.05)
+    pytest.fail("waited 20 s in vain")

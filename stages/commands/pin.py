@@ -5,16 +5,15 @@ The files of a model are loaded first: a digest makes whatever was behind it rig
 
 from __future__ import annotations
 
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from stages import models, sources
 from stages.commands import catalogue
 from stages.core import layout, params, pins
 from stages.core.errors import UserError, first_of
+from stages.core.files import scratch_folder
 from stages.core.params import Checkpoint
 from stages.core.params.origins import ModelScopeDataset, Source
 from stages.core.pins import Pin, Pinned, PinnedFile
@@ -112,9 +111,7 @@ def _check(name: str, model: Checkpoint, source: Source, new: Pin) -> None:
         UserError: they are not a checkpoint of the family, or not the listed bytes.
     """
     print(f"{name}: gets the files from {source.kind} and loads them")
-    layout.CACHE.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="pin-", dir=layout.CACHE) as place:
-        folder = Path(place)
+    with scratch_folder(layout.CACHE / f"pin-{name}") as folder:
         sources.module(source).fetch(source, new.files, folder)
         try:
             for file, pinned in new.files.items():
@@ -122,7 +119,7 @@ def _check(name: str, model: Checkpoint, source: Source, new: Pin) -> None:
                 pinned.check(folder / file, str(folder / file))
             models.load(model.family).load(folder)
         except UserError as e:
-            said = str(e).replace(f"{folder}/", "").replace(place, "the checkpoint")
+            said = str(e).replace(f"{folder}/", "").replace(str(folder), "the checkpoint")
             raise UserError(f"{name}: {said}\n  from {_origin(source)}; nothing was pinned") from e
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import gc
-import os
 import re
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,8 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-import psutil
-
+from stages.core import lifetime
 from stages.core.credentials import redacted
 
 FULL = {errno.ENOSPC, errno.EDQUOT}  # there is no space left
@@ -101,7 +98,7 @@ def entrypoint(main: Callable[[Sequence[str]], None]) -> NoReturn:
 
     0 success, 1 a user's mistake or a failed gate, 2 usage, 130 interrupted; a bug keeps its traceback.
     """
-    _die_with_parent()
+    lifetime.end_with_dvc()
     sys.excepthook = _print_traceback
     gc.set_threshold(100_000)  # torch's imports and exporter make objects that live: looking for garbage took a tenth
     try:
@@ -146,29 +143,3 @@ def _on_record() -> Iterator[None]:
             failures.record(stage, str(e) if isinstance(e, UserError) else redacted(f"{type(e).__name__}: {e}"))
         raise
     failures.forget(stage)
-
-
-def _die_with_parent() -> None:
-    """End this process when the `dvc` that started it is killed: DVC leaves its children running.
-
-    DVC starts a shell which starts the stage, so both are watched; a process started from an
-    interactive shell or a test is never `dvc`'s and is left alone.
-    """
-    above = psutil.Process().parents()[:2]
-    if not any("dvc" in part for process in above for part in _command_line(process)[:2]):
-        return
-
-    def watch() -> None:
-        while all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in above):
-            stopped.wait(0.5)
-        os._exit(1)
-
-    stopped = threading.Event()
-    threading.Thread(target=watch, daemon=True, name="die-with-parent").start()
-
-
-def _command_line(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from stages.core.errors import UserError
 
 FULL_BYTES = 2**20
 LONGEST_NAME, LONGEST_PATH = 255, 1024  # bytes: what every usual file system takes, and leaves room for a folder
+RANDOM = 8  # characters that `tempfile` puts into a name
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def new_folder(place: Path) -> Iterator[Path]:
     A UserError that names the temporary folder names `place` instead, which is what a user knows.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    for stale in place.parent.glob(f".{place.name}.*.tmp"):
+    for stale in _left_by_a_kill(place):
         shutil.rmtree(stale)
     folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
     folder.chmod(0o755)
@@ -48,9 +50,25 @@ def new_folder(place: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def scratch_folder(place: Path) -> Iterator[Path]:
+    """Make an empty folder at `place` and remove it at the end of the block; one that a kill left is removed first."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def write_text(place: Path, text: str) -> None:
-    """Write `text` to `place` through a temporary file in the same folder."""
+    """Write `text` to `place` through a temporary file in the same folder; one that a killed run left is removed.
+
+    DVC does not see it (.dvcignore), so what depends on the folder does not run again for it.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
+    for stale in _left_by_a_kill(place):
+        stale.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as f:
@@ -59,6 +77,11 @@ def write_text(place: Path, text: str) -> None:
         Path(name).replace(place)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _left_by_a_kill(place: Path) -> Iterator[Path]:
+    """Yield what stands under a temporary name of `place`: whoever wrote there is gone, as only one does at a time."""
+    yield from place.parent.glob(f".{glob.escape(place.name)}.{'?' * RANDOM}.tmp")
 
 
 def write_json(place: Path, value: Any) -> None:

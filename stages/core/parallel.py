@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
@@ -10,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import psutil
 
-from stages.core import progress
+from stages.core import lifetime, progress
 
 
 class Timed(Protocol):
@@ -45,7 +46,7 @@ def in_shares(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], proces
     children = []
     for share in shares[1:]:
         receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=_send, args=(sender, work, [items[i] for i in share]), daemon=True)
+        child = context.Process(target=_send, args=(os.getpid(), sender, work, [items[i] for i in share]), daemon=True)
         child.start()
         sender.close()
         children.append((child, receiver))
@@ -72,6 +73,9 @@ def _shares(items: Sequence[Timed], processes: int) -> list[list[int]]:
     return shares
 
 
-def _send(sender: Connection[Any, Any], work: Callable[[Sequence[T]], list[R]], items: Sequence[T]) -> None:
+def _send(
+    parent: int, sender: Connection[Any, Any], work: Callable[[Sequence[T]], list[R]], items: Sequence[T]
+) -> None:
+    lifetime.end_with_parent(parent)
     sender.send(work(items))
     sender.close()

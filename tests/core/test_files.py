@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from stages.core.errors import UserError
-from stages.core.files import check_sha256, new_folder, read_json, safe_relative, sha256, write_json, write_text
+from stages.core.files import (
+    check_sha256,
+    new_folder,
+    read_json,
+    safe_relative,
+    scratch_folder,
+    sha256,
+    write_json,
+    write_text,
+)
 
 
 def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path):
@@ -52,7 +61,7 @@ def _write_half(place: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path):
-    left = tmp_path / ".out.killed.tmp"
+    left = tmp_path / ".out.k1ll3d_x.tmp"
     left.mkdir()
     with new_folder(tmp_path / "out"):
         assert not left.exists()
@@ -62,6 +71,23 @@ def test_text_is_replaced_in_one_step(tmp_path: Path):
     write_text(tmp_path / "f", "old")
     write_text(tmp_path / "f", "new")
     assert [p.read_text() for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_scratch_folder_is_empty_whatever_a_kill_left_and_gone_afterwards(tmp_path: Path):
+    place = tmp_path / "scratch"
+    place.mkdir()
+    (place / "left").touch()
+    with scratch_folder(place) as folder:
+        assert list(folder.iterdir()) == []
+        (folder / "more").touch()
+    assert not place.exists()
+
+
+def test_text_that_a_kill_left_half_written_is_removed_and_nothing_else(tmp_path: Path):
+    for name in (".f.json.k1ll3d_x.tmp", ".f.k1ll3d_x.tmp", ".f.json.tmp"):
+        (tmp_path / name).write_text("half")
+    write_text(tmp_path / "f.json", "whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".f.json.tmp", ".f.k1ll3d_x.tmp", "f.json"]
 
 
 def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path):
