@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from stages.commands import COMPLETION, NAMES, load, parser
+from stages.commands.heal import heal
 from stages.core.errors import entrypoint
 
 
@@ -20,6 +21,7 @@ def main(argv: Sequence[str]) -> None:
     if others and "for_dvc" not in arguments:
         line.error(f"unrecognized arguments: {' '.join(others)}")
     arguments.for_dvc = others
+    heal()
     load(arguments.command).run(arguments)
 
 

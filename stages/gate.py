@@ -9,7 +9,6 @@ from stages.core import layout
 from stages.core.errors import UserError, entrypoint, no_arguments
 from stages.core.files import read_json, write_json
 from stages.reporting.results import describe
-from stages.summary import show
 
 CLOSING = ("fail", "inconclusive")
 
@@ -37,7 +36,6 @@ def main(argv: Sequence[str]) -> None:
     summary = read_json(layout.SUMMARY)
     lines = list(failures(summary))
     if lines:
-        show()
         raise UserError("\n  ".join(["the gate is closed:", *lines]))
     required = [name for name, build in gated(summary).items() if build["required"]]
     if not required:

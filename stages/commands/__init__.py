@@ -8,8 +8,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol, cast
 
-import shtab
-
 NAMES = {  # of the modules here that are commands, and what each does
     "repro": "build what changed, measure, report, release what passed",
     "gate": "exit 0 only if every required build of the last report passed",
@@ -48,6 +46,8 @@ def load(name: str) -> Command:
 
 def parser(wanted: Collection[str]) -> ArgumentParser:
     """Return the parser of the whole command line, with the arguments of the wanted commands alone."""
+    import shtab
+
     whole = ArgumentParser(prog="kiln", description=__doc__, epilog=STATUS)
     whole.add_argument("--version", action="version", version=f"%(prog)s {version()}")
     shtab.add_argument_to(whole, COMPLETION, help="print a completion script for this shell")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from stages import gate
+from stages.core import layout
+from stages.core.errors import UserError
+from stages.summary import show
 
 EXAMPLE = "kiln gate && echo release it"
 
@@ -14,5 +17,10 @@ def add_arguments(_parser: ArgumentParser) -> None:
 
 
 def run(_arguments: Namespace) -> None:
-    """Judge the last summary, as the stage of this name does in a build."""
-    gate.main([])
+    """Judge the last summary, as the stage of this name does in a build, and show it where the gate is closed."""
+    try:
+        gate.main([])
+    except UserError:
+        if layout.SUMMARY.is_file():
+            show()
+        raise

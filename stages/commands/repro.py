@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import subprocess
+import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
-from ruamel.yaml import YAML
+import psutil
 
+from stages.commands import heal
+from stages.commands.build import Build, under_way
 from stages.commands.side_by_side import side_by_side
-from stages.core import failures, layout, links, params, plan
+from stages.core import failures, layout, lifetime, links, params, plan
+from stages.core.errors import UserError
 from stages.summary import show
 
-INTERRUPTED = 130
-KEEP_GOING = ["dvc", "repro", "--keep-going"]
 EXAMPLE = "kiln repro report@cpu_int8"
+INTERRUPTED = 130
+KEEP_GOING = ["repro", "--keep-going"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,43 +43,64 @@ def repro(arguments: Sequence[str]) -> None:
     of all else.
 
     Raises:
-        SystemExit: with 1 where anything failed or the gate is closed.
+        UserError: another build runs here, or DVC is set to make links of artifacts.
+        SystemExit: with 1 where anything failed or the gate is closed, with 128 and the signal where one ended it; what
+            was built stays, and the next build goes on from there.
     """
+    refuse_busy()
     plan.write(params.load())
     links.refuse()
-    start = time.time()
-    if not arguments and not layout.SUMMARY.exists():
-        side_by_side()
-    status = _run([*KEEP_GOING, *arguments])
-    if status and _remove_torn_locks():
-        status = _run([*KEEP_GOING, *arguments])
-    if status and not arguments and _began(start):
-        failures.note_crashed()
-        if (failed := failures.known()) and "environment" not in failed:
-            _conclude()
+    with _ended_by_signals(), under_way(arguments) as build:
+        status = _build(build, arguments)
+    if status == 0:
+        heal.remember()
     if layout.SUMMARY.is_file():
         show()
     raise SystemExit(1 if status else 0)
 
 
-def _remove_torn_locks() -> bool:
-    """Remove each dvc.lock that DVC cannot read, as a kill may leave it, and tell whether there was one.
+def _build(build: Build, arguments: Sequence[str]) -> int:
+    start = time.time()
+    if not arguments and not layout.SUMMARY.exists() and not side_by_side(build):
+        return 1
+    status = _run(build, [*KEEP_GOING, *arguments])
+    if status and not arguments and _began(start):
+        failures.note_crashed()
+        if (failed := failures.known()) and "environment" not in failed:
+            _conclude(build)
+    return status
 
-    DVC rewrites these in place. What they had of finished stages its run-cache has too, and restores.
+
+def refuse_busy() -> None:
+    """Raise UserError if another build runs here; what a killed one left gets the time to end."""
+    here = Path.cwd()
+    left = lifetime.left_behind_in(here)
+    psutil.wait_procs(left, timeout=lifetime.PATIENCE)
+    busy = [process for process in lifetime.dvc_in(here) if "repro" in lifetime.command_line(process)]
+    busy += lifetime.left_behind_in(here) if left else []
+    if busy:
+        raise UserError(f"a build runs here already: {lifetime.describe(busy[0])}; wait for it, or end it")
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Turn a signal that ends this process into SystemExit, so that all that it started ends with it.
+
+    One that is ignored stays so: `nohup` detaches a build like that.
     """
-    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 
-    found = False
-    for path in (Path("dvc.lock"), *Path("stages").rglob("dvc.lock")):
-        try:
-            COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(path.read_bytes()))
-        except FileNotFoundError:
-            continue
-        except Exception as e:  # noqa: BLE001  of a YAML parser and of a schema: torn is torn
-            print(f"{path}: torn by a kill ({type(e).__name__}), removed; what it had finished is in DVC's cache")
-            path.unlink()
-            found = True
-    return found
+    def end(number: int, _frame: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _began(start: float) -> bool:
@@ -82,25 +108,22 @@ def _began(start: float) -> bool:
     return layout.FAILURES.is_dir() and layout.FAILURES.stat().st_mtime >= start
 
 
-def _conclude() -> None:
+def _conclude(build: Build) -> None:
     """Make the reports, the releases and the gate of what there is; DVC left them out, as they need all."""
     stages = [stage for stage in failures.index_graph() if failures.block(stage) in failures.AFTER]
     for target in plan.derive(params.load()).reports:
         (layout.REPORTS / "measurements" / target).mkdir(parents=True, exist_ok=True)
     ordered = sorted(stages, key=lambda stage: failures.AFTER.index(failures.block(stage)))
-    _run([*KEEP_GOING, "--single-item", *(stage.addressing for stage in ordered)])
+    _run(build, [*KEEP_GOING, "--single-item", *(stage.addressing for stage in ordered)])
 
 
-def _run(command: Sequence[str]) -> int:
+def _run(build: Build, arguments: Sequence[str]) -> int:
     """Run DVC and return its status.
 
     Raises:
         SystemExit: it was interrupted or killed; what was built stays, and the next build goes on from there.
     """
-    try:
-        status = subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    status = build.run(arguments)
     if status < 0:
         print(f"dvc was stopped by signal {-status}; run it again to go on", file=sys.stderr)
         sys.exit(128 - status)

@@ -7,14 +7,11 @@ machine for itself is left out: an ordinary `dvc repro` does that afterwards.
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from stages.commands.build import Build
 from stages.core import failures
-from stages.core.errors import UserError
 from stages.core.parallel import cores
 
 ALONE = ("environment", "benchmark")  # stages that come before all others, or need the machine for themselves
@@ -52,26 +49,27 @@ def waves() -> list[list[Group]]:
     return [shared, list(models.values()), pipelines]
 
 
-def side_by_side() -> None:
-    """Build every group of a wave, one `dvc repro` for each, before the next wave.
+def side_by_side(build: Build) -> bool:
+    """Build every group of a wave, one `dvc repro` for each, before the next wave; tell whether that could begin.
 
-    A group that fails keeps back what needs it and nothing else; its own output says why.
-
-    Raises:
-        UserError: the settings are wrong, so that nothing can be built.
+    A group that fails keeps back what needs it and nothing else. None begins where `environment` fails, on which all
+    depend: it checks params.yaml and pins/ too.
     """
-    # What all others depend on; it checks params.yaml and pins/ too.
-    if subprocess.run(["dvc", "repro", "--quiet", "stages/dvc.yaml"], check=False).returncode:
-        raise UserError("nothing was built, see above")
+    if build.run(["repro", "stages/dvc.yaml"]):
+        return False
     shared, models, pipelines = waves()
     # More models than cores: the last of them would leave cores idle. A pipeline is timed, and gets a core for itself.
     for wave, workers in ((shared, cores()), (models, 2 * cores() + 1), (pipelines, cores())):
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(_build, wave))
+            try:
+                list(pool.map(lambda stages: _run(build, stages), wave))
+            except BaseException:
+                build.stop()  # or the pool would wait for all
+                raise
+    return True
 
 
-def _build(stages: Sequence[str]) -> None:
+def _run(build: Build, stages: Group) -> None:
     """Run `dvc repro` of these stages alone, up to one that fails; those that touch other files run meanwhile."""
-    command = ["dvc", "--wait-for-lock", "repro", "--single-item", *stages]
     # More threads than cores: those of torch that wait for each other sleep, or they take half of all cores' time.
-    subprocess.run(command, check=False, env=os.environ | {"OMP_WAIT_POLICY": "passive"})
+    build.run(["--wait-for-lock", "repro", "--single-item", *stages], {"OMP_WAIT_POLICY": "passive"})

@@ -12,6 +12,7 @@ GATE = REPORTS / "gate.json"
 FAILURES = REPORTS / "failures"  # a file for each stage that failed in the last build
 RELEASE = ARTIFACTS / "release"
 ENVIRONMENT = ARTIFACTS / "environment"
+BUILDS = Path(".dvc/tmp/kiln")  # what `kiln repro` keeps of builds: logs, seconds
 
 
 def corpus(dataset: str) -> Path:

@@ -15,6 +15,7 @@ import pytest
 
 from stages import commands
 from stages.__main__ import main
+from stages.commands import repro
 from tests.workspace import ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -81,6 +82,14 @@ def test_python_m_stages_is_the_same(script: Path):
     module = [sys.executable, "-m", "stages", *arguments]
     same = subprocess.run(module, cwd=ROOT, capture_output=True, text=True, check=True)
     assert run(script, *arguments).stdout == same.stdout
+
+
+def test_repro_hands_targets_and_options_to_dvc_as_they_are(monkeypatch: pytest.MonkeyPatch):
+    found: list[list[str]] = []
+    monkeypatch.setattr(repro, "repro", found.append)
+    for arguments in ([], ["report@cpu_int8"], ["--force", "report@cpu_int8", "--single-item"]):
+        main(["repro", *arguments])
+    assert found == [[], ["report@cpu_int8"], ["--force", "report@cpu_int8", "--single-item"]]
 
 
 def test_a_shell_is_told_commands_and_options(capsys: pytest.CaptureFixture[str]):

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ruamel.yaml import YAML
 
-from stages.commands import repro
+from stages.commands import dvc, repro
+from stages.commands.build import under_way
+from stages.commands.display import forecast
+from stages.commands.heal import heal
+from stages.commands.tally import Tally
 from stages.core import failures
+from stages.core.errors import UserError
 from tests.workspace import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
 RUN = """
-import sys, pathlib
-from stages.core import failures
+import pathlib, sys, time
+from stages.core import failures, progress
 stage, needs, out, how = sys.argv[1:]
 if stage == "environment":
     failures.clear()
 if not all(pathlib.Path(need).exists() for need in needs.split(",") if need):
     sys.exit(1)
 how = pathlib.Path(how).read_text().strip()
+if how == "slow":
+    for _ in progress.each("abcdefghi", "letters"):
+        time.sleep(0.2)
+    how = "well"
+if how == "bug":
+    raise KeyError("the last line of a traceback")
 if how == "mistake":
     failures.record(stage, "model.pt is truncated")
 if how != "well":
@@ -84,43 +99,45 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(repro.plan, "write", lambda _: False)
     monkeypatch.setattr(repro.plan, "derive", lambda _: SimpleNamespace(reports={"t": None}))
     monkeypatch.setattr(repro.params, "load", lambda: None)
-    monkeypatch.setattr(repro, "side_by_side", lambda: None)
+    monkeypatch.setattr(repro, "side_by_side", lambda _: True)
     return tmp_path
 
 
-def build() -> int:
+def build(*arguments: str) -> int:
     with pytest.raises(SystemExit) as stopped:
-        repro.repro([])
+        repro.repro(arguments)
     return int(str(stopped.value.code))
 
 
-@pytest.mark.parametrize(
-    ("how", "why"),
-    [
-        pytest.param("mistake", "export@a: model.pt is truncated", id="a-mistake"),
-        pytest.param("crash", f"export@a: {failures.CRASHED}", id="a-crash-that-left-no-word"),
-    ],
-)
-def test_what_does_not_depend_on_a_failed_stage_is_built_and_what_does_is_known(how: str, why: str):
+def test_what_does_not_depend_on_a_failed_stage_is_built_and_what_does_is_known():
     assert build() == 0
     assert failures.behind("evaluate@a-t") is None
-    Path("how/export@a").write_text(how)
+    Path("how/export@a").write_text("mistake")
+    Path("how/benchmark@b-t").write_text("crash")
     Path("how/export@b").write_text("well\n")  # changed, so that b is built again too
     assert build() == 1
     assert Path("out/evaluate@b-t").exists()
-    assert failures.behind("evaluate@a-t", "benchmark@a-t") == why  # though what an earlier build measured lies there
+    # Though what an earlier build measured lies there.
     assert Path("out/evaluate@a-t").exists()
-    assert failures.behind("evaluate@b-t", "benchmark@b-t") is None
-    Path("how/export@a").write_text("well")
+    assert failures.behind("evaluate@a-t", "benchmark@a-t") == "export@a: model.pt is truncated"
+    assert failures.behind("evaluate@b-t") is None
+    assert failures.behind("benchmark@b-t") == f"benchmark@b-t: {failures.CRASHED}"
+    for name in ("export@a", "benchmark@b-t"):
+        Path("how", name).write_text("well")
     assert build() == 0
     assert failures.known() == {}
 
 
-def test_a_build_that_was_killed_ends_and_reports_nothing(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as stopped:
-        repro._run(["sh", "-c", "kill -9 $$"])
-    assert stopped.value.code == 137
-    assert "stopped by signal 9; run it again to go on" in capsys.readouterr().err
+def test_dvc_that_was_killed_ends_the_build_with_its_signal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(dvc, "command", lambda _: ["sh", "-c", "echo last words; kill -9 $$"])
+    assert build() == 137
+    said = capsys.readouterr()
+    assert "stopped by signal 9; run it again to go on" in said.err
+    log = said.out.splitlines()[0].removeprefix("log: ")
+    assert "last words" in Path(log).read_text()
+    assert said.out.splitlines()[1].startswith("stopped, nothing was built")
 
 
 def test_a_build_that_never_began_reports_nothing():
@@ -131,14 +148,99 @@ def test_a_build_that_never_began_reports_nothing():
     assert Path("out/gate").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
-def test_a_lock_that_a_kill_tore_costs_no_finished_stage(share: float, capfd: pytest.CaptureFixture[str]):
+def test_a_build_is_a_line_for_each_stage_that_ran_and_none_where_nothing_did(capfd: pytest.CaptureFixture[str]):
     assert build() == 0
-    capfd.readouterr()
+    first, *lines, last = capfd.readouterr().out.splitlines()
+    log = first.removeprefix("log: ")
+    assert {re.sub(r"^\[.*\] |: \d+\.\d s$", "", line) for line in lines} == STAGES.keys() - {"environment"}
+    assert lines[-1].startswith("[11 of 11] gate: ")
+    assert re.fullmatch(rf"10 ran, \d+\.\d s; log: {log}", last)
+    assert "export@a: > " in Path(log).read_text()
+    assert build() == 0
+    _, last = capfd.readouterr().out.splitlines()
+    assert re.fullmatch(r"nothing to build: 11 stages are up to date, \d+\.\d s; log: .*", last)
+    Path("how/export@a").write_text("bug")
+    assert build("export@a") == 1
+    said = capfd.readouterr()
+    assert "] export@a: failed after" in said.out
+    assert "export@a failed:\n" in said.err
+    assert "  KeyError: 'the last line of a traceback'\n" in said.err
+    assert "1 failed" in said.out.splitlines()[-1]
+
+
+def test_what_dvc_itself_complains_of_is_shown(capfd: pytest.CaptureFixture[str]):
+    assert build("export@c") == 1
+    said = capfd.readouterr()
+    assert "ERROR: Stage 'export@c' not found" in said.err
+    assert "nothing was built" in said.out
+
+
+def test_on_a_terminal_the_stage_that_runs_is_shown_with_its_progress():
+    Path("how/export@a").write_text("slow")
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", "from tests.commands import test_repro as t; t.on_a_terminal()"]
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    seen = b""
+    with suppress(OSError):
+        while data := os.read(ours, 65536):
+            seen += data
+    os.close(ours)
+    assert process.wait() == 0
+    shown = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", seen.decode())
+    assert re.search(r"stage 2( of 3)? +\d:\d\d *\n *export@a +0:\d\d +letters: \d of 9", shown.replace("\r", ""))
+    assert "Running stage" not in shown
+
+
+def on_a_terminal() -> None:
+    """Build one evaluation in this process, whose output is a terminal."""
+    repro.refuse_busy()
+    with under_way(["evaluate@a-t"]) as build_:
+        repro._run(build_, ["repro", "evaluate@a-t"])
+
+
+def test_the_rest_is_estimated_by_what_the_last_build_took():
+    tally = Tally([])
+    tally.before = {"a": 10.0, "b": 20.0, "c": 40.0}
+    tally.needs = {"a": set(), "b": {"a"}, "c": set(), "d": {"a", "b"}}
+    tally._reading = SimpleNamespace(ident=1)
+    running = tally.begin("a")
+    running.start -= 4
+    seconds, unknown = tally.rest()
+    assert (round(seconds), unknown) == (26, 1)  # 6 of a, 20 of b; c needs nothing that ran; d was never timed
+    assert forecast(tally) == "about 0:26 left, without 1 stages that never ran"
+    tally.finish(running)
+    assert round(tally.rest()[0]) == 20
+
+
+def test_locks_that_a_kill_tore_cost_no_finished_stage(capfd: pytest.CaptureFixture[str]):
+    assert build() == 0
     whole = Path("dvc.lock").read_bytes()
-    Path("dvc.lock").write_bytes(whole[: int(share * len(whole))])
+    Path("dvc.lock").write_bytes(whole[: len(whole) // 3])
+    Path(".dvc/tmp/rwlock").write_text('{"write": {"/x')
+    heal()
+    capfd.readouterr()
+    assert build() == 0
+    assert "10 restored from DVC's cache" in capfd.readouterr().out
+    # Cut between two stages, it can be read: DVC restores those that it lost.
+    Path("dvc.lock").write_bytes(whole[: whole.index(b"  evaluate@b-t:")])
+    heal()
     assert build() == 0
     said = capfd.readouterr().out
-    assert "Running stage 'export" not in said
-    assert build() == 0
-    assert "Running stage 'export" not in capfd.readouterr().out
+    assert "restored from DVC's cache" in said
+    assert "] " not in said
+
+
+def test_another_build_is_named_and_what_a_killed_one_left_is_waited_for(tmp_path: Path):
+    (tmp_path / "dvc").write_text("import time\ntime.sleep(60)\n")
+    busy = subprocess.Popen([sys.executable, "dvc", "repro"])
+    try:
+        with pytest.raises(UserError, match=rf"a build runs here already: process {busy.pid} \(`.* dvc repro`\)"):
+            repro.refuse_busy()
+    finally:
+        busy.kill()
+        busy.wait()
+    stage = subprocess.Popen(["sleep", "1"], env={**os.environ, "DVC_STAGE": "export@a"}, start_new_session=True)
+    threading.Thread(target=stage.wait, daemon=True).start()
+    repro.refuse_busy()
+    assert stage.poll() == 0

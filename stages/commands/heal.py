@@ -1,0 +1,73 @@
+"""Mend what a kill of DVC tore: DVC rewrites its lock files in place, and then cannot read them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from stages.core import layout, lifetime
+from stages.core.files import read_json, sha256, write_json
+
+RWLOCK = Path(".dvc/tmp/rwlock")  # who reads and writes which path
+WHOLE = layout.BUILDS / "locks.json"  # the digests of lock files that were found whole: to parse all costs a second
+
+
+def heal() -> None:
+    """Remove torn lock files of DVC, a line for each, unless a DVC runs here that may just be writing them.
+
+    What a dvc.lock had of finished stages DVC's run-cache has too and restores: it is written first. So a lock that was
+    cut between two stages needs nothing.
+    """
+    if not RWLOCK.parent.is_dir():
+        return
+    known = read_json(WHOLE) if WHOLE.is_file() else {}
+    now = _digests()
+    torn = [path for path in now if known.get(path) != now[path] and not _is_whole(Path(path))]
+    if (torn or _is_in_use()) and not lifetime.dvc_in(Path.cwd()):
+        _remove(torn)
+    if not torn and known != now:
+        write_json(WHOLE, now)
+
+
+def remember() -> None:
+    """Take the lock files as whole: DVC just ended well, and read all of them."""
+    write_json(WHOLE, _digests())
+
+
+def _digests() -> dict[str, str]:
+    """Return the digest of each dvc.lock by its path."""
+    locks = (Path("dvc.lock"), *sorted(Path("stages").rglob("dvc.lock")))
+    return {str(path): sha256(path) for path in locks if path.is_file()}
+
+
+def _is_whole(lock: Path) -> bool:
+    """Tell whether DVC can read a dvc.lock, and its last line is whole: a digest cut short can be read too."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+
+    text = lock.read_bytes()
+    try:
+        COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(text))
+    except Exception:  # noqa: BLE001  of a YAML parser and of a schema: torn is torn
+        return False
+    return text.endswith(b"\n")
+
+
+def _is_in_use() -> bool:
+    """Tell whether the lock of paths names any, or is torn."""
+    try:
+        return any(json.loads(RWLOCK.read_bytes()).values())
+    except FileNotFoundError:
+        return False
+    except (ValueError, AttributeError):
+        return True
+
+
+def _remove(torn: list[str]) -> None:
+    for path in torn:
+        Path(path).unlink()
+        print(f"{path}: torn by a kill, removed; what it had finished is restored from DVC's cache")
+    if _is_in_use():  # by a process that is gone, and whose id another may have by now
+        RWLOCK.unlink()
+        print(f"{RWLOCK}: left by a DVC that was killed, removed")
