@@ -33,7 +33,7 @@ LIBRARIES = (
 
 
 def cpu() -> str:
-    """Model, cores and the instruction sets that decide how fast INT8 is."""
+    """Describe the processor: model, cores and the instruction sets that decide how fast INT8 is."""
     model, flags = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -45,7 +45,7 @@ def cpu() -> str:
 
 
 def gpu() -> str:
-    """Name, compute capability and driver of each CUDA device, or `none`."""
+    """Describe each CUDA device by name, compute capability and driver; `none` without one."""
     query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
@@ -55,7 +55,7 @@ def gpu() -> str:
 
 
 def library(name: str) -> str:
-    """The installed version of a distribution, or `not installed`."""
+    """Return the installed version of a distribution, or `not installed`."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -42,7 +42,7 @@ def package(artifact: Path, checkpoint: Path, provenance: Mapping[str, Any], fol
 
 
 def provenance(summary: Mapping[str, Any], name: str, model: params.Model) -> dict[str, Any]:
-    """Where the bytes of a build came from and what was measured of them."""
+    """Describe where the bytes of a build came from and what was measured of them."""
     entry = summary["builds"][name]
     pin = pins.demand(entry["model"], model).model_dump(exclude_none=True)
     return {
@@ -55,7 +55,7 @@ def provenance(summary: Mapping[str, Any], name: str, model: params.Model) -> di
 
 
 def _commit() -> str:
-    """Return the commit of this repository, marked where files differ from it, or what git says instead."""
+    """Return the commit of this repository, marked where files differ from it."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -54,7 +54,7 @@ def from_library(doing: str) -> Iterator[None]:
 
 
 def did_you_mean(found: str, known: Collection[str]) -> str:
-    """A hint that names the closest of `known`, or lists them all."""
+    """Suggest the closest name of `known`, or list them all."""
     close = get_close_matches(found, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
@@ -68,7 +68,7 @@ def first_of(names: Sequence[str], most: int = 20) -> str:
 
 
 def key_from(argv: Sequence[str], stage: str, known: Collection[str]) -> str:
-    """The one argument of a stage, checked against the keys that params.yaml has for it.
+    """Return a stage's one argument, checked against the keys that params.yaml has for the stage.
 
     Raises:
         SystemExit: with status 2 for a wrong number of arguments.
@@ -123,7 +123,7 @@ def _print_traceback(kind: type[BaseException], error: BaseException, trace: Tra
 
 @contextmanager
 def _on_record() -> Iterator[None]:
-    """Leave the reason where the report finds it when a stage fails, and nothing when it succeeds.
+    """Record why a stage failed, where the report finds it; remove the record when it succeeds.
 
     A stage whose settings changed while it ran has failed: DVC would write down the new ones for what it made.
     """

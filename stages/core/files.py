@@ -24,7 +24,7 @@ RANDOM = 8  # characters that `tempfile` puts into a name
 
 @contextmanager
 def new_folder(place: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `place`, replacing what was there, if the block succeeds.
+    """Create a temporary folder that becomes `place`, replacing what was there, if the block succeeds.
 
     A folder that a killed run left behind under the temporary name is removed first. A failure on a
     full disk is reported as that: native writers fail in other words, or write half and say nothing.
@@ -90,7 +90,7 @@ def write_json(place: Path, value: Any) -> None:
 
 
 def read_json(place: Path) -> Any:
-    """The parsed JSON of `place`.
+    """Read and parse a JSON file.
 
     Raises:
         UserError: the file is missing or not JSON, naming the command that makes it.
@@ -129,7 +129,7 @@ def _decoded(row: bytes, where: str) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The hex SHA-256 of a file's bytes."""
+    """Compute the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
@@ -142,7 +142,7 @@ def check_sha256(path: Path, wanted: str, what: str) -> None:
 
 
 def safe_relative(name: str, what: str) -> PurePosixPath:
-    """`name` as a relative path that stays inside the folder it is joined to.
+    """Check that `name` is a relative path that stays inside the folder it is joined to, and return it.
 
     Raises:
         UserError: it is empty, absolute, has a `..`, a backslash or a NUL, or a part longer than file systems take.

@@ -84,7 +84,7 @@ class GraphSet(BaseModel):
 
 
 def read(folder: Path) -> GraphSet:
-    """The graph set that a stage left in `folder`.
+    """Read the graph set that a stage left in `folder`.
 
     Raises:
         UserError: it is missing or not as this version of Kiln writes it.
@@ -231,7 +231,7 @@ def _listed(folder: Path) -> Collection[Graph]:
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """Every file that makes up an artifact, by name: of a folder those that are no record, and weights of another."""
+    """List every file that makes up an artifact, by name: its own but for records, and weights in another folder."""
     own = [path for path in folder.iterdir() if path.suffix != ".json"]
     apart = [
         folder.parent / graph.weights / _weights_file(folder / graph.file).name
@@ -242,12 +242,12 @@ def files(folder: Path) -> dict[str, Path]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file that makes up an artifact, by name."""
+    """Compute the SHA-256 of every file that makes up an artifact, by name."""
     return {name: sha256(path) for name, path in files(folder).items()}
 
 
 def size(folder: Path) -> int:
-    """Bytes of every file that makes up an artifact."""
+    """Sum up the bytes of every file that makes up an artifact."""
     return sum(path.stat().st_size for path in files(folder).values())
 
 
@@ -260,7 +260,7 @@ def opset(place: Path) -> int:
 
 
 def example_feeds(graph: Graph, sizes: Mapping[str, int], seed: int) -> Feeds:
-    """Inputs in the shapes that the axis `sizes` give: random, states zero, lengths full.
+    """Draw inputs in the shapes that the axis `sizes` give: random values, states zero, lengths full.
 
     With a `batch` axis, rows after the first are shorter, each by a third of what is left, where the
     graph takes lengths.

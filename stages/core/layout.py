@@ -16,7 +16,7 @@ BUILDS = Path(".dvc/tmp/kiln")  # what `kiln repro` keeps of builds: logs, secon
 
 
 def corpus(dataset: str) -> Path:
-    """The manifests and WAV files of a data set."""
+    """Return the folder with the manifests and WAV files of a data set."""
     return ARTIFACTS / "corpus" / dataset
 
 
@@ -31,30 +31,30 @@ def pin(name: str) -> Path:
 
 
 def search(build: str) -> Path:
-    """What searches found of a build; in git, written by `kiln sensitivity` and `tune`."""
+    """Return the file of what searches found of a build; in git, written by `kiln sensitivity` and `tune`."""
     return Path("searches") / f"{build}.json"
 
 
 def checkpoint(model: str, variant: str = "dense") -> Path:
-    """A FunASR checkpoint: as fetched (`dense`) or as pruned."""
+    """Return the folder of a FunASR checkpoint: as fetched (`dense`) or as pruned."""
     return ARTIFACTS / model / variant / "checkpoint"
 
 
 def graphs(model: str, variant: str, name: str) -> Path:
-    """A folder of ONNX graphs: `export`, `simplify`, `optimize` or the name of a quantization recipe."""
+    """Return a folder of ONNX graphs; name: `export`, `simplify`, `optimize` or a quantization recipe."""
     return ARTIFACTS / model / variant / name
 
 
 def reference(model: str) -> Path:
-    """What the fp32 torch model says of the evaluation data."""
+    """Return the folder of what the fp32 torch model outputs on the evaluation data."""
     return ARTIFACTS / model / "dense" / "reference"
 
 
 def measurements(target: str, model: str) -> Path:
-    """The folder of one build's accuracy.json and latency.json."""
+    """Return the folder of one build's accuracy.json and latency.json."""
     return REPORTS / "measurements" / target / model
 
 
 def report(target: str) -> Path:
-    """The folder of one target's report."""
+    """Return the folder of one target's report."""
     return REPORTS / target

@@ -19,7 +19,7 @@ class Timed(Protocol):
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Return its length in seconds."""
 
 
 T = TypeVar("T", bound=Timed)
@@ -27,13 +27,13 @@ R = TypeVar("R")
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Count the cores that this process may use."""
     process = psutil.Process()
     return len(process.cpu_affinity() or ()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
 
 
 def in_shares(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], processes: int | None = None) -> list[R]:
-    """`work` on shares of about equal length, one in each process; results in the order of `items`.
+    """Run `work` on shares of about equal length, one in each process; results are in the order of `items`.
 
     `work` may hold what cannot be pickled, such as a live session: a forked process inherits it. So
     nothing may have started threads that it needs, nor a CUDA context; off Linux all is done here.
@@ -63,7 +63,7 @@ def in_shares(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], proces
 
 
 def _shares(items: Sequence[Timed], processes: int) -> list[list[int]]:
-    """Indices of the items by share: the longest first, each to the share that has least."""
+    """Share out the items' indices: the longest item first, each to the share that has least."""
     shares: list[list[int]] = [[] for _ in range(min(processes, len(items)) or 1)]
     loads = [0.0] * len(shares)
     for index in sorted(range(len(items)), key=lambda i: -items[i].seconds):

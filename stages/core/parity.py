@@ -32,7 +32,7 @@ CHUNKS: tuple[Length, ...] = (
 
 
 def largest_differences(graph: Graph, reference: Network, candidate: Network) -> dict[str, float]:
-    """The largest difference over all outputs, relative to the output's scale, for each kind of input.
+    """Find the largest difference over all outputs, relative to the output's scale, for each kind of input.
 
     Lengths from the shortest up, silence (zeros, and the strongly negative log energies that a digital
     zero gives), a padded batch where the graph has a `batch` axis, and, where it has states, a stream
@@ -53,7 +53,7 @@ def excess(differences: Mapping[str, float], tolerance: float) -> str | None:
 
 
 def remembered(network: Network) -> Callable[[], Network]:
-    """Return networks that each give what `network` gave the first time, call by call: the parity check asks again."""
+    """Remember what `network` gives, call by call, for every network that the result makes: parity asks repeatedly."""
     answers: list[Feeds] = []
 
     def again() -> Network:
@@ -100,7 +100,7 @@ def _streamed(graph: Graph, reference: Network, candidate: Network) -> Iterator[
 
 
 def relative_difference(a: Feeds, b: Feeds) -> float:
-    """Max |a - b| / max(1, max |a|); infinite when a shape differs or a value is not finite."""
+    """Compute max |a - b| / max(1, max |a|); infinite when a shape differs or a value is not finite."""
     worst = 0.0
     for name, value in a.items():
         other = b[name]
