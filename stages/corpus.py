@@ -71,7 +71,7 @@ def _copy(origin: Path, folder: Path) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.corpus DATASET`."""
+    """Run `python -m stages.corpus DATASET`."""
     datasets = params.load().datasets
     name = key_from(argv, "corpus", datasets)
     place = layout.corpus(name)

@@ -31,7 +31,7 @@ def build(graph: Graph, onnx: Path, place: Path, runtime: str, settings: EngineP
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.engine MODEL-TARGET`."""
+    """Run `python -m stages.engine MODEL-TARGET`."""
     p = params.load()
     lines = plan.derive(p).engine
     name = key_from(argv, "engine", lines)

@@ -63,7 +63,7 @@ def library(name: str) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.environment`; also checks the settings and pins/ before any stage works on them."""
+    """Run `python -m stages.environment`; also checks the settings and pins/ before any stage works on them."""
     no_arguments(argv, "environment")
     p = params.load()
     plan.check(p)

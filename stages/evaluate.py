@@ -134,7 +134,7 @@ def _by_recording(
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.evaluate MODEL-TARGET`."""
+    """Run `python -m stages.evaluate MODEL-TARGET`."""
     p = params.load()
     builds = plan.derive(p).builds
     name = key_from(argv, "evaluate", builds)

@@ -84,7 +84,7 @@ def _forget_where(model: ir.Model) -> None:
 
 
 def _name_output_axes(model: ir.Model, graph: Graph) -> None:
-    """Axes that follow from the inputs get the names that the graph declares instead of torch's expressions."""
+    """Name output axes that follow from the inputs as the graph declares them, not by torch's expressions."""
     import onnx_ir as ir
 
     for value, wanted in zip(model.graph.outputs, graph.outputs.values(), strict=True):
@@ -97,7 +97,10 @@ def _name_output_axes(model: ir.Model, graph: Graph) -> None:
 
 
 def check(place: Path, graph: Graph, reference: Network, tolerance: float) -> dict[str, float]:
-    """Differences from the torch network by kind of input, all within `tolerance`.
+    """Check that an exported file is valid, has the declared signature and computes what torch does.
+
+    Returns:
+        The differences from the torch network by kind of input, all within `tolerance`.
 
     Raises:
         UserError: not valid ONNX, other inputs or outputs than declared, or a difference too large.
@@ -154,7 +157,7 @@ def export_variant(
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.export MODEL-VARIANT`."""
+    """Run `python -m stages.export MODEL-VARIANT`."""
     p = params.load()
     variants = plan.derive(p).variants
     line = variants[key_from(argv, "export", variants)]

@@ -36,7 +36,7 @@ def fetch(name: str, model: Checkpoint, pin: Pin, place: Path) -> Source:
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.fetch MODEL`; also names what its config.yaml lacks, before anything is built from it."""
+    """Run `python -m stages.fetch MODEL`; also names what its config.yaml lacks, before anything is built from it."""
     table = params.load().models
     name = key_from(argv, "fetch", table)
     model, pin = table[name], pins.demand(name, table[name])

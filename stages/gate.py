@@ -26,12 +26,12 @@ def failures(summary: dict[str, Any]) -> Iterator[str]:
 
 
 def gated(summary: dict[str, Any]) -> dict[str, Any]:
-    """Builds and pipelines: both gate alike."""
+    """Return builds and pipelines by name: the gate judges both alike."""
     return {**summary["builds"], **summary["pipelines"]}
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.gate`."""
+    """Run `python -m stages.gate`."""
     no_arguments(argv, "gate")
     summary = read_json(layout.SUMMARY)
     lines = list(failures(summary))

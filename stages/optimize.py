@@ -98,7 +98,7 @@ def _judged(differences: dict[str, float], tolerance: float) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.optimize MODEL-VARIANT`."""
+    """Run `python -m stages.optimize MODEL-VARIANT`."""
     p = params.load()
     variants = plan.derive(p).variants
     line = variants[key_from(argv, "optimize", variants)]

@@ -65,7 +65,7 @@ def _commit() -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.package`."""
+    """Run `python -m stages.package`."""
     no_arguments(argv, "package")
     p, summary = params.load(), read_json(layout.SUMMARY)
     builds = plan.derive(p).builds

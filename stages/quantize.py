@@ -49,7 +49,7 @@ def quantize(source: Path, place: Path, recipe: Recipe, feeds: Sequence[Feeds] =
 
 
 def check_effect(folder: Path, records: Mapping[str, Record]) -> None:
-    """A recipe quantized something in one of a folder's graphs, whose records these are.
+    """Check that a recipe quantized something in one of a folder's graphs, whose records these are.
 
     Raises:
         UserError: it did not.
@@ -60,7 +60,7 @@ def check_effect(folder: Path, records: Mapping[str, Record]) -> None:
 
 
 def needs_feeds(recipe: Recipe, folder: Path, graph_set: GraphSet) -> bool:
-    """Whether a recipe asks what the activations of these graphs are."""
+    """Tell whether a recipe needs to know the activations of these graphs."""
     from stages.rewrites import smooth
 
     if isinstance(recipe, DynamicRecipe) and recipe.smooth is not None:
@@ -69,7 +69,7 @@ def needs_feeds(recipe: Recipe, folder: Path, graph_set: GraphSet) -> bool:
 
 
 def check_excluded(recipe: Recipe, folder: Path, graph_set: GraphSet) -> None:
-    """Every node that a recipe excludes is in a graph of the set.
+    """Check that every node that a recipe excludes is in a graph of the set.
 
     Raises:
         UserError: one is not.
@@ -84,7 +84,7 @@ def check_excluded(recipe: Recipe, folder: Path, graph_set: GraphSet) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.quantize MODEL-VARIANT-RECIPE`."""
+    """Run `python -m stages.quantize MODEL-VARIANT-RECIPE`."""
     p = params.load()
     lines = plan.derive(p).quantize
     line = lines[key_from(argv, "quantize", lines)]

@@ -36,7 +36,7 @@ def write_reference(family: Family[Any], checkpoint: Path, recordings: Sequence[
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.reference MODEL`."""
+    """Run `python -m stages.reference MODEL`."""
     p = params.load()
     name = key_from(argv, "reference", p.models)
     model = p.models[name]

@@ -24,49 +24,49 @@ NOTHING = "-"
 
 
 def number(value: float | None) -> str:
-    """Four decimals, or two significant digits of what they would hide; a dash where there was nothing to measure."""
+    """Format a number to four decimals, to two significant digits if they would hide it, or as a dash if None."""
     if value is None:
         return NOTHING
     return f"{value:.2g}" if 0 < abs(value) < 0.0005 else f"{value + 0:.4f}"
 
 
 def signed(value: float | None) -> str:
-    """A drift: as `number`, with its sign."""
+    """Format a drift as `number` does, with its sign."""
     return number(value) if value is None or value <= 0 else f"+{number(value)}"
 
 
 def interval(ci: Sequence[float] | None) -> str:
-    """The two ends of a drift's interval."""
+    """Format the two ends of a drift's interval."""
     return f"[{signed(ci[0])}, {signed(ci[1])}]" if ci else NOTHING
 
 
 def milliseconds(value: float | None) -> str:
-    """Three significant digits or so; a dash where nothing was measured."""
+    """Format milliseconds to about three significant digits; a dash where nothing was measured."""
     if value is None:
         return NOTHING
     return f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
 def size(value: int) -> str:
-    """Bytes in B, kB or MB, of a thousand each."""
+    """Format bytes in B, kB or MB, of a thousand each."""
     if value < 1e3:
         return f"{value} B"
     return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"
 
 
 def md_code(value: object) -> str:
-    """A name as a Markdown code span that cannot leave it or its table cell."""
+    """Format a name as a Markdown code span that cannot leave it or its table cell."""
     return "`" + " ".join(str(value).split()).replace("`", "'").replace("|", "\\|") + "`"
 
 
 def md_text(value: object) -> str:
-    """Text that Markdown shows as it is: no tags, links, emphasis or cells of its own."""
+    """Escape text so that Markdown shows it as it is: no tags, links, emphasis or cells of its own."""
     text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;")
     return "".join("\\" + letter if letter in "\\`*|[]" else letter for letter in text)
 
 
 def grouped(nodes: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """The names that share a value, by value, in order of appearance."""
+    """Group names by the value that they share, in order of appearance."""
     groups: dict[str, list[str]] = {}
     for name, value in nodes.items():
         groups.setdefault(value, []).append(name)
@@ -74,7 +74,7 @@ def grouped(nodes: Mapping[str, str]) -> list[tuple[str, list[str]]]:
 
 
 def modes(entry: Entry) -> list[tuple[str, dict[str, Any]]]:
-    """Accuracy metrics by the mode that their names begin with."""
+    """Group accuracy metrics by the mode that their names begin with."""
     found: dict[str, dict[str, Any]] = {}
     for name, measured in entry["accuracy"].items():
         mode, _, metric = name.partition("_")
@@ -83,17 +83,17 @@ def modes(entry: Entry) -> list[tuple[str, dict[str, Any]]]:
 
 
 def gated(entry: Entry) -> list[tuple[str, Any]]:
-    """The accuracy metrics that have a limit."""
+    """List the accuracy metrics that have a limit."""
     return [(name, measured) for name, measured in entry["accuracy"].items() if measured["verdict"]]
 
 
 def recording_metrics(entry: Entry) -> list[str]:
-    """The metrics that are known of single recordings."""
+    """List the metrics that are known of single recordings."""
     return list(dict.fromkeys(metric for values in entry["by_recording"].values() for metric in values))
 
 
 def worst(entry: Entry) -> list[tuple[str, dict[str, float]]]:
-    """The recordings with the worst headline metric, the worst first."""
+    """Find the recordings with the worst headline metric, the worst first."""
     headline = entry["headline"]
     sign = 1 if entry["accuracy"][headline]["higher_is_better"] else -1
     known = [(name, values) for name, values in entry["by_recording"].items() if headline in values]
@@ -101,24 +101,24 @@ def worst(entry: Entry) -> list[tuple[str, dict[str, float]]]:
 
 
 def stage_records(entry: Entry) -> list[tuple[str, Any]]:
-    """What the stages recorded, less what the page shows in its own way."""
+    """List what the stages recorded, without what the page shows in its own way."""
     return [
         (stage, value) for stage, value in entry["records"].items() if stage not in {"checkpoint", "quantize", "prune"}
     ]
 
 
 def pruned(entries: Entries) -> dict[str, Any]:
-    """What `prune` recorded, once for each model: its builds share the checkpoint."""
+    """Collect what `prune` recorded, once for each model: its builds share the checkpoint."""
     return {e["model"]: e["records"]["prune"] for e in entries.values() if "prune" in e["records"]}
 
 
 def narrowing(record: Mapping[str, Any]) -> str | None:
-    """The figure of what each width costs, where that was measured."""
+    """Draw the figure of what each width costs, where that was measured."""
     return figures.narrowing(record["sensitivity"]) if record["sensitivity"] else None
 
 
 def checkpoints(entries: Entries) -> dict[str, dict[str, str]]:
-    """The digests of every checkpoint's files, once for each model and variant."""
+    """Collect the digests of every checkpoint's files, once for each model and variant."""
     known = [entry for entry in entries.values() if entry["records"]]
     return {f"{e['model']} {e['variant']}": e["records"]["checkpoint"] for e in known}
 
@@ -159,12 +159,12 @@ def _templates() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """The text that a file of stages/reporting/templates makes of the values."""
+    """Render a file of stages/reporting/templates with the values."""
     return _templates().get_template(template).render(**values)
 
 
 def metrics(entries: Entries) -> dict[str, Any]:
-    """What `dvc metrics diff` compares: by model each metric's value, the speedups and the bytes; numbers only."""
+    """Collect the numbers that `dvc metrics diff` compares: each model's metrics, speedups and bytes."""
     return {
         entry["model"]: {
             **{name: m["value"] for name, m in entry["accuracy"].items() if m["value"] is not None},
@@ -177,13 +177,13 @@ def metrics(entries: Entries) -> dict[str, Any]:
 
 
 def _baseline(entry: Entry) -> dict[str, float]:
-    """Return how right the fp32 model is, beside which the build's own value stands under its name."""
+    """Return how right the fp32 model is; the page shows it beside the build's own value of that metric."""
     value = entry["accuracy"][entry["truth"]]["baseline"] if entry["accuracy"] else None
     return {} if value is None else {f"baseline_{entry['truth']}": value}
 
 
 def searches(entries: Entries) -> dict[str, dict[str, Any]]:
-    """What searches/ has of each build, as the page shows it: figures, and the recipes that none beats."""
+    """Collect what searches/ has of each build, as the page shows it: figures, and the recipes that none beats."""
     found = {name: read_json(layout.search(name)) for name in entries if layout.search(name).is_file()}
     return {name: _searched(known) for name, known in found.items()}
 
@@ -211,7 +211,7 @@ def _searched(known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pareto_front(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The trials that no other beats in both speedup and loss, the fastest first."""
+    """Find the trials that no other beats in both speedup and loss, the fastest first."""
     front: list[Mapping[str, Any]] = []
     for trial in sorted(trials, key=lambda t: (-t["speedup"], t["loss"])):
         if not front or trial["loss"] < front[-1]["loss"]:
@@ -220,7 +220,7 @@ def pareto_front(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 
 def page(target: str, entries: Entries, environment: Mapping[str, str], confidence: str) -> str:
-    """The target's page."""
+    """Render the target's page."""
     return render(
         "target.html",
         target=target,
@@ -237,13 +237,13 @@ def page(target: str, entries: Entries, environment: Mapping[str, str], confiden
 
 
 def markdown(target: str, entries: Entries, environment: Mapping[str, str], confidence: str) -> str:
-    """The same facts for a pull request's comment."""
+    """Render the target's report as Markdown for a pull request's comment."""
     values = {"builds": entries, "environment": environment, "confidence": confidence}
     return render("report.md", target=target, **values)
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.report TARGET`."""
+    """Run `python -m stages.report TARGET`."""
     p = params.load()
     target = key_from(argv, "report", p.targets)
     names = plan.derive(p).reports[target].builds

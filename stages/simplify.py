@@ -66,12 +66,12 @@ def simplify(source: Path, graph: Graph, place: Path, settings: SimplifyParams, 
 
 
 def _bytes(graph: Path, source: Path) -> int:
-    """Of a graph that may refer to the weights of `source`."""
+    """Sum up the bytes of a graph's files; it may refer to the weights of `source`."""
     return sum(path.stat().st_size for path in graphs.parts(graph, source.parent))
 
 
 def run_child(source: Path, place: Path, settings: SimplifyParams) -> str | None:
-    """Run onnxsim under its limits; why there is no result, or None."""
+    """Run onnxsim under its limits and return why there is no result, or None."""
 
     def limit() -> None:
         size = int(settings.memory_gib * 2**30)
@@ -126,7 +126,7 @@ def _nodes(graph: Path) -> list[onnx.NodeProto]:
 
 
 def _in_child(source: Path, place: Path) -> None:
-    """What runs under the limits: onnxsim itself, without the quantizers that its `__init__` imports.
+    """Run onnxsim itself, under the limits, without the quantizers that its `__init__` imports.
 
     Weights in a file of their own stay there: onnxsim is given inputs in their place, and copies none of them.
     """
@@ -151,7 +151,7 @@ def _in_child(source: Path, place: Path) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.simplify MODEL-VARIANT`."""
+    """Run `python -m stages.simplify MODEL-VARIANT`."""
     if argv[:1] == [CHILD]:
         lifetime.end_with_parent(int(argv[1]))  # it may hang, and nobody else limits its time
         return _in_child(Path(argv[2]), Path(argv[3]))

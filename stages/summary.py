@@ -33,7 +33,7 @@ STYLES |= {"failed": "bold red", "unavailable": "dim"}
 
 
 def summary(entries: Entries, pipelines: Entries, environment: Mapping[str, str]) -> dict[str, Any]:
-    """reports/summary.json: the entries without what only the pages need."""
+    """Return what reports/summary.json holds: the entries without what only the pages need."""
     tables = {"builds": entries, "pipelines": pipelines}
     compact = {table: {name: _compact(entry) for name, entry in of.items()} for table, of in tables.items()}
     return {"environment": dict(environment), **compact}
@@ -48,7 +48,7 @@ def _compact(entry: Entry) -> dict[str, Any]:
 
 
 def page(entries: Entries, pipelines: Entries, environment: Mapping[str, str], confidence: str) -> str:
-    """The page over all targets."""
+    """Render the page over all targets."""
     measured = {name: entry for name, entry in entries.items() if entry["accuracy"]}
     by_model: dict[str, dict[str, Entry]] = {}
     for name, entry in measured.items():
@@ -84,7 +84,7 @@ def pipeline_page(pipelines: Entries, environment: Mapping[str, str], confidence
 
 
 def accuracy_latency_csv(entries: Entries) -> str:
-    """A line for each build and one-thread latency case: the headline metric beside the speedup."""
+    """Write a CSV line for each build and one-thread latency case: the headline metric beside the speedup."""
     rows = [
         (name, entry["headline"], entry["accuracy"][entry["headline"]]["value"], case, m["speedup"], m["p50_ms"])
         for name, entry in entries.items()
@@ -94,7 +94,7 @@ def accuracy_latency_csv(entries: Entries) -> str:
 
 
 def latency_csv(entries: Entries) -> str:
-    """A line for each build and latency case: percentiles of build and baseline in milliseconds."""
+    """Write a CSV line for each build and latency case: milliseconds of build and baseline at two percentiles."""
     keys = ("p50_ms", "p90_ms", "baseline_p50_ms", "baseline_p90_ms", "speedup")
     rows = [
         (f"{name} {case}", *(measured[key] for key in keys))
@@ -113,7 +113,7 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def table(builds: Entries) -> Table:
-    """What `make repro` ends with; fits 128 columns."""
+    """Build the table that `make repro` ends with; it fits 128 columns."""
     shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     shown.add_column("build", overflow="fold")
     shown.add_column("verdict", no_wrap=True)
@@ -129,7 +129,7 @@ def table(builds: Entries) -> Table:
 
 
 def _truth(entry: Entry) -> str:
-    """How right the fp32 model is and how right the build, by what the data set knows."""
+    """Format how right the fp32 model is and how right the build, by what the data set knows."""
     if not entry["accuracy"]:
         return "-"
     measured = entry["accuracy"][entry["truth"]]
@@ -137,7 +137,7 @@ def _truth(entry: Entry) -> str:
 
 
 def _drift(entry: Entry) -> str:
-    """The headline metric's drift with its interval."""
+    """Format the headline metric's drift with its interval."""
     if not entry["accuracy"]:
         return "-"
     measured = entry["accuracy"][entry["headline"]]
@@ -145,7 +145,7 @@ def _drift(entry: Entry) -> str:
 
 
 def _speedups(entry: Entry) -> str:
-    """At one thread, the shortest and the longest case."""
+    """Format the speedups of the shortest and the longest case at one thread."""
     cases = list(results.one_thread(entry).values())
     return " ".join(f"{measured['speedup']:.2f}x" for measured in cases[:: max(1, len(cases) - 1)]) or "-"
 
@@ -155,7 +155,7 @@ def _size(entry: Entry) -> str:
 
 
 def legend(builds: Entries, pipelines: Entries) -> list[str]:
-    """What the columns hold, for each set of latency cases that the builds have, then what needs a word."""
+    """Explain the columns, for each set of latency cases that the builds have, then list reasons and flags."""
     measured = [entry for entry in builds.values() if entry["accuracy"]]
     held = dict.fromkeys((e["truth"], e["headline"], tuple(results.one_thread(e))) for e in measured)
     lines = [
@@ -188,7 +188,7 @@ def show() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.summary [--show]`."""
+    """Run `python -m stages.summary [--show]`."""
     if argv == ["--show"]:
         return show()
     if argv:

@@ -37,7 +37,7 @@ def speak(
     pitch_range: int = 50,
     volume: int = 50,
 ) -> NDArray[np.float64]:
-    """`text` as float64 (samples,) in [-1, 1] at 16 kHz: the same samples each time, whatever was spoken before.
+    """Synthesize `text` as float64 (samples,) in [-1, 1] at 16 kHz: the same samples each time.
 
     Args:
         text: what to say, in the voice's language.
@@ -71,19 +71,19 @@ def speak(
 
 
 def trim(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Without the near silence, 40 dB under the peak, that espeak-ng says before and after."""
+    """Cut off the near silence, 40 dB under the peak, that espeak-ng puts before and after speech."""
     loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
     return samples[loud[0] : loud[-1] + 1]
 
 
 def variants() -> list[str]:
-    """The speakers that every language can be spoken by, in the order of their names."""
+    """List the speakers that every language can be spoken by, in the order of their names."""
     return sorted(path.name for path in (Path(espeakng_loader.get_data_path()) / "voices/!v").iterdir())
 
 
 @contextmanager
 def _espeak(pieces: list[NDArray[np.int16]]) -> Iterator[tuple[ctypes.CDLL, int]]:
-    """espeak-ng, freshly loaded, and its sample rate in Hz; what it says is appended to `pieces`.
+    """Load espeak-ng afresh and yield it with its sample rate in Hz; its output is appended to `pieces`.
 
     Its phase of pitch flutter, filters and noise live in static variables that nothing resets, so the
     library is unloaded after each use (8 ms): otherwise samples depend on what was spoken before.

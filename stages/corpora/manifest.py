@@ -66,7 +66,7 @@ class Recording(Line):
 
     @property
     def path(self) -> Path:
-        """The WAV file.
+        """Return the path of the WAV file.
 
         Raises:
             UserError: the line has none.
@@ -76,12 +76,12 @@ class Recording(Line):
         return self.folder / self.wav
 
     def samples(self) -> NDArray[np.float32]:
-        """The audio: float32 (samples,) in [-1, 1) at 16 kHz."""
+        """Read the audio: float32 (samples,) in [-1, 1) at 16 kHz."""
         return read_wav(self.path)
 
 
 def read_wav(path: Path) -> NDArray[np.float32]:
-    """Mono 16 kHz audio as float32 (samples,).
+    """Read mono 16 kHz audio as float32 (samples,).
 
     Raises:
         UserError: not a WAV file, or not 16 kHz, or not mono, or empty, or with a sample that is no audio.
@@ -131,7 +131,7 @@ def write(folder: Path, split: Split, lines: list[Line]) -> None:
 
 
 def read(folder: Path, split: Split) -> list[Recording]:
-    """The recordings of one split.
+    """Read the recordings of one split.
 
     Raises:
         UserError: the manifest is missing, empty, has an id twice, or a line is not as the module's docstring says.

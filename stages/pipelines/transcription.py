@@ -40,7 +40,7 @@ class LoadedPipeline:
     take_finite: Callable[[], bool]
 
     def finish(self, spoken: Iterable[str]) -> str:
-        """The final text of what was recognized in the segments."""
+        """Return the final text of what was recognized in the segments."""
         return self.normalize(self.punctuate(" ".join(spoken)))
 
 
@@ -67,7 +67,7 @@ class TwoPass:
 
 
 def transcribe(pipeline: LoadedPipeline, samples: Floats) -> Transcript:
-    """All steps on a whole recording, as FunASR's AutoModel has them with a detector and a punctuation model."""
+    """Run all steps on a whole recording, as FunASR's AutoModel does with a detector and a punctuation model."""
     seconds: dict[str, float] = {}
     with _timing(seconds, "vad"):
         segments = [(start, end) for start, end in pipeline.detect(samples)]
@@ -83,7 +83,7 @@ def transcribe(pipeline: LoadedPipeline, samples: Floats) -> Transcript:
 def swap_each(
     samples: Floats, baseline: LoadedPipeline, target: LoadedPipeline, by_baseline: Transcript, by_target: Transcript
 ) -> dict[str, str]:
-    """The baseline's final text of a recording with one component of the target in it, for each component.
+    """Transcribe a recording with one component of the target in the baseline, for each component: the final texts.
 
     Only what comes after the component is done again, and of that not what either transcript has already.
     """
@@ -128,7 +128,7 @@ def _both(
     work: dict[int, float],
     speech: Sequence[tuple[float, float]],
 ) -> TwoPass:
-    """Both passes over a segment whose end was noticed in the last piece of `work`."""
+    """Recognize a segment twice, streamed and whole, once its end was noticed in the last piece of `work`."""
     audio, heard = _cut(samples, segment), max(work)
     texts, first = [], None
     for number, (compute, text) in enumerate(_timed(pipeline.stream(audio)), 1):
@@ -161,7 +161,7 @@ def _timing(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 def _timed(items: Iterable[T]) -> Iterator[tuple[float, T]]:
-    """Each item with the milliseconds that it took to come."""
+    """Yield each item with the milliseconds that it took to come."""
     iterator = iter(items)
     while True:
         began = time.perf_counter()

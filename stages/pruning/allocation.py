@@ -26,7 +26,7 @@ Count = Callable[[Widths], int]
 
 
 def probes(width: int, round_to: int) -> list[int]:
-    """Widths below `width`, multiples of `round_to`, at which to measure what a group costs, ascending."""
+    """List widths below `width`, multiples of `round_to`, at which to measure what a group costs, ascending."""
     near = {max(1, round((1 - share) * width / round_to)) * round_to for share in SHARES}
     return sorted(probe for probe in near if probe < width)
 
@@ -34,7 +34,7 @@ def probes(width: int, round_to: int) -> list[int]:
 def cheapest(
     dense: Widths, curves: Mapping[str, Curve], count: Count, ratio: float, tolerance: float, steps: Mapping[str, int]
 ) -> dict[str, int]:
-    """The widths, multiples of `steps`, of least predicted cost that remove `ratio` to `ratio + tolerance`.
+    """Find the widths, multiples of `steps`, of least predicted cost that remove `ratio` to `ratio + tolerance`.
 
     dense: the widths of the model that may change. curves: by group, at the widths of `probes`; between them the root
     of a cost is interpolated, as costs start at zero with no slope, and below them nothing is known and nothing tried.

@@ -30,7 +30,10 @@ def choose(
     damping: float,
     unit: int = 1,
 ) -> list[int]:
-    """The channels of the `keep` units, `unit` channels each, that a criterion of `PruneParams` prefers, ascending.
+    """Choose the `keep` units, of `unit` channels, that a criterion of `PruneParams` prefers.
+
+    Returns:
+        Their channels, ascending.
 
     weights: everything that goes with a channel, each (channels, ...). hidden: the channels on calibration data,
     (positions, channels). reader: the weight (out, channels) that they are read with. taylor_scores: (units,) as
@@ -49,12 +52,12 @@ def choose(
 
 
 def magnitude(weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Squared weights that go with a channel, (channels,): the group norm of Fang et al., "DepGraph", 2023."""
+    """Sum the squared weights that go with a channel, (channels,): the group norm of Fang et al., "DepGraph", 2023."""
     return torch.stack([weight.flatten(1).square().sum(dim=1) for weight in weights]).sum(dim=0)
 
 
 def activation(hidden: torch.Tensor, reader: torch.Tensor) -> torch.Tensor:
-    """Mean square of a channel times the squared norm of the weights that read it, (channels,).
+    """Multiply a channel's mean square by the squared norm of the weights that read it, (channels,).
 
     What the reader's output loses with the channel, were channels independent. Sun et al., "A simple and effective
     pruning approach for large language models" (Wanda), 2024, scores a weight by |w| * ||x||; this is the sum of its
@@ -66,7 +69,7 @@ def activation(hidden: torch.Tensor, reader: torch.Tensor) -> torch.Tensor:
 def taylor(
     run: Run, readers: Mapping[str, torch.nn.Module], units: Mapping[str, int] | None = None
 ) -> dict[str, torch.Tensor]:
-    """Mean square of activation times gradient of each unit that a reader is given, (units,) by its name.
+    """Compute the mean square of activation times gradient of each unit that a reader gets, (units,) by its name.
 
     Molchanov et al., "Importance estimation for neural network pruning", 2019, equation 8, with a gate on each channel,
     or on each head: Michel et al., "Are sixteen heads really better than one?", 2019, take its absolute value.
@@ -103,7 +106,7 @@ def taylor(
 
 
 def least_squares(moments: torch.Tensor, reader: torch.Tensor, keep: int, damping: float, unit: int) -> list[int]:
-    """The `keep` units, of `unit` channels, from which the reader's output can best be rebuilt, in ascending order.
+    """Choose the `keep` units, of `unit` channels, from which the reader's output can best be rebuilt, ascending.
 
     One unit after another is dropped: the one whose loss costs least once the others are refitted to
     make up for it, which the inverse moments give in closed form. Hassibi & Stork, "Second order
@@ -126,7 +129,10 @@ def least_squares(moments: torch.Tensor, reader: torch.Tensor, keep: int, dampin
 
 
 def _costs(columns: torch.Tensor, inverse: torch.Tensor, unit: int) -> torch.Tensor:
-    """What each unit's loss costs, (units,), once the others make up for it: the trace of W^T B^-1 W, B its block."""
+    """Compute what losing each unit costs once the others make up for it, (units,): trace of W^T B^-1 W.
+
+    B is the unit's block of the inverse moments.
+    """
     if unit == 1:
         return columns.square().sum(dim=1) / inverse.diagonal()[:-1]
     units = columns.unflatten(0, (-1, unit))  # type: ignore[no-untyped-call]

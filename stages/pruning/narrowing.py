@@ -48,24 +48,24 @@ class Layer:
 
     @property
     def width(self) -> int:
-        """Hidden channels, or heads."""
+        """Return the number of hidden channels, or heads."""
         return self.reader.in_features // self.unit
 
     @property
     def cost(self) -> int:
-        """Parameters that go with one hidden channel, or head."""
+        """Return the number of parameters that go with one hidden channel, or head."""
         made = sum(count * (maker.in_features + (maker.bias is not None)) for maker, count in self.makers)
         return self.unit * (made + 2 * (self.norm is not None) + self.reader.out_features)
 
     def weights(self) -> list[torch.Tensor]:
-        """What goes with a channel, each (channels, ...)."""
+        """Return all weights that go with a channel, each (channels, ...)."""
         channels = self.reader.in_features
         made = [block for maker, count in self.makers for block in maker.weight[: count * channels].chunk(count)]
         return [*made, self.reader.weight.T]
 
 
 def layers(model: Any) -> dict[str, Layer]:
-    """Every feed-forward layer and attention of a model by its module's name, in the order of definition."""
+    """Find every feed-forward layer and attention of a model, by its module's name, in the order of definition."""
     found = {}
     for name, module in model.named_modules():
         for first, second in FEED_FORWARD:
@@ -92,7 +92,7 @@ def _grouped(model: torch.nn.Module, names: Mapping[str, str]) -> dict[str, list
 
 
 def widths(model: torch.nn.Module, names: Mapping[str, str]) -> dict[str, int]:
-    """The widths that pruning changes.
+    """Return the widths that pruning changes.
 
     names: by the config's key of a width, a pattern of the names of the layers that have it, as
     {"encoder_conf.kept_heads": "encoder.*.self_attn"}.
@@ -113,7 +113,7 @@ def counter(model: torch.nn.Module, names: Mapping[str, str]) -> Callable[[Mappi
 def narrowed(
     model: torch.nn.Module, names: Mapping[str, str], removed: float, steps: Mapping[str, int]
 ) -> dict[str, int]:
-    """The widths that change, to remove closest to `removed` of all parameters: all to about the same share.
+    """Choose narrower widths that remove closest to `removed` of all parameters, each by about the same share.
 
     Coarsest first, each is rounded, and the others make up for it: an attention may have only four heads.
 
@@ -195,7 +195,7 @@ def cut(
 
 @contextmanager
 def _hooked(readers: Mapping[str, torch.nn.Linear], hook: Hook, what: str) -> Iterator[None]:
-    """`hook` gets the name, hidden activations and output of each layer that runs; its result replaces the output.
+    """Call `hook` with name, hidden activations and output of each layer that runs; its result replaces the output.
 
     what: what that does to the layers, for a terminal.
     """
@@ -219,7 +219,7 @@ def _hooked(readers: Mapping[str, torch.nn.Linear], hook: Hook, what: str) -> It
 
 
 def _copy(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, torch.Tensor]) -> None:
-    """The dense weights: of a layer that is narrower copies of the channels it keeps, elsewhere the same tensors."""
+    """Copy the dense weights: of a narrower layer the channels it keeps; all others are the same tensors."""
     weights, before = dense.state_dict(), layers(dense)
     owners = {f"{name}.{part}": name for name in kept for part in small.get_submodule(name).state_dict()}
     for part, place in small.state_dict().items():
@@ -237,6 +237,6 @@ def _copy(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, tor
 
 
 def _blocks(kept: torch.Tensor, channels: int, wide: int, size: int) -> torch.Tensor:
-    """Which `size` of `wide` weights stay: of as many blocks of all channels as lose some, `kept`, and all others."""
+    """Find which `size` of `wide` weights stay: `kept` in each block of channels that loses some, and all others."""
     count = (wide - size) // (channels - len(kept))
     return torch.cat([*(kept + block * channels for block in range(count)), torch.arange(count * channels, wide)])

@@ -38,7 +38,7 @@ STYLE = {
 def figure(
     name: str, width: float, height: float, margins: Mapping[str, float] | None = None
 ) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure of that many inches; its SVG is appended to the list when the block ends.
+    """Yield a figure of that many inches and a list, to which its SVG is appended when the block ends.
 
     margins: shares of it at which its one plot ends; without, they are found from the text, in twice the time.
     """
@@ -57,7 +57,7 @@ def figure(
 
 
 def _inline(svg: str, name: str) -> str:
-    """The SVG as HTML takes it: no XML head, metadata, namespace or page-wide style, and sized by the page."""
+    """Reduce an SVG to what HTML takes: no XML head, metadata, namespace or page-wide style, sized by the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*|<style .*?</style>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
@@ -69,7 +69,7 @@ def _inline(svg: str, name: str) -> str:
 
 
 def style_axes(axes: Axes, grid: Literal["x", "both"]) -> None:
-    """Horizontal rows without ticks of their own, or a plain grid."""
+    """Style axes as horizontal rows without ticks of their own ("x"), or with a plain grid ("both")."""
     axes.set_axisbelow(True)
     axes.grid(axis=grid)
     if grid == "x":
@@ -78,7 +78,7 @@ def style_axes(axes: Axes, grid: Literal["x", "both"]) -> None:
 
 
 def label_points(axes: Axes, points: Sequence[tuple[float, float, str]], taken: list[Box]) -> None:
-    """A label at each point, at the first place around it where it hides no point, bar or other label."""
+    """Label each point at the first place around it where the label hides no point, bar or other label."""
     frame = axes.get_window_extent().extents
     for x, y, text in points:
         for offset in PLACES:
@@ -92,7 +92,7 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str]], taken: 
 
 
 def _place(axes: Axes, point: tuple[float, float], text: str, offset: tuple[float, float]) -> Any:
-    """The label at that offset, with a leader line to a point that is not beside it."""
+    """Put a label at that offset, with a leader line to a point that is not beside it."""
     line = {"arrowstyle": "-", "color": BASELINE, "lw": 0.6, "shrinkA": 0, "shrinkB": 4}
     label = axes.annotate(
         text,
@@ -109,13 +109,13 @@ def _place(axes: Axes, point: tuple[float, float], text: str, offset: tuple[floa
 
 
 def pixels(axes: Axes, bar: Box) -> Box:
-    """Where a bar is drawn, with room for its ends and for the point."""
+    """Return the box in pixels where a bar is drawn, with room for its ends and for the point."""
     (x0, y0), (x1, y1) = axes.transData.transform([bar[:2], bar[2:]])
     return x0 - 6, y0 - 6, x1 + 6, y1 + 6
 
 
 def _text_box(annotation: Any) -> Box:
-    """Where the text of an annotation is drawn, without its leader line."""
+    """Return the box in pixels of an annotation's text, without its leader line."""
     from matplotlib.text import Text
 
     annotation.get_window_extent()  # puts the text in its place, which Text's own does not

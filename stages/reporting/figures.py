@@ -19,13 +19,13 @@ FARTHEST = 2.5  # limits: a loss beyond it is drawn at the edge, with an arrow
 
 
 def labels(entries: Entries) -> dict[str, str]:
-    """A short name for each build: the target alone where there is but one model."""
+    """Shorten the name of each build: to the target alone where there is but one model."""
     models = {entry["model"] for entry in entries.values()}
     return {name: entry["target"] if len(models) == 1 else name for name, entry in entries.items()}
 
 
 def accuracy_speed(model: str, entries: Entries) -> str:
-    """Headline metric against speedup at one thread, a labelled point with both intervals for each build.
+    """Draw headline metric against speedup at one thread: for each build a labelled point with both intervals.
 
     Of the model's latency cases, from short to long, the middle one: long enough to be work, with many pairs.
     """
@@ -56,7 +56,7 @@ def accuracy_speed(model: str, entries: Entries) -> str:
 
 
 def forest(entries: Entries) -> str:
-    """Every gated accuracy metric's loss with its interval, as a share of its limit, so that all fit one axis."""
+    """Draw every gated accuracy metric's loss with its interval, as a share of its limit, so that all fit one axis."""
     short = labels(entries)
     rows = [
         (f"{short[name]}\n{metric}", measured)
@@ -92,7 +92,7 @@ def _forest_row(axes: Axes, row: int, measured: Mapping[str, Any]) -> None:
 
 
 def _share(value: float, limit: float) -> float:
-    """Of its limit; a limit of zero is exceeded by anything."""
+    """Return a loss as a share of its limit, not below -0.5; anything exceeds a limit of zero."""
     share = value / limit if limit else (FARTHEST + 1) * (value > 0)
     return max(-0.5, share)
 
@@ -103,7 +103,7 @@ def _loss_text(measured: Mapping[str, Any]) -> str:
 
 
 def latency_case(case: str, entries: Entries) -> str:
-    """The spread of one latency case: for each build the baseline's times above its own."""
+    """Draw the spread of one latency case: for each build the baseline's times above its own."""
     short = labels(entries)
     rows = [(short[name], e["latency"][case]) for name, e in entries.items() if case in e["latency"]]
     with drawing.figure(f"latency of {case}", 4.6, 0.75 + 0.42 * len(rows)) as (figure, out):
@@ -119,7 +119,7 @@ def latency_case(case: str, entries: Entries) -> str:
 
 
 def _spread(axes: Axes, row: float, quantiles: Sequence[float], colour: str) -> None:
-    """p2 to p98 as a thin line, p10 to p90 as a bar, the median as a dot, p90 as a tick."""
+    """Draw p2 to p98 as a thin line, p10 to p90 as a bar, the median as a dot and p90 as a tick."""
     at = _percentiles(quantiles)
     axes.plot([at(2), at(98)], [row, row], color=colour, lw=0.9)
     axes.plot([at(10), at(90)], [row, row], color=colour, lw=4.5, alpha=0.45, solid_capstyle="butt")
@@ -128,13 +128,13 @@ def _spread(axes: Axes, row: float, quantiles: Sequence[float], colour: str) -> 
 
 
 def _percentiles(quantiles: Sequence[float]) -> Any:
-    """The percentile function of an even grid of quantiles from 0 to 100."""
+    """Return the percentile function of an even grid of quantiles from 0 to 100."""
     step = 100 / (len(quantiles) - 1)
     return lambda q: quantiles[round(q / step)]
 
 
 def distribution(case: str, measured: Mapping[str, Any]) -> str:
-    """How many of the runs took at most so long: baseline and build, with 50 % and 90 % marked."""
+    """Draw how many of the runs took at most so long: baseline and build, with 50 % and 90 % marked."""
     margins = {"left": 0.12, "right": 0.98, "bottom": 0.2, "top": 0.89}
     with drawing.figure(f"distribution of {case}", 4.6, 2.5, margins) as (figure, out):
         axes = figure.subplots()
@@ -155,7 +155,7 @@ def distribution(case: str, measured: Mapping[str, Any]) -> str:
 
 
 def sizes(entries: Entries) -> str:
-    """Bytes on disk of each build that was made, and of the plain fp32 export beside it."""
+    """Draw the bytes on disk of each build that was made, and of the plain fp32 export beside it."""
     short = labels(entries)
     rows = [(short[n], e["artifact"]["bytes"], e["verdict"]) for n, e in entries.items() if e["artifact"]["bytes"]]
     with drawing.figure("size on disk", 7.4, 0.75 + 0.3 * len(rows)) as (figure, out):
@@ -176,12 +176,12 @@ def sizes(entries: Entries) -> str:
 
 
 def ranked(units: Entries) -> list[tuple[str, Entry]]:
-    """Components and layers by what the task loses, the most first; equals by how far the outputs are off."""
+    """Sort components and layers by what the task loses, the most first, then by the error of the outputs."""
     return sorted(units.items(), key=lambda item: (-item[1]["loss"], -item[1]["error"]))
 
 
 def sensitivity(units: Entries) -> str:
-    """What the task loses with one component or layer at INT8, and beside it how far the outputs are off."""
+    """Draw what the task loses with one component or layer at INT8, and beside it the error of the outputs."""
     rows = ranked(units)
     with drawing.figure("sensitivity", 7.4, 0.9 + 0.24 * len(rows)) as (figure, out):
         axes, errors = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
@@ -200,7 +200,7 @@ def sensitivity(units: Entries) -> str:
 
 
 def narrowing(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """What each width costs, narrower by itself, against the share of all parameters that goes with it."""
+    """Draw what each width costs, narrowed alone, against the share of all parameters that this removes."""
     with drawing.figure("what each width costs", 7.4, 3.2) as (figure, out):
         axes = figure.subplots()
         for marker, (width, probes) in zip(itertools.cycle("osX^v"), curves.items()):  # as many as widths
@@ -214,7 +214,7 @@ def narrowing(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 
 def pareto(trials: Sequence[Mapping[str, Any]], front: Sequence[Mapping[str, Any]]) -> str:
-    """Speed against loss of every recipe that passed, those that none beats in both joined by a line."""
+    """Draw speed against loss of every recipe that passed, those that none beats in both joined by a line."""
     with drawing.figure("recipes tried", 7.4, 3.4) as (figure, out):
         axes = figure.subplots()
         axes.plot(

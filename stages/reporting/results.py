@@ -23,12 +23,12 @@ ONE_THREAD = "_1_thread"
 
 
 def environment() -> dict[str, str]:
-    """The machine and library versions that this build was measured with, by name."""
+    """Read the machine and library versions that this build was measured with, by name."""
     return {path.name: path.read_text(encoding="utf-8").strip() for path in sorted(layout.ENVIRONMENT.iterdir())}
 
 
 def of_build(p: Params, name: str) -> dict[str, Any]:
-    """One entry of summary.json's `builds`."""
+    """Collect one entry of summary.json's `builds`."""
     build = plan.derive(p).builds[name]
     target = p.targets[build.target]
     folder = layout.measurements(build.target, build.model)
@@ -51,7 +51,7 @@ def of_build(p: Params, name: str) -> dict[str, Any]:
 
 
 def of_pipeline(p: Params, name: str) -> dict[str, Any]:
-    """One entry of summary.json's `pipelines`: as of a build, and what is known of its parts and its latencies."""
+    """Collect one entry of summary.json's `pipelines`: as for a build, with its parts and its latencies."""
     line = plan.derive(p).pipelines[name]
     target = p.targets[line.target]
     entry = _unmeasured(line.pipeline, line.target, target) | {"parts": {}}
@@ -96,7 +96,7 @@ def _unmeasured(model: str, name: str, target: Target) -> dict[str, Any]:
 def _judge(
     p: Params, target: Target, family: str, measured: Mapping[str, Any], cases: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Accuracy and latency against the target's gate, and the verdict over all of it."""
+    """Judge accuracy and latency by the target's gate, and decide the verdict over all of it."""
     limits, speedups = (getattr(p.gates[target.gate], what).get(family, {}) for what in ("accuracy", "speedup"))
     metrics, not_finite = measured["metrics"], measured["not_finite"]
     _check_measured(f"gates.{target.gate}.accuracy.{family}", limits, metrics)
@@ -116,7 +116,7 @@ def _judge(
 
 
 def _too_poor(name: str, measured: Mapping[str, Any], floor: float) -> str | None:
-    """Return in what the fp32 baseline itself falls short of what makes a drift mean anything, or None."""
+    """Explain how the fp32 baseline misses the quality without which a drift means nothing, or return None."""
     found, best = measured["baseline"], measured["higher_is_better"]
     if found is None:
         return f"there is nothing in it to measure {name} by"
@@ -126,13 +126,13 @@ def _too_poor(name: str, measured: Mapping[str, Any], floor: float) -> str | Non
 
 
 def one_thread(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The latency cases that were run at one thread, by name without the thread count."""
+    """Select the latency cases that ran on one thread, by name without the thread count."""
     cases = entry["latency"].items()
     return {name.removesuffix(ONE_THREAD): value for name, value in cases if name.endswith(ONE_THREAD)}
 
 
 def _check_measured(where: str, limits: Mapping[str, float], measured: Mapping[str, Any]) -> None:
-    """A limit on something that was not measured would be a gate that no build has to pass."""
+    """Refuse a limit on something that was not measured: it would be a gate that no build has to pass."""
     for name in limits:
         if name not in measured:
             hint = did_you_mean(name, measured)
@@ -158,7 +158,7 @@ def _too_bad(worst: Mapping[str, Mapping[str, Any]], limit: float | None) -> Ite
 
 
 def _judged_speed(measured: dict[str, Any], limit: float | None) -> dict[str, Any]:
-    """A speedup passes if all of its interval is at or above the gate's limit for that case."""
+    """Judge a speedup: it passes if all of its interval is at or above the gate's limit for that case."""
     if limit is None:
         return {**measured, "limit": None, "verdict": None}
     low, high = measured["ci"]
@@ -170,7 +170,7 @@ def _judged_speed(measured: dict[str, Any], limit: float | None) -> dict[str, An
 
 
 def _overall(entry: dict[str, Any]) -> tuple[str, str]:
-    """The worst verdict of all gated metrics and why; `pass` says how many were."""
+    """Return the worst verdict of all gated metrics and its reason; `pass` says how many there were."""
     judged = {**entry["accuracy"], **entry["latency"]}
     for worst in ("fail", "inconclusive"):
         names = [name for name, value in judged.items() if value["verdict"] == worst]
@@ -181,7 +181,7 @@ def _overall(entry: dict[str, Any]) -> tuple[str, str]:
 
 
 def describe(name: str, value: dict[str, Any]) -> str:
-    """A judged metric in one line: value, interval, limit."""
+    """Describe a judged metric in one line: value, interval, limit."""
     if "speedup" in value:
         low, high = value["ci"]
         return f"{name}: {value['speedup']:.2f}x [{low:.2f}, {high:.2f}], at least {value['limit']:g}x"
@@ -192,7 +192,7 @@ def describe(name: str, value: dict[str, Any]) -> str:
 
 
 def artifact(folder: Path) -> dict[str, Any]:
-    """Path, bytes and digest of what the runtime loads; of several files, the digest of their list of digests."""
+    """Return path, bytes and digest of what the runtime loads; of several files, the digest of their digests."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not there, but its measurements are; `dvc repro` makes it")
     files = graphs.digests(folder)
@@ -204,7 +204,7 @@ def artifact(folder: Path) -> dict[str, Any]:
 
 
 def records(p: Params, build: Build) -> dict[str, Any]:
-    """What each stage on the way to the artifact recorded of it, the checkpoint's files first."""
+    """Collect what each stage on the way to the artifact recorded of it, the checkpoint's files first."""
     target = p.targets[build.target]
     checkpoint = layout.checkpoint(build.model, target.variant)
     is_plain = target.graph in UNQUANTIZED
@@ -221,7 +221,7 @@ def records(p: Params, build: Build) -> dict[str, Any]:
 
 
 def _flags(p: Params, target: Target, entry: dict[str, Any]) -> list[str]:
-    """Where an optimised build is slower or larger than the plain export, with the cause."""
+    """Flag an optimized build that is slower or larger than the plain export, with the cause."""
     flags = []
     slower = [case for case, value in entry["latency"].items() if value["ci"][1] < 1]
     if slower and target.graph != "export":
@@ -236,7 +236,7 @@ def _flags(p: Params, target: Target, entry: dict[str, Any]) -> list[str]:
 
 
 def _causes(p: Params, target: Target, entry: dict[str, Any], cases: list[str]) -> Iterator[str]:
-    """Why it may be slower, the surest first."""
+    """Yield the causes for which it may be slower, the surest first."""
     recipe = None if target.graph in UNQUANTIZED else p.recipe(entry["model"], target.variant, target.graph)
     if isinstance(recipe, DynamicRecipe | StaticRecipe):
         if "Conv" in recipe.op_types:

@@ -19,7 +19,11 @@ MICROSOFT = "com.microsoft"
 
 
 def apply(model: ir.Model, rules: Sequence[Any]) -> tuple[ir.Model, int]:
-    """A copy of the model with onnxscript's `rules` applied until none does, tidied, and how often one did."""
+    """Apply onnxscript's `rules` to a copy of the model until none applies, and tidy it.
+
+    Returns:
+        The new model, and how often a rule applied.
+    """
     from onnxscript.rewriter import RewriteRuleSet
 
     new, total = model.clone(), 0
@@ -31,7 +35,7 @@ def apply(model: ir.Model, rules: Sequence[Any]) -> tuple[ir.Model, int]:
 
 
 def tidy(model: ir.Model) -> None:
-    """Drop what nothing reads any more, compute what is the same once, and infer shapes, in place."""
+    """Remove what nothing reads, compute what is the same once, and infer shapes, in place."""
     import onnx_ir.passes.common as passes
 
     for step in (
@@ -66,5 +70,5 @@ def fresh_name(name: str, near: ir.Value) -> str:
 
 
 def constant(value: ir.Value | None) -> NDArray[np.float32] | None:
-    """The numbers of a constant value, or None where there is no value or it is computed."""
+    """Return the numbers of a constant value, or None where there is no value or it is computed."""
     return None if value is None or value.const_value is None else value.const_value.numpy()

@@ -18,7 +18,7 @@ BLOCKED = -10_000.0  # stages.models.shared.sanm.BLOCKED, and the operator's own
 
 
 def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
-    """The model with attention, to itself or to another sequence, as one operator, and how many."""
+    """Replace attention, to itself or to another sequence, by one operator; return the new model and how many."""
     from onnxscript.rewriter import pattern
 
     return apply(
@@ -59,7 +59,7 @@ def _unmasked(  # noqa: PLR0913, PLR0917
 
 
 def _is_attention(_: Any, heads: ir.Value, scale: ir.Value, mask: ir.Value | None = None, **__: Any) -> bool:
-    """Heads of a known number and width, one scale for all, and a mask as `stages.models.shared.sanm` makes it."""
+    """Require heads of a known number and width, one scale, and a mask as `stages.models.shared.sanm` makes it."""
     factor = constant(scale)
     sizes = heads.shape and list(heads.shape)
     known = sizes is not None and len(sizes) == 4 and all(isinstance(size, int) for size in sizes[2:])
@@ -67,7 +67,7 @@ def _is_attention(_: Any, heads: ir.Value, scale: ir.Value, mask: ir.Value | Non
 
 
 def _is_mask(mask: ir.Value) -> bool:
-    """(batch, 1, 1, keys), made as something times BLOCKED."""
+    """Tell whether a mask has shape (batch, 1, 1, keys) and is made as something times BLOCKED."""
     node = mask.producer()
     shape = mask.shape and list(mask.shape)
     if node is None or node.op_type != "Mul" or shape is None or shape[1:3] != [1, 1]:
@@ -100,7 +100,7 @@ def _packed(op: Any, packed: Any, packed_shape: Any, scale: Any, bias: Any, shap
 
 
 def _is_packed(_: Any, heads: ir.Value, scale: ir.Value, bias: ir.Value, **__: Any) -> bool:
-    """Heads of a known number and width, one scale for all, and biases of each head, or the same ones for all."""
+    """Require heads of a known number and width, one scale for all, and a bias for each head or one for all."""
     factor, sizes = constant(scale), heads.shape and list(heads.shape)
     if factor is None or factor.size != 1 or sizes is None or bias.shape is None or len(bias.shape) != 4:
         return False

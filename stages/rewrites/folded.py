@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
-    """The model with constants folded and common subexpressions computed once, and how many nodes that spared."""
+    """Fold constants and compute common subexpressions once; return the new model and how many nodes that spared."""
     from onnxscript.optimizer import fold_constants
 
     new = model.clone()

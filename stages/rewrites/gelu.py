@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
-    """The model with its GELUs as one operator each, and how many."""
+    """Replace each GELU by one operator; return the new model and how many."""
     from onnxscript.rewriter import pattern
 
     return apply(model, [pattern.RewriteRule(_gelu, _fused)])

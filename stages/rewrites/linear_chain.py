@@ -18,7 +18,7 @@ DEARER = 1.1  # the most multiplications over the pair's: a layer less spares a 
 
 
 def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
-    """The model with such pairs of biased layers merged, and how many."""
+    """Merge such pairs of biased layers; return the new model and how many."""
     from onnxscript.rewriter import pattern
 
     return apply(model, [pattern.RewriteRule(_pair, _merged, _pays)])
@@ -29,6 +29,7 @@ def _pair(op: Any, inputs: Any, first: Any, first_bias: Any, second: Any, second
 
 
 def _pays(_: Any, first: ir.Value, first_bias: ir.Value, second: ir.Value, second_bias: ir.Value, **__: Any) -> bool:
+    """Tell whether the merged layer costs at most DEARER times the multiplications of the pair."""
     matrices, biases = [constant(v) for v in (first, second)], [constant(v) for v in (first_bias, second_bias)]
     if any(m is None or m.ndim != 2 for m in matrices) or any(b is None or b.ndim != 1 for b in biases):
         return False

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
-    """The model with its memory blocks rewritten, and how many. Caches keep their shape (1, channels, taps - 1, 1)."""
+    """Rewrite the memory blocks; return the new model and how many. Caches stay (1, channels, taps - 1, 1)."""
     from onnxscript.rewriter import pattern
 
     # A pattern of two outputs goes through the whole graph at each node: of Paraformer-large, for seconds and nothing.
@@ -36,7 +36,7 @@ def _block(op: Any, inputs: Any, cache: Any, weight: Any, start: Any, end: Any) 
 
 
 def _is_causal(_: Any, weight: ir.Value | None, memory: ir.Value, **__: Any) -> bool:
-    """Each channel on its own, a tap for each step, nothing padded: the last tap meets the newest input."""
+    """Require each channel on its own, a tap for each step and no padding: the last tap meets the newest input."""
     taps, node = constant(weight), memory.producer()
     if taps is None or taps.ndim != 4 or taps.shape[1] != 1 or taps.shape[3] != 1 or node is None:
         return False
@@ -69,5 +69,5 @@ def _between(op: Any, image: Any, first: Any, bias: Any, second: Any) -> Any:
 
 
 def _as_images(op: Any, image: Any, first: Any, bias: Any, second: Any) -> Any:
-    """From one block to the next without leaving the image; of a chunk, each reshape costs as much as a small layer."""
+    """Stay in the image from one block to the next: for a chunk, a reshape costs as much as a small layer."""
     return op.MatMul(op.Relu(op.Add(op.MatMul(image, first), bias)), second)

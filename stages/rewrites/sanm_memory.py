@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
-    """The model with its memories rewritten, and how many."""
+    """Rewrite the memories of SAN-M; return the new model and how many."""
     from onnxscript.rewriter import pattern
 
     return apply(model, [pattern.RewriteRule(_memory, _rewritten, _is_aligned)])
@@ -28,7 +28,7 @@ def _memory(op: Any, inputs: Any, weight: Any) -> Any:
 
 
 def _is_aligned(_: Any, weight: ir.Value, remembered: ir.Value, **__: Any) -> bool:
-    """Each channel on its own, and as many steps out as in."""
+    """Require each channel on its own, and as many steps out as in."""
     taps, node = constant(weight), remembered.producer()
     if taps is None or taps.ndim != 3 or taps.shape[1] != 1 or node is None or len(node.inputs) != 2:
         return False

@@ -23,7 +23,7 @@ TINY = 1e-5  # a channel that is never used stays as it is
 
 
 def readers(model: ir.Model) -> dict[str, list[ir.Node]]:
-    """The MatMuls with constant weights that alone read what a LayerNormalization gives, by the name of that value."""
+    """Find the MatMuls with constant weights that alone read a LayerNormalization's output, by that output's name."""
     found = {}
     for node in model.graph:
         if node.op_type != "LayerNormalization" or any(constant(value) is None for value in node.inputs[1:]):
@@ -39,7 +39,7 @@ def readers(model: ir.Model) -> dict[str, list[ir.Node]]:
 
 
 def rewrite(model: ir.Model, largest: Mapping[str, NDArray[np.float32]], alpha: float) -> tuple[ir.Model, int]:
-    """The model with such layers smoothed, and how many.
+    """Smooth the layers that `readers` finds; return the new model and how many.
 
     largest: the largest absolute value of each channel, float32 (channels,), of the values that `readers` names.
     """
@@ -60,7 +60,7 @@ def rewrite(model: ir.Model, largest: Mapping[str, NDArray[np.float32]], alpha: 
 
 
 def _replace(model: ir.Model, node: ir.Node, index: int, factor: NDArray[np.float32]) -> None:
-    """Give a node an initializer of its own in the place of one of its inputs: that times a factor, computed when read.
+    """Give a node an initializer of its own in place of an input: the input times a factor, computed when read.
 
     All smoothed weights at once would be the model's size again.
     """

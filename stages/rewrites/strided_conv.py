@@ -18,7 +18,7 @@ LAST = 2**63 - 1
 
 
 def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
-    """The model with such convolutions between transposes as products, and how many. After `gelu`."""
+    """Turn such convolutions between transposes into products, after `gelu`; return the new model and how many."""
     from onnxscript.rewriter import pattern
 
     moved, _ = apply(model, [pattern.RewriteRule(_activated, _channels_last)])
@@ -41,7 +41,7 @@ def _conv(op: Any, x: Any, weight: Any) -> Any:
 
 
 def _is_strided(_: Any, weight: ir.Value, conv: ir.Value, **__: Any) -> bool:
-    """All channels together, nothing padded or left out between taps, a hop of as many frames as taps or one fewer."""
+    """Require all channels together, no padding, no gaps between taps, and a hop of all taps or one fewer."""
     taps, node = constant(weight), conv.producer()
     if taps is None or taps.ndim != 3 or node is None or len(node.inputs) != 2:
         return False

@@ -12,17 +12,17 @@ from stages.runtimes import onnxruntime, tensorrt
 
 
 def why_unavailable(runtime: Runtime) -> str | None:
-    """Why nothing on this machine runs artifacts of this runtime, or None."""
+    """Explain why nothing on this machine runs artifacts of this runtime, or return None."""
     return None if runtime == "onnxruntime" else tensorrt.why_unavailable(runtime)
 
 
 def warm(runtime: Runtime) -> None:
-    """Import the runtime's library, so that what comes after is an artifact's own."""
+    """Import the runtime's library, so that a measurement that follows does not include it."""
     importlib.import_module(tensorrt.MODULES.get(runtime, runtime))
 
 
 def load(folder: Path, graph_set: GraphSet, runtime: Runtime, threads: int) -> dict[str, Network]:
-    """Every graph of an artifact as a function of named inputs; `threads` is of the CPU.
+    """Load every graph of an artifact as a function of named inputs; threads: of the CPU.
 
     Raises:
         UserError: a file is broken, or built for another version or machine.

@@ -20,7 +20,7 @@ DTYPES = {"tensor(float)": "float32"} | {f"tensor({name})": name for name in ("b
 def session(
     model: Path | bytes, threads: int = 1, *, prepacked: bool = True, weights: Path | None = None
 ) -> onnxruntime.InferenceSession:
-    """A CPU session whose threads stop spinning when a run ends: else they take the cores of another live session.
+    """Open a CPU session whose threads stop spinning after a run: else they take cores from other live sessions.
 
     prepacked: with weights laid out for the CPU beforehand, which pays after some twenty runs of a large model.
     weights: the folder with the large weights of a graph; by default where its graph set says.
@@ -52,7 +52,7 @@ def _what(model: Path | bytes) -> Path | str:
 def network(
     model: Path | bytes, graph: Graph, threads: int = 1, *, prepacked: bool = True, weights: Path | None = None
 ) -> Network:
-    """The graph as a function of named inputs; the rest as in `session`.
+    """Load a graph as a function of named inputs; the arguments are those of `session`.
 
     Raises:
         UserError: it cannot be loaded, has other inputs or outputs than declared, or, when it is called, cannot be run.
@@ -93,5 +93,5 @@ def _check_signature(where: str, declared: Mapping[str, Tensor], found: Sequence
 
 
 def load(folder: Path, graph_set: GraphSet, threads: int = 1) -> dict[str, Network]:
-    """Every graph of a folder."""
+    """Load every graph of a folder, each as a function of named inputs."""
     return {name: network(folder / graph.file, graph, threads) for name, graph in graph_set.graphs.items()}

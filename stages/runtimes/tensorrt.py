@@ -24,7 +24,7 @@ _INSTALL = {
 
 
 def why_not_built(runtime: str) -> str | None:
-    """Why this machine cannot build an engine, or None."""
+    """Explain why this machine cannot build an engine, or return None."""
     if importlib.util.find_spec(MODULES[runtime]) is None:
         return f"{runtime} is not installed here: {_INSTALL[runtime]}"
     if runtime == "tensorrt" and gpu() == "none":
@@ -33,7 +33,7 @@ def why_not_built(runtime: str) -> str | None:
 
 
 def why_unavailable(runtime: str) -> str | None:
-    """Why this machine cannot run an engine, or None."""
+    """Explain why this machine cannot run an engine, or return None."""
     why = why_not_built(runtime)
     if why is None and gpu() == "none":
         return "engine built, nothing here to run it: no CUDA device"
@@ -86,7 +86,7 @@ def build(onnx: Path, graph: Graph, place: Path, runtime: str, settings: EngineP
 
 
 def _capability(trt: Any, name: str) -> tuple[int, int]:
-    """`SM86` as Polygraphy's (8, 6).
+    """Parse a compute capability: `SM86` is (8, 6), as Polygraphy wants it.
 
     Raises:
         UserError: this TensorRT-RTX does not build for it.
@@ -99,7 +99,7 @@ def _capability(trt: Any, name: str) -> tuple[int, int]:
 
 
 def load(folder: Path, graph_set: GraphSet, runtime: str) -> dict[str, Network]:
-    """Every engine of a folder, on this machine's first CUDA device.
+    """Load every engine of a folder on this machine's first CUDA device.
 
     Raises:
         UserError: an engine was built by another version or for another GPU.
@@ -124,7 +124,7 @@ def load(folder: Path, graph_set: GraphSet, runtime: str) -> dict[str, Network]:
 
 
 def _import(runtime: str) -> Any:
-    """The runtime's bindings, made the ones that Polygraphy uses in this process.
+    """Import the runtime's bindings, and have Polygraphy use them in this process.
 
     Polygraphy wants the name `tensorrt_rtx`, which only a shim package has; the bindings are the same.
     """

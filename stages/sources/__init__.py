@@ -15,18 +15,18 @@ Result = TypeVar("Result")
 
 
 def module(source: Source) -> Any:
-    """The module that speaks to a source; imported late, because the hub's SDK takes its time."""
+    """Import the module that speaks to a source, as late as this because the hub's SDK takes its time."""
     return importlib.import_module(f"stages.sources.{source.kind}")
 
 
 def forget(source: Source, files: Mapping[str, PinnedFile]) -> None:
-    """Let go of what was downloaded of `files`, which are in their place now; a wheel serves others too, and stays."""
+    """Remove the downloads of `files`, which are in their place now; a wheel stays, as it serves other models too."""
     if isinstance(source, ModelScopeSource):
         module(source).forget(files)
 
 
 def certain(found: Mapping[str, PinnedFile | None], names: Iterable[str], instead: str) -> dict[str, PinnedFile]:
-    """Take the named files out of a listing, all with size and digest.
+    """Pick the named files of a listing, each with size and digest.
 
     Raises:
         UserError: one has no size or no digest; says what to do `instead`.
@@ -44,7 +44,7 @@ def certain(found: Mapping[str, PinnedFile | None], names: Iterable[str], instea
 def first_good(
     name: str, sources: Sequence[Source], attempt: Callable[[Source], Result], wanted: str
 ) -> tuple[Source, Result]:
-    """The first source for which `attempt` succeeds, and what it gave; those that failed are named on standard error.
+    """Return the first source for which `attempt` succeeds, and its result; print why others failed to stderr.
 
     Raises:
         UserError: no source gave what was `wanted`; says why for each.

@@ -27,7 +27,7 @@ ATTEMPTS = 3
 
 
 def download(archive: Archive) -> Path:
-    """The archive's file in the download cache, fetched if it is not there with the right digest.
+    """Return an archive's file in the download cache, and fetch it if it is not there with the right digest.
 
     `PIP_INDEX_URL` chooses another index, as it does for pip.
 
@@ -49,7 +49,7 @@ def download(archive: Archive) -> Path:
 
 
 def _size(partial: Path) -> int:
-    """Return the bytes that came: the index need not tell how many there are, and may lie."""
+    """Return how many bytes came so far: the index need not say how many there will be, and may lie."""
     return partial.stat().st_size if partial.exists() else 0
 
 

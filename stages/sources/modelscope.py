@@ -102,7 +102,7 @@ def _settings() -> Iterator[None]:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """The SDK's exceptions as one clear message."""
+    """Turn the SDK's exceptions into one clear message."""
     from modelscope_hub import FileIntegrityError, HubError, NetworkError, RequestTimeoutError
 
     with one_line(_who()):
@@ -131,7 +131,7 @@ def _endpoint() -> str:
 
 
 def _connect() -> HubApi:
-    """The SDK with nothing left to guess, once the hub has answered anything at all.
+    """Connect the SDK with all settings given, once the hub has answered anything at all.
 
     Asking first makes the next source's turn come at once where there is no network: the SDK would try four
     times, 7 s at the least. An endpoint that it is not given may be probed for, a token that it is not given
@@ -178,7 +178,7 @@ def _files(api: HubApi, source: ModelScopeSource) -> dict[str, FileInfo]:
 
 
 def _why_nothing(api: HubApi, source: ModelScopeSource) -> str:
-    """Which of the two is unknown; the hub answers an unknown revision with a listing of no files."""
+    """Find out why the hub lists no files: it answers an unknown revision with an empty listing."""
     from modelscope_hub import NotExistError
 
     try:
@@ -191,7 +191,7 @@ def _why_nothing(api: HubApi, source: ModelScopeSource) -> str:
 
 
 def _check_listed(listed: Mapping[str, FileInfo], name: str, wanted: PinnedFile, source: ModelScopeSource) -> None:
-    """Refuse before the first byte: the SDK takes what it cannot check for good."""
+    """Refuse a file before its first byte where the listing is wrong: the SDK accepts what it cannot check."""
     what = f"{source.hub_id} at {source.revision}: {name}"
     if name not in listed or listed[name].is_dir:
         raise UserError(f"{what} is not on the hub; {did_you_mean(name, listed)}")
@@ -203,7 +203,7 @@ def _check_listed(listed: Mapping[str, FileInfo], name: str, wanted: PinnedFile,
 
 
 def _bars() -> AbstractContextManager[object]:
-    """Progress bars on a terminal only: the SDK always draws them, on whatever standard error is."""
+    """Hide the SDK's progress bars unless standard error is a terminal: it draws them always."""
     return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
 
 
@@ -217,7 +217,7 @@ def place(name: str, pinned: PinnedFile) -> Path:
 
 
 def _download(api: HubApi, source: ModelScopeSource, name: str, pinned: PinnedFile) -> Path:
-    """The file in the cache, hashed by the SDK whether it was there or is downloaded now, three times if need be."""
+    """Download a file into the cache, or find it there; the SDK checks its digest, and tries three times."""
     return within(
         lambda: seconds(pinned.size),
         _who(),

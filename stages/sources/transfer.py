@@ -76,7 +76,7 @@ def root(error: BaseException) -> BaseException:
 
 
 def check_cached(*places: Path) -> None:
-    """Refuse what a download would follow, wait for or fail on: a folder, a link or a pipe where a file should be.
+    """Refuse a folder, a link or a pipe where a download should be a file: it would follow it, wait or fail.
 
     Raises:
         UserError: one of the places has something that is not a plain file.

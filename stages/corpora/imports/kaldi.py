@@ -43,7 +43,7 @@ def read(folder: Path) -> Found:
 
 
 def _no_file(place: str) -> str | None:
-    """Why what wav.scp says of a recording is no file, or None."""
+    """Explain why an entry of wav.scp names no file, or return None."""
     if place.endswith("|") or place.startswith("|"):
         return COMMAND
     return ARCHIVE if re.search(r"\.ark:\d+$", place) else None

@@ -36,7 +36,7 @@ def by_speaker(utterances: Sequence[Utterance], items: Mapping[Split, int], seed
 
 
 def _lot(seed: int, name: str) -> bytes:
-    """A number drawn for a name, the same on every machine and whatever other names there are."""
+    """Draw a number for a name: the same on every machine, and whatever other names there are."""
     return hashlib.sha256(f"{seed} {name}".encode()).digest()
 
 
