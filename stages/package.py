@@ -55,7 +55,7 @@ def provenance(summary: Mapping[str, Any], name: str, model: params.Model) -> di
 
 
 def _commit() -> str:
-    """Return the commit of this repository, marked where files differ from it."""
+    """Return the commit of this repository, marked where files differ from it, or what git says instead."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
