@@ -65,12 +65,12 @@ def export(module: torch.nn.Module, graph: Graph, place: Path, opset: int) -> No
     except torch.onnx.errors.OnnxExporterError as e:
         raise UserError(f"torch {torch.__version__} could not export {graph.file}: {e}") from e
     model: ir.Model = program.model  # type: ignore[union-attr]  # None only without dynamo
-    _forget_where(model)
+    _drop_stack_traces(model)
     _name_output_axes(model, graph)
     graphs.save(model, place)
 
 
-def _forget_where(model: ir.Model) -> None:
+def _drop_stack_traces(model: ir.Model) -> None:
     """Drop the exporter's stack traces: they hold this machine's paths."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
@@ -169,10 +169,11 @@ def main(argv: Sequence[str]) -> None:
         record = {"opset": opsets, "difference_from_torch": differences}
         write_json(folder / "export.json", record | {"checkpoint": left_out(family, checkpoint)})
     worst = max(d for by_input in differences.values() for d in by_input.values())
-    print(f"{line.model} {line.variant}: {len(differences)} graph(s), {_said(opsets, p)}, within {worst:.1e} of torch")
+    versions = _describe_opsets(opsets, p)
+    print(f"{line.model} {line.variant}: {len(differences)} graph(s), {versions}, within {worst:.1e} of torch")
 
 
-def _said(opsets: Mapping[str, int], p: params.Params) -> str:
+def _describe_opsets(opsets: Mapping[str, int], p: params.Params) -> str:
     """Return the opsets that the graphs have, and where one is not the one asked for, that one."""
     found = " and ".join(str(opset) for opset in sorted(set(opsets.values())))
     asked = "" if set(opsets.values()) == {p.export.opset} else f" (export.opset asks for {p.export.opset})"

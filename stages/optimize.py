@@ -58,16 +58,18 @@ def optimize(
             if count > 0:
                 with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
                     trial = Path(scratch) / place.name
-                    record[name] |= _judged(_tried(candidate, graph, trial, again(), shared), tolerance)
+                    record[name] |= _judge(_try_candidate(candidate, graph, trial, again(), shared), tolerance)
         except Exception as e:  # noqa: BLE001  of any library here: the graph is as good without the rewrite
-            record[name] = {"count": 0, "difference": None, "left_out": _failure(e)}
+            record[name] = {"count": 0, "difference": None, "left_out": _describe_failure(e)}
         if record[name]["left_out"] is None:
             model = candidate
     graphs.save(model, place, shared)
     return record
 
 
-def _tried(candidate: ir.Model, graph: Graph, trial: Path, reference: Network, shared: Path | None) -> dict[str, float]:
+def _try_candidate(
+    candidate: ir.Model, graph: Graph, trial: Path, reference: Network, shared: Path | None
+) -> dict[str, float]:
     """Write a candidate to `trial`, and return its differences from the reference; shared: as in `graphs.save`.
 
     Raises:
@@ -86,13 +88,13 @@ def _tried(candidate: ir.Model, graph: Graph, trial: Path, reference: Network, s
     )
 
 
-def _failure(error: Exception) -> str:
+def _describe_failure(error: Exception) -> str:
     """Return what went wrong, in one line; libraries quote whole graphs."""
-    said = " ".join(str(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
-    return f"{FAILED} {textwrap.shorten(said, SAID, placeholder=' ...')}"
+    message = " ".join(str(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
+    return f"{FAILED} {textwrap.shorten(message, SAID, placeholder=' ...')}"
 
 
-def _judged(differences: dict[str, float], tolerance: float) -> dict[str, Any]:
+def _judge(differences: dict[str, float], tolerance: float) -> dict[str, Any]:
     why = parity.excess(differences, tolerance)
     return {"left_out": why} if why else {"difference": max(differences.values()), "left_out": None}
 
@@ -112,8 +114,8 @@ def main(argv: Sequence[str]) -> None:
         graphs.write(folder, graph_set, layout.graphs(line.model, line.variant, "export"))
         write_json(folder / "optimize.json", record)
     for name, rewrites in record.items():
-        said = [f"{rewrite} {r['count']}" for rewrite, r in rewrites.items() if r["left_out"] is None]
-        print(f"{line.model} {line.variant} {name}: {', '.join(said) or 'nothing to rewrite'}")
+        applied = [f"{rewrite} {r['count']}" for rewrite, r in rewrites.items() if r["left_out"] is None]
+        print(f"{line.model} {line.variant} {name}: {', '.join(applied) or 'nothing to rewrite'}")
         for rewrite, r in rewrites.items():
             if str(r["left_out"]).startswith((FAILED, DIFFERS)):
                 print(f"{line.model} {line.variant} {name}: {rewrite} left out: {r['left_out']}")

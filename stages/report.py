@@ -185,10 +185,10 @@ def _baseline(entry: Entry) -> dict[str, float]:
 def searches(entries: Entries) -> dict[str, dict[str, Any]]:
     """Collect what searches/ has of each build, as the page shows it: figures, and the recipes that none beats."""
     found = {name: read_json(layout.search(name)) for name in entries if layout.search(name).is_file()}
-    return {name: _searched(known) for name, known in found.items()}
+    return {name: _figures_of_search(known) for name, known in found.items()}
 
 
-def _searched(known: Mapping[str, Any]) -> dict[str, Any]:
+def _figures_of_search(known: Mapping[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if "sensitivity" in known:
         shown["sensitivity"] = {
@@ -247,7 +247,7 @@ def main(argv: Sequence[str]) -> None:
     p = params.load()
     target = key_from(argv, "report", p.targets)
     names = plan.derive(p).reports[target].builds
-    entries = {name: results.of_build(p, name) for name in progress.each(names, "builds")}
+    entries = {name: results.build_entry(p, name) for name in progress.each(names, "builds")}
     environment, confidence, folder = results.environment(), f"{p.evaluate.confidence:.0%}", layout.report(target)
     with progress.phase("page"):
         write_text(folder / "index.html", page(target, entries, environment, confidence))

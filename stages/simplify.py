@@ -56,7 +56,7 @@ def simplify(source: Path, graph: Graph, place: Path, settings: SimplifyParams, 
         with progress.phase(f"simplify {source.name}"):
             why = run_child(source, simplified, settings)
         with progress.phase(f"compare {source.name} with the export"):
-            why = why or _why_not(source, simplified, graph, reference(), tolerance)
+            why = why or _reason_to_keep(source, simplified, graph, reference(), tolerance)
         if why:
             shutil.copyfile(source, place)
         else:
@@ -65,7 +65,7 @@ def simplify(source: Path, graph: Graph, place: Path, settings: SimplifyParams, 
     return why
 
 
-def _bytes(graph: Path, source: Path) -> int:
+def _total_bytes(graph: Path, source: Path) -> int:
     """Sum up the bytes of a graph's files; it may refer to the weights of `source`."""
     return sum(path.stat().st_size for path in graphs.parts(graph, source.parent))
 
@@ -97,7 +97,7 @@ def run_child(source: Path, place: Path, settings: SimplifyParams) -> str | None
     return None
 
 
-def _why_not(source: Path, simplified: Path, graph: Graph, reference: Network, tolerance: float) -> str | None:
+def _reason_to_keep(source: Path, simplified: Path, graph: Graph, reference: Network, tolerance: float) -> str | None:
     """Return why the simplified graph is not to be used, or None. reference: the network of `source`."""
     if _nodes(source) == _nodes(simplified):
         return "nothing to simplify"
@@ -108,7 +108,7 @@ def _why_not(source: Path, simplified: Path, graph: Graph, reference: Network, t
         return f"does not load any more: {e}"
     if why := parity.excess(parity.largest_differences(graph, reference, candidate), tolerance):
         return why
-    before, after = (_bytes(path, source) for path in (source, simplified))
+    before, after = (_total_bytes(path, source) for path in (source, simplified))
     if after > before:
         return f"larger: {after} bytes against {before}"
     loads: dict[Path, list[float]] = {source: [], simplified: []}
@@ -125,7 +125,7 @@ def _nodes(graph: Path) -> list[onnx.NodeProto]:
     return list(graphs.load_proto(graph).graph.node)
 
 
-def _in_child(source: Path, place: Path) -> None:
+def _run_onnxsim(source: Path, place: Path) -> None:
     """Run onnxsim itself, under the limits, without the quantizers that its `__init__` imports.
 
     Weights in a file of their own stay there: onnxsim is given inputs in their place, and copies none of them.
@@ -154,7 +154,7 @@ def main(argv: Sequence[str]) -> None:
     """Run `python -m stages.simplify MODEL-VARIANT`."""
     if argv[:1] == [CHILD]:
         lifetime.end_with_parent(int(argv[1]))  # it may hang, and nobody else limits its time
-        return _in_child(Path(argv[2]), Path(argv[3]))
+        return _run_onnxsim(Path(argv[2]), Path(argv[3]))
     p = params.load()
     variants = plan.derive(p).variants
     line = variants[key_from(argv, "simplify", variants)]
@@ -175,7 +175,7 @@ def _sizes(origin: Path, folder: Path, graph: Graph) -> dict[str, int]:
     sizes = {}
     for when, where in (("before", origin), ("after", folder)):
         sizes[f"nodes_{when}"] = len(_nodes(where / graph.file))
-        sizes[f"bytes_{when}"] = _bytes(where / graph.file, origin / graph.file)
+        sizes[f"bytes_{when}"] = _total_bytes(where / graph.file, origin / graph.file)
     return sizes
 
 

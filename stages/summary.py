@@ -35,7 +35,7 @@ STYLES |= {"failed": "bold red", "unavailable": "dim"}
 def summary(entries: Entries, pipelines: Entries, environment: Mapping[str, str]) -> dict[str, Any]:
     """Return what reports/summary.json holds: the entries without what only the pages need."""
     tables = {"builds": entries, "pipelines": pipelines}
-    compact = {table: {name: _compact(entry) for name, entry in of.items()} for table, of in tables.items()}
+    compact = {table: {name: _compact(entry) for name, entry in own.items()} for table, own in tables.items()}
     return {"environment": dict(environment), **compact}
 
 
@@ -63,7 +63,7 @@ def page(entries: Entries, pipelines: Entries, environment: Mapping[str, str], c
         confidence=confidence,
         measured=measured,
         counts=[(verdict, counted[verdict]) for verdict in COLOURS if counted[verdict]],
-        accuracy_speed=[(model, figures.accuracy_speed(model, of)) for model, of in by_model.items()],
+        accuracy_speed=[(model, figures.accuracy_speed(model, own)) for model, own in by_model.items()],
         forest=figures.forest(measured) if any(gated(entry) for entry in measured.values()) else None,
         latency=[figures.latency_case(case, measured) for case in cases],
         sizes=figures.sizes(entries) if any(entry["artifact"]["bytes"] for entry in entries.values()) else None,
@@ -196,8 +196,8 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(2)
     p = params.load()
     tables = plan.derive(p)
-    entries = {name: results.of_build(p, name) for name in progress.each(list(tables.builds), "builds")}
-    pipelines = {name: results.of_pipeline(p, name) for name in tables.pipelines}
+    entries = {name: results.build_entry(p, name) for name in progress.each(list(tables.builds), "builds")}
+    pipelines = {name: results.pipeline_entry(p, name) for name in tables.pipelines}
     environment, confidence = results.environment(), f"{p.evaluate.confidence:.0%}"
     write_text(PLOTS / "accuracy_latency.csv", accuracy_latency_csv(entries))
     write_text(PLOTS / "latency.csv", latency_csv(entries))

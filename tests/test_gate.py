@@ -22,7 +22,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def build(**required: bool) -> None:
         workspace.make(tmp_path, **required)
         p = params.load()
-        entries = {name: results.of_build(p, name) for name in plan.derive(p).builds}
+        entries = {name: results.build_entry(p, name) for name in plan.derive(p).builds}
         write_json(layout.SUMMARY, summary.summary(entries, {}, results.environment()))
 
     return build
@@ -77,7 +77,7 @@ def test_a_baseline_that_says_nothing_is_no_pass_whatever_the_drift(built, monke
     raw = YAML(typ="safe").load(text)
     raw["baselines"]["fsmn_vad"] = {workspace.ERROR: 0.05}
     YAML().dump(raw, Path("params.yaml"))
-    entry = results.of_build(params.load(), "fsmn_vad-good")
+    entry = results.build_entry(params.load(), "fsmn_vad-good")
     assert entry["verdict"] == "baseline"
     write_json(layout.SUMMARY, summary.summary({"fsmn_vad-good": entry}, {}, results.environment()))
     assert str(status(monkeypatch)).splitlines()[1:] == [
@@ -93,7 +93,7 @@ def test_a_score_of_the_baseline_must_reach_its_floor(built):
     raw = YAML(typ="safe").load(Path("params.yaml"))
     raw["baselines"]["fsmn_vad"] = {workspace.AGREEMENT: 1.5}
     YAML().dump(raw, Path("params.yaml"))
-    assert results.of_build(params.load(), "fsmn_vad-good")["reason"].endswith("1.0000, wanted at least 1.5")
+    assert results.build_entry(params.load(), "fsmn_vad-good")["reason"].endswith("1.0000, wanted at least 1.5")
 
 
 def test_a_floor_of_what_is_not_measured_is_refused(built):
@@ -104,7 +104,7 @@ def test_a_floor_of_what_is_not_measured_is_refused(built):
     with pytest.raises(
         UserError, match=r"baselines\.fsmn_vad: unknown metric 'streaming_truth_f2'; did you mean 'streaming_truth_f1'"
     ):
-        results.of_build(params.load(), "fsmn_vad-good")
+        results.build_entry(params.load(), "fsmn_vad-good")
 
 
 def test_nothing_required_proves_nothing(built):

@@ -169,7 +169,7 @@ def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             (folder / "model.onnx").write_text(role)
         why = None if result else workspace.WHY_ABSENT
         write_json(layout.measurements(line.target, line.pipeline) / "pipeline.json", {"unavailable": why, **result})
-    return {name: results.of_pipeline(p, name) for name in measured}
+    return {name: results.pipeline_entry(p, name) for name in measured}
 
 
 def test_it_has_a_verdict_like_a_build(entries):

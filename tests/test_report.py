@@ -33,7 +33,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def entries(*names: str) -> dict[str, Any]:
     p = params.load()
-    return {f"{workspace.MODEL}-{name}": results.of_build(p, f"{workspace.MODEL}-{name}") for name in names}
+    return {f"{workspace.MODEL}-{name}": results.build_entry(p, f"{workspace.MODEL}-{name}") for name in names}
 
 
 def leaves(value: Any) -> list[Any]:

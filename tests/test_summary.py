@@ -67,7 +67,9 @@ def test_page_shows_every_build_and_plot_and_needs_nothing_beside_it(reports: Pa
 @pytest.mark.usefixtures("root")
 def test_page_without_any_measurement():
     p = params.load()
-    page = summary.page({"fsmn_vad-absent": results.of_build(p, "fsmn_vad-absent")}, {}, results.environment(), "95%")
+    page = summary.page(
+        {"fsmn_vad-absent": results.build_entry(p, "fsmn_vad-absent")}, {}, results.environment(), "95%"
+    )
     assert page.count("<svg") == 1
     assert workspace.WHY_ABSENT in page
 
@@ -121,7 +123,7 @@ def test_usage(capsys: pytest.CaptureFixture[str]):
 
 @pytest.mark.usefixtures("root")
 def test_labels_of_near_points_do_not_overlap(monkeypatch: pytest.MonkeyPatch):
-    entry = results.of_build(params.load(), "fsmn_vad-good")
+    entry = results.build_entry(params.load(), "fsmn_vad-good")
     boxes: list[drawing.Box] = []
     label = drawing.label_points
     monkeypatch.setattr(

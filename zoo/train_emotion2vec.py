@@ -59,19 +59,19 @@ def print_figures(folder: Path) -> None:
         counts = emotion2vec.measure(folder, recordings, outcomes, outcomes)
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {len(recordings)} recordings")
     for name in ("weighted_accuracy", "unweighted_accuracy"):
-        right, of = (np.array([c[name][i] for c in counts]) for i in (0, 1))
-        print(f"{name} {emotion2vec.METRICS[name].pool(right, of):.3f}")
+        right, count = (np.array([c[name][i] for c in counts]) for i in (0, 1))
+        print(f"{name} {emotion2vec.METRICS[name].pool(right, count):.3f}")
 
 
 def voices(labels: tuple[str, ...]) -> Voices:
     """Synthesize all sentences, float64 (samples,), each with the label that it is to act, the shortest first."""
     rng = np.random.default_rng(SEED)
-    said = []
+    spoken = []
     for number in range(UTTERANCES):
         label, speaker = labels[number % len(labels)], str(rng.choice(emotional_prosody.TRAINING_SPEAKERS))
         _, samples = emotional_prosody.say(label, speaker, emotional_prosody.TRAINING_ENDINGS, rng)
-        said.append((samples, label))
-    return sorted(said, key=lambda pair: len(pair[0]))
+        spoken.append((samples, label))
+    return sorted(spoken, key=lambda pair: len(pair[0]))
 
 
 def train(model: torch.nn.Module, names: tuple[str, ...], steps: int) -> None:

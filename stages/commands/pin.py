@@ -98,7 +98,7 @@ def taken_of(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
     found: dict[str, PinnedFile | None] = sources.module(source).listing(source, is_taken)
     check_whole(found)
     names = sorted(filter(is_taken, found))
-    files = sources.certain(found, names, "put {kind: folder, path: ...} first among the model's sources")
+    files = sources.require_digests(found, names, "put {kind: folder, path: ...} first among the model's sources")
     return files, sorted(found.keys() - files.keys())
 
 

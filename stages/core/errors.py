@@ -102,7 +102,7 @@ def entrypoint(main: Callable[[Sequence[str]], None]) -> NoReturn:
     sys.excepthook = _print_traceback
     gc.set_threshold(100_000)  # torch's imports and exporter make objects that live: looking for garbage took a tenth
     try:
-        with _on_record():
+        with _recording_failure():
             main(sys.argv[1:])
     except UserError as e:
         sys.exit(f"error: {e}")
@@ -122,7 +122,7 @@ def _print_traceback(kind: type[BaseException], error: BaseException, trace: Tra
 
 
 @contextmanager
-def _on_record() -> Iterator[None]:
+def _recording_failure() -> Iterator[None]:
     """Record why a stage failed, where the report finds it; remove the record when it succeeds.
 
     A stage whose settings changed while it ran has failed: DVC would write down the new ones for what it made.

@@ -118,10 +118,10 @@ def read_lines(path: Path) -> list[str]:
         raise UserError(f"{path} is not there, or not a file") from e
     if not rows[-1]:
         rows.pop()
-    return [_decoded(row.removesuffix(b"\r"), f"{path} line {number}") for number, row in enumerate(rows, start=1)]
+    return [_decode(row.removesuffix(b"\r"), f"{path} line {number}") for number, row in enumerate(rows, start=1)]
 
 
-def _decoded(row: bytes, where: str) -> str:
+def _decode(row: bytes, where: str) -> str:
     try:
         return row.decode("utf-8")
     except UnicodeDecodeError as e:

@@ -54,9 +54,9 @@ class Pin(BaseModel):
 Pinned = Checkpoint | ModelScopeDataset  # what has a lock file
 
 
-def hub_source(of: Pinned) -> ModelScopeSource | None:
+def hub_source(pinned: Pinned) -> ModelScopeSource | None:
     """Find the first source that is the hub."""
-    sources = [of] if isinstance(of, ModelScopeDataset) else of.sources
+    sources = [pinned] if isinstance(pinned, ModelScopeDataset) else pinned.sources
     return next((source for source in sources if isinstance(source, ModelScopeSource)), None)
 
 
@@ -77,13 +77,13 @@ def read(name: str) -> Pin | None:
         raise UserError(f"{path}: {where}: {first['msg']}; remove it and run `kiln pin {name}`") from e
 
 
-def demand(name: str, of: Pinned) -> Pin:
+def demand(name: str, pinned: Pinned) -> Pin:
     """Read the lock file of a model or a data set, which must be of the revision that params.yaml has.
 
     Raises:
         UserError: it is missing or of another revision; names the command that makes it.
     """
-    pin, hub, mend = read(name), hub_source(of), f"run `kiln pin {name}`"
+    pin, hub, mend = read(name), hub_source(pinned), f"run `kiln pin {name}`"
     if pin is None:
         raise UserError(f"{name}: no lock file {layout.pin(name)}, which says what bytes are right; {mend}")
     found, wanted = (pin.hub_id, pin.revision), (hub.hub_id, hub.revision) if hub else (None, None)

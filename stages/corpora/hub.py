@@ -27,7 +27,7 @@ def listed(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
     missing = [name for name in MANIFESTS if name not in found]
     if missing:
         raise UserError(f"no {' and no '.join(missing)} among {first_of(sorted(found))}")
-    files = sources.certain(found, MANIFESTS, INSTEAD)
+    files = sources.require_digests(found, MANIFESTS, INSTEAD)
     with tempfile.TemporaryDirectory() as place:
         sources.module(source).fetch(source, files, Path(place))
         try:
@@ -61,7 +61,7 @@ def _audio(folder: Path, found: dict[str, PinnedFile | None]) -> dict[str, Pinne
     absent = [name for name in wanted if name not in found]
     if absent:
         raise UserError(f"the manifests name {first_of(absent)}, which the hub does not have")
-    audio = sources.certain(found, wanted, INSTEAD)
+    audio = sources.require_digests(found, wanted, INSTEAD)
     other = [name for name, file in audio.items() if file.sha256 != wanted[name]]
     if other:
         raise UserError(f"the hub has other bytes than the manifests say of {first_of(other)}")

@@ -43,7 +43,7 @@ def add(folder: Path, count: int, make: Callable[[int], Path]) -> None:
     left = {label: iter([recording for recording in material if recording.label == label]) for label in labels}
     lines = [Line(**recording.model_dump(exclude={"folder"})) for recording in own]
     for number, (target, label) in enumerate(zip(seconds, itertools.cycle(labels), strict=False)):
-        lines.append(_joined(f"{SPLIT}-long-{number}", _take(left[label], target), folder))
+        lines.append(_join(f"{SPLIT}-long-{number}", _take(left[label], target), folder))
     manifest.write(folder, SPLIT, lines)
 
 
@@ -55,7 +55,7 @@ def _take(recordings: Iterator[Recording], seconds: float) -> list[Recording]:
     return taken
 
 
-def _joined(id_: str, parts: Sequence[Recording], folder: Path) -> Line:
+def _join(id_: str, parts: Sequence[Recording], folder: Path) -> Line:
     """Write one recording of several and say what is known of it; the words that may be listed are the first one's."""
     samples = [part.samples().astype(np.float64) for part in parts]
     starts = np.cumsum([0, *map(len, samples)]) / SAMPLE_RATE

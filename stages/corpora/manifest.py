@@ -146,8 +146,8 @@ def read(folder: Path, split: Split) -> list[Recording]:
             line = Line.model_validate_json(text)
         except ValidationError as e:
             first = e.errors()[0]
-            said = [*([".".join(map(str, first["loc"]))] if first["loc"] else []), first["msg"]]
-            raise UserError(f"{path} line {number}: {': '.join(said)}") from e
+            message = [*([".".join(map(str, first["loc"]))] if first["loc"] else []), first["msg"]]
+            raise UserError(f"{path} line {number}: {': '.join(message)}") from e
         if line.wav is not None:
             safe_relative(line.wav, f"{path} line {number}")
         if lines.setdefault(line.id, number) != number:
@@ -176,7 +176,7 @@ def check(folder: Path) -> None:
             if recording.wav is None:
                 _refuse_twice(seen, recording.text, split, where, allowed=split)
             else:
-                _refuse_twice(seen, content(_checked(recording, where)), split, where)
+                _refuse_twice(seen, content(_check_audio(recording, where)), split, where)
 
 
 def _refuse_twice(
@@ -196,7 +196,7 @@ def _refuse_twice(
     raise UserError(f"{where} is the same as {first.rpartition('/')[2]}: {share}")
 
 
-def _checked(recording: Recording, where: str) -> NDArray[np.float32]:
+def _check_audio(recording: Recording, where: str) -> NDArray[np.float32]:
     """Return the samples of the recording's WAV file, which is as its line says."""
     if not recording.path.is_file():
         raise UserError(f"{where}: {recording.path} is not there")

@@ -25,7 +25,7 @@ class LoadedPipeline:
 
     detect: the segments of a whole recording. recognize: the text of a segment. punctuate: a text with marks.
     normalize: inverse text normalisation of that. listen: the detector on audio as it arrives, at each piece the
-    milliseconds heard and its events ([start, end], [start, -1] or [-1, end]). stream: the recognizer on a segment as
+    milliseconds so far and its events ([start, end], [start, -1] or [-1, end]). stream: the recognizer on a segment as
     it arrives, the text of each piece of `piece_ms`. take_finite: whether all that its networks gave since the last
     call was finite.
     """
@@ -101,26 +101,26 @@ def swap_each(
 def two_passes(pipeline: LoadedPipeline, samples: Floats, speech: Sequence[tuple[float, float]]) -> list[TwoPass]:
     """Feed a recording as it arrives in real time: partial texts while a segment lasts, the final one at its end.
 
-    As FunASR's runtime serves `2pass`: the detector hears every piece; from a segment's start on, the streaming
+    As FunASR's runtime serves `2pass`: the detector gets every piece; from a segment's start on, the streaming
     recognizer gets it piece by piece, and when its end is noticed, the whole of it is recognized again, punctuated
     and normalized. The clock is the audio's; the work of each call is measured apart.
 
     speech: the true [start, end] of what is said, in milliseconds; latencies are counted from them.
     """
     found = []
-    work: dict[int, float] = {}  # of the detector, by the milliseconds heard
+    work: dict[int, float] = {}  # of the detector, by the milliseconds that arrived
     start = noticed = 0
-    for compute, (heard, events) in _timed(pipeline.listen(samples)):
-        work[heard] = compute
+    for compute, (arrived, events) in _time_each(pipeline.listen(samples)):
+        work[arrived] = compute
         for began, ended in events:
             if began >= 0:
-                start, noticed = began, heard
+                start, noticed = began, arrived
             if ended >= 0:
-                found.append(_both(pipeline, samples, (start, ended), noticed, work, speech))
+                found.append(_recognize_twice(pipeline, samples, (start, ended), noticed, work, speech))
     return found
 
 
-def _both(
+def _recognize_twice(
     pipeline: LoadedPipeline,
     samples: Floats,
     segment: Segment,
@@ -129,22 +129,22 @@ def _both(
     speech: Sequence[tuple[float, float]],
 ) -> TwoPass:
     """Recognize a segment twice, streamed and whole, once its end was noticed in the last piece of `work`."""
-    audio, heard = _cut(samples, segment), max(work)
+    audio, arrived = _cut(samples, segment), max(work)
     texts, first = [], None
-    for number, (compute, text) in enumerate(_timed(pipeline.stream(audio)), 1):
+    for number, (compute, text) in enumerate(_time_each(pipeline.stream(audio)), 1):
         texts.append(text)
         if text and first is None:
             complete = max(noticed, segment[0] + number * pipeline.piece_ms)
-            at = min((piece for piece in work if piece >= complete), default=heard)
+            at = min((piece for piece in work if piece >= complete), default=arrived)
             first = (at, work[at] + compute)
     began = time.perf_counter()
     pipeline.finish([pipeline.recognize(audio)])
-    final = work[heard] + 1000 * (time.perf_counter() - began)
-    said = [s for s in speech if s[0] < segment[1] and s[1] > segment[0]]
+    final = work[arrived] + 1000 * (time.perf_counter() - began)
+    spoken = [s for s in speech if s[0] < segment[1] and s[1] > segment[0]]
     return TwoPass(
         "".join(texts),
-        (first[0] - said[0][0], first[1]) if first and said else None,
-        (heard - said[-1][1], final) if said else None,
+        (first[0] - spoken[0][0], first[1]) if first and spoken else None,
+        (arrived - spoken[-1][1], final) if spoken else None,
     )
 
 
@@ -160,7 +160,7 @@ def _timing(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.perf_counter() - began
 
 
-def _timed(items: Iterable[T]) -> Iterator[tuple[float, T]]:
+def _time_each(items: Iterable[T]) -> Iterator[tuple[float, T]]:
     """Yield each item with the milliseconds that it took to come."""
     iterator = iter(items)
     while True:

@@ -78,9 +78,9 @@ def _turns(voice: Voice, length: int, rng: np.random.Generator) -> tuple[Samples
     speed, start = rng.uniform(*SPEED), int(rng.uniform(-1, 1) * SAMPLE_RATE)
     while start < length:
         utterance = _at_speed(voice[int(rng.integers(len(voice)))], speed)
-        heard = slice(max(0, start), max(0, start + len(utterance)))
-        speech[heard] = utterance[max(0, -start) : length - start]
-        spoken[heard] = True
+        place = slice(max(0, start), max(0, start + len(utterance)))
+        speech[place] = utterance[max(0, -start) : length - start]
+        spoken[place] = True
         start += len(utterance) + int(np.exp(rng.uniform(low, high)) * SAMPLE_RATE)
     return speech, spoken
 

@@ -81,11 +81,11 @@ def taylor(
 
     units: channels of a unit, by the reader's name; by itself each channel is one.
     """
-    given: dict[str, torch.Tensor] = {}
+    inputs_of: dict[str, torch.Tensor] = {}
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            given[name] = inputs[0] if inputs[0].requires_grad else inputs[0].requires_grad_()
+            inputs_of[name] = inputs[0] if inputs[0].requires_grad else inputs[0].requires_grad_()
 
         return hook
 
@@ -99,8 +99,8 @@ def taylor(
     finally:
         for handle in handles:
             handle.remove()
-    gradients = torch.autograd.grad(likelihood, list(given.values()))
-    effects = {name: x.detach() * g for (name, x), g in zip(given.items(), gradients, strict=True)}
+    gradients = torch.autograd.grad(likelihood, list(inputs_of.values()))
+    effects = {name: x.detach() * g for (name, x), g in zip(inputs_of.items(), gradients, strict=True)}
     by_unit = {name: effect.unflatten(-1, (-1, (units or {}).get(name, 1))) for name, effect in effects.items()}  # type: ignore[no-untyped-call]
     return {name: effect.sum(dim=-1).flatten(0, -2).square().mean(dim=0) for name, effect in by_unit.items()}
 

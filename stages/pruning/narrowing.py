@@ -84,7 +84,7 @@ def _are_dense(module: torch.nn.Module, *names: str) -> bool:
     return all(isinstance(getattr(module, name, None), torch.nn.Linear) for name in names)
 
 
-def _grouped(model: torch.nn.Module, names: Mapping[str, str]) -> dict[str, list[Layer]]:
+def _group_layers(model: torch.nn.Module, names: Mapping[str, str]) -> dict[str, list[Layer]]:
     """Return the layers of each width that has any. names: as in `widths`."""
     found = layers(model)
     groups = {key: [one for name, one in found.items() if fnmatchcase(name, names[key])] for key in names}
@@ -97,7 +97,7 @@ def widths(model: torch.nn.Module, names: Mapping[str, str]) -> dict[str, int]:
     names: by the config's key of a width, a pattern of the names of the layers that have it, as
     {"encoder_conf.kept_heads": "encoder.*.self_attn"}.
     """
-    return {key: group[0].width for key, group in _grouped(model, names).items()}
+    return {key: group[0].width for key, group in _group_layers(model, names).items()}
 
 
 def counter(model: torch.nn.Module, names: Mapping[str, str]) -> Callable[[Mapping[str, int]], int]:
@@ -105,7 +105,7 @@ def counter(model: torch.nn.Module, names: Mapping[str, str]) -> Callable[[Mappi
 
     model: may be on the meta device. names: as in `widths`.
     """
-    groups, total = _grouped(model, names), sum(p.numel() for p in model.parameters())
+    groups, total = _group_layers(model, names), sum(p.numel() for p in model.parameters())
     costs = {key: sum(layer.cost for layer in group) for key, group in groups.items()}
     return lambda new: total - sum(costs[key] * (groups[key][0].width - width) for key, width in new.items())
 
@@ -175,34 +175,34 @@ def cut(
     def rebuild(name: str, hidden: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         rows, reader = inside(name, hidden), after[name].reader
         shares, largest = wanted.pop(name)
-        said = shares * largest
-        recovery.refit([reader], hidden[rows], said, damping)
+        outputs = shares * largest
+        recovery.refit([reader], hidden[rows], outputs, damping)
         output = torch.nn.functional.linear(hidden, reader.weight, reader.bias)
-        errors[name] = recovery.relative_error(output[rows], said)
+        errors[name] = recovery.relative_error(output[rows], outputs)
         return output
 
     def refit() -> dict[str, float]:
-        with torch.no_grad(), _hooked({name: after[name].reader for name in narrow}, rebuild, "layers refitted"):
+        with torch.no_grad(), _hook_readers({name: after[name].reader for name in narrow}, rebuild, "layers refitted"):
             run(small)
         return errors
 
     with torch.no_grad():
-        with _hooked(readers, observe, "layers cut"):
+        with _hook_readers(readers, observe, "layers cut"):
             run(dense)
-        _copy(dense, small, kept)
+        _copy_weights(dense, small, kept)
     return refit
 
 
 @contextmanager
-def _hooked(readers: Mapping[str, torch.nn.Linear], hook: Hook, what: str) -> Iterator[None]:
+def _hook_readers(readers: Mapping[str, torch.nn.Linear], hook: Hook, what: str) -> Iterator[None]:
     """Call `hook` with name, hidden activations and output of each layer that runs; its result replaces the output.
 
     what: what that does to the layers, for a terminal.
     """
 
-    def on(name: str) -> Callable[..., torch.Tensor | None]:
-        def hooked(_: torch.nn.Module, given: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor | None:
-            replaced = hook(name, given[0], output)
+    def hook_for(name: str) -> Callable[..., torch.Tensor | None]:
+        def hooked(_: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor | None:
+            replaced = hook(name, inputs[0], output)
             done()
             return replaced
 
@@ -211,14 +211,14 @@ def _hooked(readers: Mapping[str, torch.nn.Linear], hook: Hook, what: str) -> It
     handles = []
     with progress.counted(len(readers), what) as done:
         try:
-            handles = [reader.register_forward_hook(on(name)) for name, reader in readers.items()]
+            handles = [reader.register_forward_hook(hook_for(name)) for name, reader in readers.items()]
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
 
-def _copy(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, torch.Tensor]) -> None:
+def _copy_weights(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, torch.Tensor]) -> None:
     """Copy the dense weights: of a narrower layer the channels it keeps; all others are the same tensors."""
     weights, before = dense.state_dict(), layers(dense)
     owners = {f"{name}.{part}": name for name in kept for part in small.get_submodule(name).state_dict()}
@@ -230,13 +230,13 @@ def _copy(dense: torch.nn.Module, small: torch.nn.Module, kept: Mapping[str, tor
             ).clone()  # all channels: where none was gone, none is said
             for dimension, (wide, size) in enumerate(zip(weight.shape, place.shape, strict=True)):
                 if size < wide:
-                    chosen = _blocks(kept[owners[part]], channels, wide, size)
+                    chosen = _kept_weights(kept[owners[part]], channels, wide, size)
                     weight = weight.index_select(dimension, chosen)
             weights[part] = weight
     small.load_state_dict(weights, assign=True)
 
 
-def _blocks(kept: torch.Tensor, channels: int, wide: int, size: int) -> torch.Tensor:
+def _kept_weights(kept: torch.Tensor, channels: int, wide: int, size: int) -> torch.Tensor:
     """Find which `size` of `wide` weights stay: `kept` in each block of channels that loses some, and all others."""
     count = (wide - size) // (channels - len(kept))
     return torch.cat([*(kept + block * channels for block in range(count)), torch.arange(count * channels, wide)])

@@ -37,9 +37,9 @@ def recorded(
     artifact = (graph_set, {name: listening(name) for name in networks})
     for mode in family.MODES:
         family.score(checkpoint, artifact, mode, progress.each(recordings, f"calibration, {mode}"))
-    return {name: _spread(of_one, count) for name, of_one in fed.items()}
+    return {name: _pick_evenly(calls, count) for name, calls in fed.items()}
 
 
-def _spread(items: list[Feeds], count: int) -> list[Feeds]:
-    at = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[i] for i in at]
+def _pick_evenly(items: list[Feeds], count: int) -> list[Feeds]:
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in places]

@@ -120,11 +120,11 @@ def latency_case(case: str, entries: Entries) -> str:
 
 def _spread(axes: Axes, row: float, quantiles: Sequence[float], colour: str) -> None:
     """Draw p2 to p98 as a thin line, p10 to p90 as a bar, the median as a dot and p90 as a tick."""
-    at = _percentiles(quantiles)
-    axes.plot([at(2), at(98)], [row, row], color=colour, lw=0.9)
-    axes.plot([at(10), at(90)], [row, row], color=colour, lw=4.5, alpha=0.45, solid_capstyle="butt")
-    axes.plot([at(50)], [row], "o", color=colour, ms=4.5)
-    axes.plot([at(90)], [row], "|", color=colour, ms=8, mew=1.8)
+    percentile = _percentiles(quantiles)
+    axes.plot([percentile(2), percentile(98)], [row, row], color=colour, lw=0.9)
+    axes.plot([percentile(10), percentile(90)], [row, row], color=colour, lw=4.5, alpha=0.45, solid_capstyle="butt")
+    axes.plot([percentile(50)], [row], "o", color=colour, ms=4.5)
+    axes.plot([percentile(90)], [row], "|", color=colour, ms=8, mew=1.8)
 
 
 def _percentiles(quantiles: Sequence[float]) -> Any:

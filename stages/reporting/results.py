@@ -27,7 +27,7 @@ def environment() -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8").strip() for path in sorted(layout.ENVIRONMENT.iterdir())}
 
 
-def of_build(p: Params, name: str) -> dict[str, Any]:
+def build_entry(p: Params, name: str) -> dict[str, Any]:
     """Collect one entry of summary.json's `builds`."""
     build = plan.derive(p).builds[name]
     target = p.targets[build.target]
@@ -50,7 +50,7 @@ def of_build(p: Params, name: str) -> dict[str, Any]:
     return entry
 
 
-def of_pipeline(p: Params, name: str) -> dict[str, Any]:
+def pipeline_entry(p: Params, name: str) -> dict[str, Any]:
     """Collect one entry of summary.json's `pipelines`: as for a build, with its parts and its latencies."""
     line = plan.derive(p).pipelines[name]
     target = p.targets[line.target]
@@ -102,20 +102,22 @@ def _judge(
     _check_measured(f"gates.{target.gate}.accuracy.{family}", limits, metrics)
     _check_measured(f"gates.{target.gate}.speedup.{family}", speedups, cases)
     judged = {
-        "accuracy": {name: _judged(m, limits.get(name), p.gates[target.gate].worst) for name, m in metrics.items()},
-        "latency": {case: _judged_speed(measured, speedups.get(case)) for case, measured in cases.items()},
+        "accuracy": {
+            name: _judge_metric(m, limits.get(name), p.gates[target.gate].worst) for name, m in metrics.items()
+        },
+        "latency": {case: _judge_speedup(measured, speedups.get(case)) for case, measured in cases.items()},
     }
     floors = p.baselines[family]
     _check_measured(f"baselines.{family}", floors, metrics)
-    worst, why = _overall(judged)
+    worst, why = _overall_verdict(judged)
     if not_finite:
         worst, why = "fail", f"its outputs were NaN or infinite in {not_finite} recordings"
-    if short := [line for name, floor in floors.items() if (line := _too_poor(name, metrics[name], floor))]:
+    if short := [line for name, floor in floors.items() if (line := _baseline_shortfall(name, metrics[name], floor))]:
         worst, why = "baseline", f"says nothing here: {'; '.join(short)}"
     return {**judged, "verdict": worst, "reason": why, "truth": next(iter(floors))}
 
 
-def _too_poor(name: str, measured: Mapping[str, Any], floor: float) -> str | None:
+def _baseline_shortfall(name: str, measured: Mapping[str, Any], floor: float) -> str | None:
     """Explain how the fp32 baseline misses the quality without which a drift means nothing, or return None."""
     found, best = measured["baseline"], measured["higher_is_better"]
     if found is None:
@@ -139,25 +141,25 @@ def _check_measured(where: str, limits: Mapping[str, float], measured: Mapping[s
             raise UserError(f"params.yaml {where}.{name}: nothing of that name was measured; {hint}")
 
 
-def _judged(measured: dict[str, Any], limit: Limit | None, worst: float | None) -> dict[str, Any]:
+def _judge_metric(measured: dict[str, Any], limit: Limit | None, worst: float | None) -> dict[str, Any]:
     if limit is None:
         return {**measured, "limit": None, "verdict": None}
     most = absolute_limit(limit, measured)
     worst_limit = None if worst is None else worst * most
     judged = verdict(measured, most)
-    if judged == "pass" and list(_too_bad(measured["worst"], worst_limit)):
+    if judged == "pass" and list(_worst_beyond(measured["worst"], worst_limit)):
         judged = "fail"
     return {**measured, "limit": most, "worst_limit": worst_limit, "verdict": judged}
 
 
-def _too_bad(worst: Mapping[str, Mapping[str, Any]], limit: float | None) -> Iterator[str]:
+def _worst_beyond(worst: Mapping[str, Mapping[str, Any]], limit: float | None) -> Iterator[str]:
     """Yield the worst speaker and condition, in words, where they lose more than the limit."""
     for kind, group in worst.items():
         if limit is not None and group["loss"] > limit:
             yield f"{kind} {group['name']}: loss {group['loss']:.4f}, at most {limit:.4g}"
 
 
-def _judged_speed(measured: dict[str, Any], limit: float | None) -> dict[str, Any]:
+def _judge_speedup(measured: dict[str, Any], limit: float | None) -> dict[str, Any]:
     """Judge a speedup: it passes if all of its interval is at or above the gate's limit for that case."""
     if limit is None:
         return {**measured, "limit": None, "verdict": None}
@@ -169,7 +171,7 @@ def _judged_speed(measured: dict[str, Any], limit: float | None) -> dict[str, An
     }
 
 
-def _overall(entry: dict[str, Any]) -> tuple[str, str]:
+def _overall_verdict(entry: dict[str, Any]) -> tuple[str, str]:
     """Return the worst verdict of all gated metrics and its reason; `pass` says how many there were."""
     judged = {**entry["accuracy"], **entry["latency"]}
     for worst in ("fail", "inconclusive"):
@@ -185,10 +187,10 @@ def describe(name: str, value: dict[str, Any]) -> str:
     if "speedup" in value:
         low, high = value["ci"]
         return f"{name}: {value['speedup']:.2f}x [{low:.2f}, {high:.2f}], at least {value['limit']:g}x"
-    said = [f"{name}: {describe_drift(value)}, loss at most {value['limit']:.4g}"]
+    parts = [f"{name}: {describe_drift(value)}, loss at most {value['limit']:.4g}"]
     if value["verdict"] == "inconclusive" and (needed := enough(value, value["limit"])):
-        said.append(f"which needs about {needed:,} speakers or recordings, here are {value['clusters']:,}")
-    return "; ".join([*said, *_too_bad(value["worst"], value["worst_limit"])])
+        parts.append(f"which needs about {needed:,} speakers or recordings, here are {value['clusters']:,}")
+    return "; ".join([*parts, *_worst_beyond(value["worst"], value["worst_limit"])])
 
 
 def artifact(folder: Path) -> dict[str, Any]:

@@ -25,7 +25,9 @@ def forget(source: Source, files: Mapping[str, PinnedFile]) -> None:
         module(source).forget(files)
 
 
-def certain(found: Mapping[str, PinnedFile | None], names: Iterable[str], instead: str) -> dict[str, PinnedFile]:
+def require_digests(
+    found: Mapping[str, PinnedFile | None], names: Iterable[str], instead: str
+) -> dict[str, PinnedFile]:
     """Pick the named files of a listing, each with size and digest.
 
     Raises:

@@ -43,7 +43,11 @@ def download(archive: Archive) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
         truststore.inject_into_ssl()  # the system's certificates, as pip does: a company's proxy has its own
-        within(lambda: seconds(_size(partial)), f"{archive.file}: the package index", lambda: _tries(archive, partial))
+        within(
+            lambda: seconds(_size(partial)),
+            f"{archive.file}: the package index",
+            lambda: _download_with_retries(archive, partial),
+        )
         check_sha256(partial, archive.sha256, archive.file)
         return partial.replace(place)
 
@@ -53,7 +57,7 @@ def _size(partial: Path) -> int:
     return partial.stat().st_size if partial.exists() else 0
 
 
-def _tries(archive: Archive, partial: Path) -> None:
+def _download_with_retries(archive: Archive, partial: Path) -> None:
     for attempt in range(ATTEMPTS):
         try:
             return _download(archive, partial)

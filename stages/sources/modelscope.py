@@ -45,7 +45,7 @@ def listing(source: ModelScopeSource, taken: Callable[[str], bool]) -> dict[str,
         UserError: the hub cannot be reached, does not have the repository or the revision, or lists a path that
             would leave its folder.
     """
-    with _settings(), _explained():
+    with _settings(), _explain_errors():
         _, listed = _listing(source)
     return {name: _pinned(info) if taken(name) else None for name, info in listed.items() if not info.is_dir}
 
@@ -66,12 +66,12 @@ def fetch(source: ModelScopeSource, files: Mapping[str, PinnedFile], folder: Pat
         UserError: the hub cannot be reached, does not have the repository, the revision or a file, lists a
             path that would leave its folder, or has other bytes than the pinned ones.
     """
-    with _settings(), _explained():
+    with _settings(), _explain_errors():
         api, listed = _listing(source)
         for name, pinned in files.items():
             _check_listed(listed, name, pinned, source)
             check_cached(place(name, pinned), place(f"{name}{PARTIAL}", pinned))
-        with _bars():
+        with _hide_bars():
             cached = {name: _download(api, source, name, pinned) for name, pinned in files.items()}
     for name, origin in cached.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -101,25 +101,25 @@ def _settings() -> Iterator[None]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explain_errors() -> Iterator[None]:
     """Turn the SDK's exceptions into one clear message."""
     from modelscope_hub import FileIntegrityError, HubError, NetworkError, RequestTimeoutError
 
-    with one_line(_who()):
+    with one_line(_hub_name()):
         try:
             yield
         except RequestTimeoutError as e:  # the SDK's own limits, which are shorter for a page of a listing
-            raise UserError(f"{_who()} gave no whole answer in time") from e
+            raise UserError(f"{_hub_name()} gave no whole answer in time") from e
         except (NetworkError, requests.ConnectionError, requests.Timeout) as e:
             cause = root(e)
-            raise UserError(f"{_who()} could not be reached ({type(cause).__name__}: {first_line(cause)})") from e
+            raise UserError(f"{_hub_name()} could not be reached ({type(cause).__name__}: {first_line(cause)})") from e
         except FileIntegrityError as e:
-            raise UserError(f"{_who()} keeps sending other bytes than it lists: {e.message}") from e
+            raise UserError(f"{_hub_name()} keeps sending other bytes than it lists: {e.message}") from e
         except HubError as e:
-            raise UserError(f"{_who()} failed ({type(e).__name__}: {e.message})") from e
+            raise UserError(f"{_hub_name()} failed ({type(e).__name__}: {e.message})") from e
 
 
-def _who() -> str:
+def _hub_name() -> str:
     """Return the hub's name in messages, from which `UserError` takes the credentials."""
     return f"the hub at {_endpoint()}"
 
@@ -150,14 +150,14 @@ def _listing(source: ModelScopeSource) -> tuple[HubApi, dict[str, FileInfo]]:
     Raises:
         UserError: it lists nothing, a path that would leave its folder, sends something else, or takes too long.
     """
-    api = within(lambda: seconds(0), _who(), _connect)
-    listed = within(lambda: LISTING * seconds(0), _who(), lambda: _files(api, source))
+    api = within(lambda: seconds(0), _hub_name(), _connect)
+    listed = within(lambda: LISTING * seconds(0), _hub_name(), lambda: _list_files(api, source))
     if not listed:
-        raise UserError(within(lambda: seconds(0), _who(), lambda: _why_nothing(api, source)))
+        raise UserError(within(lambda: seconds(0), _hub_name(), lambda: _explain_empty(api, source)))
     return api, listed
 
 
-def _files(api: HubApi, source: ModelScopeSource) -> dict[str, FileInfo]:
+def _list_files(api: HubApi, source: ModelScopeSource) -> dict[str, FileInfo]:
     from modelscope_hub import HubError, NotExistError
 
     what = f"{source.hub_id} at {source.revision}"
@@ -173,21 +173,21 @@ def _files(api: HubApi, source: ModelScopeSource) -> dict[str, FileInfo]:
     except Exception as e:
         if isinstance(e, OSError) and not isinstance(e, ValueError):  # the network's; what is no JSON is both
             raise
-        raise UserError(f"{what}: {_who()} did not answer with a listing of files ({first_line(e)})") from e
+        raise UserError(f"{what}: {_hub_name()} did not answer with a listing of files ({first_line(e)})") from e
     return listed
 
 
-def _why_nothing(api: HubApi, source: ModelScopeSource) -> str:
+def _explain_empty(api: HubApi, source: ModelScopeSource) -> str:
     """Find out why the hub lists no files: it answers an unknown revision with an empty listing."""
     from modelscope_hub import NotExistError
 
     try:
         revisions: list[dict[str, Any]] = api.list_repo_revisions(source.hub_id, source.repository)
     except NotExistError:
-        return f"{_who()} has no {source.repository} {source.hub_id!r}"
+        return f"{_hub_name()} has no {source.repository} {source.hub_id!r}"
     known = [str(revision.get("Revision"))[:64] for revision in revisions]
     hint = did_you_mean(source.revision, known)
-    return f"{source.hub_id}: {_who()} has no files at revision {source.revision!r}; {hint}"
+    return f"{source.hub_id}: {_hub_name()} has no files at revision {source.revision!r}; {hint}"
 
 
 def _check_listed(listed: Mapping[str, FileInfo], name: str, wanted: PinnedFile, source: ModelScopeSource) -> None:
@@ -202,7 +202,7 @@ def _check_listed(listed: Mapping[str, FileInfo], name: str, wanted: PinnedFile,
         raise UserError(f"{what}: the hub lists sha256 {str(found)[:64]}, wanted {wanted.sha256}")
 
 
-def _bars() -> AbstractContextManager[object]:
+def _hide_bars() -> AbstractContextManager[object]:
     """Hide the SDK's progress bars unless standard error is a terminal: it draws them always."""
     return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
 
@@ -220,7 +220,7 @@ def _download(api: HubApi, source: ModelScopeSource, name: str, pinned: PinnedFi
     """Download a file into the cache, or find it there; the SDK checks its digest, and tries three times."""
     return within(
         lambda: seconds(pinned.size),
-        _who(),
+        _hub_name(),
         lambda: api.download_file(
             source.hub_id,
             source.repository,

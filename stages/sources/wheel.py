@@ -26,7 +26,7 @@ def listing(source: WheelSource, taken: Callable[[str], bool]) -> dict[str, Pinn
         UserError: the wheel cannot be had, is not a zip file or has a path that would leave its folder.
     """
     start, listed = f"{source.folder}/", {}
-    with _opened(source) as archive:
+    with _open_wheel(source) as archive:
         for info in archive.infolist():
             if info.filename.startswith(start) and not info.is_dir():
                 name = str(safe_relative(info.filename.removeprefix(start), source.archive.file))
@@ -46,7 +46,7 @@ def fetch(source: WheelSource, files: Collection[str], folder: Path) -> None:
     Raises:
         UserError: the wheel cannot be had, is not a zip file or lacks a file.
     """
-    with _opened(source) as archive:
+    with _open_wheel(source) as archive:
         for name in files:
             member = str(safe_relative(f"{source.folder}/{name}", source.archive.file))
             if member not in archive.namelist():
@@ -58,7 +58,7 @@ def fetch(source: WheelSource, files: Collection[str], folder: Path) -> None:
 
 
 @contextmanager
-def _opened(source: WheelSource) -> Iterator[zipfile.ZipFile]:
+def _open_wheel(source: WheelSource) -> Iterator[zipfile.ZipFile]:
     wheel = download(source.archive)
     with one_line(f"reading {wheel.name}"):
         try:

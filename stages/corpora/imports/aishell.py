@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stages.core.errors import UserError
-from stages.corpora.imports.utterances import Found, Utterance, keyed, once
+from stages.corpora.imports.utterances import Found, Utterance, gather_unique, read_keyed_lines
 
 TRANSCRIPTS = "transcript/*.txt"
 
@@ -19,7 +19,7 @@ def read(folder: Path) -> Found:
     Raises:
         UserError: there are no WAV files or no transcript, or a name or an id stands there twice.
     """
-    paths = once(((str(path), path.stem, str(path)) for path in sorted(folder.rglob("*.wav"))), "a WAV file")
+    paths = gather_unique(((str(path), path.stem, str(path)) for path in sorted(folder.rglob("*.wav"))), "a WAV file")
     if not paths:
         packed = f"; {archive} is still packed" if (archive := next(folder.rglob("*.tar.gz"), None)) else ""
         raise UserError(f"{folder}: no .wav file in it{packed}")
@@ -27,7 +27,7 @@ def read(folder: Path) -> Found:
     transcript = next((path for place in above for path in sorted(place.glob(TRANSCRIPTS))), None)
     if transcript is None:
         raise UserError(f"{folder}: no {TRANSCRIPTS} in it or above it, which says what is said")
-    texts, found = keyed(transcript), Found()
+    texts, found = read_keyed_lines(transcript), Found()
     for id_, (_, name) in paths.items():
         found.add(Utterance(id_, Path(name).parent.name, texts.get(id_, ("", ""))[1], Path(name)))
     return found

@@ -44,8 +44,8 @@ def write(utterance: Utterance, folder: Path, name: str) -> tuple[Line, str]:
                 samples = _samples(f, utterance)
                 digest, seconds = write_wav(folder / name, samples), len(samples) / SAMPLE_RATE
     except (soundfile.SoundFileError, TypeError, ValueError) as e:  # the last two of a format without a header
-        said = e.error_string if isinstance(e, soundfile.LibsndfileError) else str(e)
-        raise UnusableError(f"its audio cannot be read ({said.strip().rstrip('.')})") from e
+        message = e.error_string if isinstance(e, soundfile.LibsndfileError) else str(e)
+        raise UnusableError(f"its audio cannot be read ({message.strip().rstrip('.')})") from e
     facts = {"id": utterance.id, "text": utterance.text, "speaker": utterance.speaker}
     return Line(**facts, wav=name, seconds=seconds, sha256=digest), was
 

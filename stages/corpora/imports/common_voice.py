@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stages.core.errors import UserError
 from stages.core.files import safe_relative
-from stages.corpora.imports.utterances import Found, Utterance, once, rows
+from stages.corpora.imports.utterances import Found, Utterance, gather_unique, rows
 
 TABLE = "validated.tsv"
 COLUMNS = ("client_id", "path", "sentence")
@@ -34,7 +34,7 @@ def read(folder: Path) -> Found:
         if len(cells) != len(header):
             raise UserError(f"{place}: found {len(cells)} fields, wanted the {len(header)} of the header")
         table.append((place, *(cells[at[name]] for name in COLUMNS)))
-    once(((place, clip, "") for place, _, clip, _ in table), "the clip")
+    gather_unique(((place, clip, "") for place, _, clip, _ in table), "the clip")
     for place, client, clip, sentence in table:
         audio = path.parent / "clips" / safe_relative(clip, place)
         found.add(Utterance(Path(clip).stem, client, sentence.strip(), _clip(audio)))

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from stages.core.errors import UserError
-from stages.corpora.imports.utterances import Found, Utterance, keyed
+from stages.corpora.imports.utterances import Found, Utterance, read_keyed_lines
 
 COMMAND = "a command in wav.scp, which is not run: convert the audio and name its files"
 ARCHIVE = "a place in an archive in wav.scp: write its audio to files of their own"
@@ -29,7 +29,7 @@ def read(folder: Path) -> Found:
             f"{folder / 'utt2spk'} is not there, and no speaker may be in two splits; where they are not known, "
             "write a line `ID ID` for each utterance"
         )
-    recordings, texts, speakers = (keyed(folder / name) for name in ("wav.scp", "text", "utt2spk"))
+    recordings, texts, speakers = (read_keyed_lines(folder / name) for name in ("wav.scp", "text", "utt2spk"))
     cuts = _segments(folder / "segments", recordings) if (folder / "segments").exists() else {}
     for id_, (recording, start, end) in (cuts or {key: (key, 0.0, None) for key in recordings}).items():
         place = recordings[recording][1]
@@ -61,7 +61,7 @@ def _segments(path: Path, recordings: dict[str, tuple[str, str]]) -> dict[str, C
         UserError: a line is not an utterance, a recording of wav.scp, and two times in order.
     """
     cuts: dict[str, Cut] = {}
-    for id_, (where, rest) in keyed(path).items():
+    for id_, (where, rest) in read_keyed_lines(path).items():
         parts = rest.split()
         if len(parts) != 3:
             raise UserError(f"{where}: found {len(parts) + 1} fields, wanted UTTERANCE RECORDING START END")

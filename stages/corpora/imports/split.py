@@ -20,25 +20,27 @@ def by_speaker(utterances: Sequence[Utterance], items: Mapping[Split, int], seed
     Raises:
         UserError: there are fewer speakers than splits.
     """
-    of: dict[str, list[Utterance]] = defaultdict(list)
-    for utterance in sorted(utterances, key=lambda each: _lot(seed, each.id)):
-        of[utterance.speaker].append(utterance)
-    if len(of) < len(items):
+    per_speaker: dict[str, list[Utterance]] = defaultdict(list)
+    for utterance in sorted(utterances, key=lambda each: _draw_number(seed, each.id)):
+        per_speaker[utterance.speaker].append(utterance)
+    if len(per_speaker) < len(items):
         wanted = f"wanted at least {len(items)}: {', '.join(items)} must not share one"
-        raise UserError(f"found {len(of)} speaker{'' if len(of) == 1 else 's'} with usable utterances, {wanted}")
+        raise UserError(
+            f"found {len(per_speaker)} speaker{'' if len(per_speaker) == 1 else 's'} with usable utterances, {wanted}"
+        )
     chosen: dict[Split, list[list[Utterance]]] = {split: [] for split in items}
     held = dict.fromkeys(items, 0)
-    for speaker in sorted(of, key=lambda each: _lot(seed, each)):
+    for speaker in sorted(per_speaker, key=lambda each: _draw_number(seed, each)):
         neediest = min(items, key=lambda split: held[split] / items[split])
-        chosen[neediest].append(of[speaker])
-        held[neediest] += len(of[speaker])
-    return {split: _in_turn(speakers) for split, speakers in chosen.items()}
+        chosen[neediest].append(per_speaker[speaker])
+        held[neediest] += len(per_speaker[speaker])
+    return {split: _interleave(speakers) for split, speakers in chosen.items()}
 
 
-def _lot(seed: int, name: str) -> bytes:
+def _draw_number(seed: int, name: str) -> bytes:
     """Draw a number for a name: the same on every machine, and whatever other names there are."""
     return hashlib.sha256(f"{seed} {name}".encode()).digest()
 
 
-def _in_turn(speakers: Sequence[Sequence[Utterance]]) -> list[Utterance]:
+def _interleave(speakers: Sequence[Sequence[Utterance]]) -> list[Utterance]:
     return [utterance for turn in zip_longest(*speakers) for utterance in turn if utterance is not None]

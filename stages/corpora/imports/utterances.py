@@ -52,7 +52,7 @@ def rows(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path} line {number}", line
 
 
-def once(pairs: Iterable[tuple[str, str, str]], what: str) -> dict[str, tuple[str, str]]:
+def gather_unique(pairs: Iterable[tuple[str, str, str]], what: str) -> dict[str, tuple[str, str]]:
     """Gather (place, id, value) by id, with the place of each.
 
     Raises:
@@ -66,11 +66,11 @@ def once(pairs: Iterable[tuple[str, str, str]], what: str) -> dict[str, tuple[st
     return table
 
 
-def keyed(path: Path) -> dict[str, tuple[str, str]]:
+def read_keyed_lines(path: Path) -> dict[str, tuple[str, str]]:
     """Read lines of an id and the rest, by id, with the place of each.
 
     Raises:
         UserError: the file is not there, not UTF-8, or has an id twice.
     """
     split = ((where, line.split(maxsplit=1)) for where, line in rows(path))
-    return once(((where, parts[0], parts[1].strip() if parts[1:] else "") for where, parts in split), "the id")
+    return gather_unique(((where, parts[0], parts[1].strip() if parts[1:] else "") for where, parts in split), "the id")
