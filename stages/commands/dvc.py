@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from stages.core import lifetime
+from stages.core import lifetime, patches
 
 
 def command(arguments: Sequence[str]) -> list[str]:
@@ -20,7 +20,8 @@ def main(argv: Sequence[str]) -> int:
     from dvc.cli import main as dvc
 
     sys.argv = ["dvc", *argv[1:]]  # what it names itself by, where another waits for it
-    status: int = dvc(argv[1:])
+    with patches.dvc_params():
+        status: int = dvc(argv[1:])
     return status
 
 

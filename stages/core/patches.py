@@ -1,6 +1,6 @@
 """What is replaced in other libraries for as long as a block lasts, each with where it was seen and why.
 
-Seen in ONNX Runtime 1.32 and onnxscript 0.7; tests/core/test_patches.py fails when what is replaced is another.
+Seen in ONNX Runtime 1.32, onnxscript 0.7 and DVC 3.67; tests/core/test_patches.py fails when it is another.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 BY_CHANNEL = "quantize_weight_per_channel_impl"  # of ONNX Runtime's BaseQuantizer
 WITH_SHAPES = "save_and_reload_model_with_shape_infer"  # of its onnx_quantizer
 RULES = "_DEFAULT_REWRITE_RULES"  # of onnxscript's rewriter
+LOAD = "load_path"  # of dvc.dependency.param
 QUADRATIC = "SlicesSplit"  # the one of them that has several outputs
 Scales = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """The scale of each column of a weight (inputs, outputs)."""
@@ -111,4 +113,28 @@ def exporter() -> Iterator[None]:
 
     rules = getattr(rewriter, RULES)
     with _replaced(rewriter, RULES, [rule for rule in rules if rule.name != QUADRATIC]):
+        yield
+
+
+@contextmanager
+def dvc_params() -> Iterator[None]:
+    """Have DVC parse params.yaml once for as long as it is the same file, and not once for every stage.
+
+    A build with nothing to do then takes two thirds of the time.
+    """
+    from dvc.dependency import param
+
+    load = getattr(param, LOAD)
+    known: dict[tuple[str, int, int], Any] = {}
+
+    def load_path(path: str, fs: Any, **settings: Any) -> Any:
+        if settings or fs.protocol != "local":
+            return load(path, fs, **settings)
+        found = Path(path).stat()
+        key = (str(path), found.st_mtime_ns, found.st_size)
+        if key not in known:
+            known[key] = load(path, fs)
+        return known[key]
+
+    with _replaced(param, LOAD, load_path):
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,3 +41,22 @@ def test_all_is_as_before_however_the_block_ends(end: type[Exception] | None):
         pass
     assert [getattr(owner, name) for owner, name in places] == before
     assert logging.getLogger().level == level
+
+
+def test_dvc_reads_params_once_and_again_when_they_changed(tmp_path: Path):
+    from dvc.dependency import param
+    from dvc.fs import localfs
+
+    place, reads = tmp_path / "params.yaml", []
+    place.write_text("a: 1\n")
+    load = getattr(param, patches.LOAD)
+    with (
+        patches._replaced(param, patches.LOAD, lambda *given: (reads.append(given[0]), load(*given))[1]),
+        patches.dvc_params(),
+    ):
+        found = [param.read_param_file(localfs, str(place), ["a"], flatten=True) for _ in range(3)]
+        place.write_text("a: 22\n")
+        found.append(param.read_param_file(localfs, str(place), ["a"], flatten=True))
+    assert found == [{"a": 1}] * 3 + [{"a": 22}]
+    assert len(reads) == 2
+    assert getattr(param, patches.LOAD) is load
