@@ -31,7 +31,7 @@ def recipes() -> dict[str, Recipe]:
         name = f"{weight_type} {'per channel' if per_channel else 'per tensor'}{' + Conv' if conv else ''}"
         choices[name] = DynamicRecipe(
             kind="dynamic",
-            weight_type=weight_type,  # type: ignore[arg-type]
+            weight_type=weight_type,
             per_channel=per_channel,
             reduce_range=False,
             op_types=[*GEMM, "Conv"] if conv else GEMM,
@@ -57,7 +57,7 @@ def main() -> None:
             for threads in benchmark.thread_counts().values():
                 networks = [onnxruntime.network(path, graph, threads) for path in (plain / graph.file, model)]
                 for case, pairs in PAIRS.items():
-                    feeds = example_feeds(graph, graph_set.cases[case], seed=0)
+                    feeds = example_feeds(graph, graph_set.cases[case].sizes, seed=0)
                     calls = [lambda network=network, feeds=feeds: network(feeds) for network in networks]
                     baseline, candidate = benchmark.time_pairs(calls[0], calls[1], pairs, warmup=5)
                     ratios.append(f"{np.median(baseline / candidate):.2f}x")

@@ -236,7 +236,7 @@ def configuration(name: str, *, tiny: bool) -> Config:
     return config
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # the library has no types
     """Writes numbers as Python does, `1e-05` for one, as what wrote the hub's files did; and no anchors."""
 
     def ignore_aliases(self, _: object) -> bool:
@@ -290,6 +290,7 @@ def hub_configuration(replica: Replica) -> Config:
 
 def card(name: str, replica: Replica) -> str:
     """Return README.md with the front matter that the hub reads."""
+    source: Any = catalogue.models()[name].sources[0]  # of a hub
     front = {
         "tasks": [replica.task],
         "domain": ["audio"],
@@ -297,7 +298,7 @@ def card(name: str, replica: Replica) -> str:
         "license": catalogue.models()[name].license,
         "language": ["cn"],
         "tags": ["FunASR"],
-        "widgets": [{"task": replica.task, "model_revision": catalogue.models()[name].sources[0].revision}],
+        "widgets": [{"task": replica.task, "model_revision": source.revision}],
     }
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name}\n\nA replica with random weights.\n"
 

@@ -21,7 +21,8 @@ import yaml
 from stages.corpora import punctuated_text
 from stages.corpora.manifest import Recording
 from stages.models import ct_transformer
-from stages.models.ct_transformer.metrics import MARKS, NONE
+from stages.models.accuracy import MARKS
+from stages.models.ct_transformer.metrics import NONE
 from stages.models.shared.checkpoint import torch_networks
 
 SEED = 20
@@ -58,7 +59,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "encoder_conf": ENCODER | {"linear_units": 320, "num_blocks": 3, "sanm_shfit": 5},
     },
 }
-MODEL_CONF = {
+MODEL_CONF: dict[str, Any] = {
     "ignore_id": 0,
     "embed_unit": WIDTH,
     "att_unit": WIDTH,

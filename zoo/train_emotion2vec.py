@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def print_figures(folder: Path) -> None:
     model = emotion2vec.load(folder)
     graph_set = emotion2vec.graph_set(model)
     artifact = graph_set, torch_networks(graph_set, emotion2vec.export_modules(model))
-    dataset = params.load().datasets["emotional_prosody"]
+    dataset: Any = params.load().datasets["emotional_prosody"]
     with tempfile.TemporaryDirectory() as place:
         emotional_prosody.make(dataset.seed, dataset.items, Path(place))
         recordings = manifest.read(Path(place), "evaluation")
@@ -74,7 +75,7 @@ def voices(labels: tuple[str, ...]) -> Voices:
     return sorted(spoken, key=lambda pair: len(pair[0]))
 
 
-def train(model: torch.nn.Module, names: tuple[str, ...], steps: int) -> None:
+def train(model: Any, names: tuple[str, ...], steps: int) -> None:
     """Train with AdamW and one cycle of the learning rate (Smith & Topin, "Super-convergence", 2018)."""
     model.train()
     rng = np.random.default_rng(SEED)
@@ -87,7 +88,7 @@ def train(model: torch.nn.Module, names: tuple[str, ...], steps: int) -> None:
         logits = model.proj(model.extract_features(waveforms)["x"].mean(dim=1))
         loss = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.05)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

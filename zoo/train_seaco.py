@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import jiwer
 import numpy as np
 import torch
 import yaml
@@ -36,6 +37,7 @@ from zoo import train_paraformer
 from zoo.train_paraformer import LEARNING_RATE, SEEDS, WARMUP_STEPS, ZOO, batches
 
 with importing_funasr():
+    from funasr.frontends.wav_frontend import WavFrontend
     from funasr.models.bicif_paraformer.model import BiCifParaformer
     from funasr.tokenizer.char_tokenizer import CharTokenizer
 
@@ -57,7 +59,7 @@ def examples(seed: int, frontend_conf: Config) -> list[train_paraformer.Example]
     """Synthesize utterances of the training part: features (frames, 560) after CMVN, and their token ids."""
     torch.set_num_threads(1)
     rng = np.random.default_rng([seed, 1])
-    frontend = train_paraformer.WavFrontend(cmvn_file=str(PLAIN / "am.mvn"), **frontend_conf)
+    frontend = WavFrontend(cmvn_file=str(PLAIN / "am.mvn"), **frontend_conf)
     tokenizer = CharTokenizer(token_list=TOKENS)
     made = []
     for kind, count in UTTERANCES.items():
@@ -99,7 +101,7 @@ def minimize(parameters: Any, losses: Iterator[tuple[torch.Tensor, dict[str, flo
     started = time.process_time()
     for step, (loss, stats) in enumerate(losses):
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 5.0)
         optimizer.step()
         schedule.step()
@@ -121,7 +123,8 @@ def word_losses(model: Any, heads: torch.nn.ModuleList) -> Iterator[Any]:
     for _ in range(STEPS["words"]):
         words = torch.randint(TOKENS.index(CHARACTERS[0]), NO_BIAS, (256, 2), generator=generator)
         embedded = model._hotword_representation(words, torch.full((len(words),), 2))  # noqa: SLF001
-        loss = sum(torch.nn.functional.cross_entropy(head(embedded), words[:, i]) for i, head in enumerate(heads))
+        losses = [torch.nn.functional.cross_entropy(head(embedded), words[:, i]) for i, head in enumerate(heads)]
+        loss = torch.stack(losses).sum()
         yield loss, {"loss": loss.detach()}
 
 
@@ -210,7 +213,7 @@ def report(folder: Path) -> None:
         for recording, samples in zip(recordings, audio, strict=True):
             hotword = " ".join(recording.hotwords[:count])
             text = normalized(recognize(model, samples, hotword=hotword, **tools)).replace(" ", "")
-            aligned = train_paraformer.jiwer.process_words(" ".join(recording.text), " ".join(text) or "-")
+            aligned = jiwer.process_words(" ".join(recording.text), " ".join(text) or "-")
             errors += aligned.substitutions + aligned.deletions + aligned.insertions
             length += len(recording.text)
             recalled += recording.hotwords[0] in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -60,16 +60,17 @@ OF_BYTES: dict[str, Bytes] = {
 
 
 def _node(graph: onnx.GraphProto, rng: np.random.Generator) -> onnx.NodeProto:
-    return graph.node[int(rng.integers(len(graph.node)))]
+    nodes: Sequence[onnx.NodeProto] = graph.node
+    return nodes[int(rng.integers(len(nodes)))]
 
 
 def _with_attribute(graph: onnx.GraphProto, rng: np.random.Generator) -> onnx.NodeProto:
-    nodes = [node for node in graph.node if node.attribute]
+    nodes: Sequence[onnx.NodeProto] = [node for node in graph.node if node.attribute]
     return nodes[int(rng.integers(len(nodes)))]
 
 
 def _weight(graph: onnx.GraphProto, rng: np.random.Generator) -> onnx.TensorProto:
-    weights = [tensor for tensor in graph.initializer if len(tensor.dims) > 1]
+    weights: Sequence[onnx.TensorProto] = [tensor for tensor in graph.initializer if len(tensor.dims) > 1]
     return weights[int(rng.integers(len(weights)))]
 
 
@@ -243,7 +244,8 @@ def readers(p: Params, graph: Graph) -> dict[str, Callable[[Path, Path], object]
 
 def run() -> list[Tally]:
     """Try every mutation of two miniatures' graphs on every reader."""
-    p, tallies = params.load(), {}
+    p = params.load()
+    tallies: dict[str, Tally] = {}
     for family, name in ((ct_transformer, "ct_transformer"), (paraformer, "paraformer")):
         with tempfile.TemporaryDirectory() as scratch:
             origin = Path(scratch) / "export"

@@ -91,6 +91,14 @@ def _flipped(seed: int) -> Callable[[bytes], bytes]:
     return change
 
 
+def _without_end(seed: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[: -10 * (seed + 1)]
+
+
+def _beginning(seed: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[: len(data) * seed // SEEDS]
+
+
 def mutations() -> Iterator[tuple[str, Edit, bool]]:
     """Yield changes to a data set by name, and whether each must be refused."""
     for field in Line.model_fields:
@@ -99,8 +107,8 @@ def mutations() -> Iterator[tuple[str, Edit, bool]]:
     for seed in range(SEEDS):
         yield f"manifest, flipped {seed}", _bytes("evaluation.jsonl", _flipped(seed)), False
         yield f"WAV, flipped {seed}", _bytes("evaluation-0.wav", _flipped(seed)), True
-        yield f"manifest, cut {seed}", _bytes("evaluation.jsonl", lambda data, n=seed: data[: -10 * (n + 1)]), True
-        yield f"WAV, cut {seed}", _bytes("evaluation-0.wav", lambda data, n=seed: data[: len(data) * n // SEEDS]), True
+        yield f"manifest, cut {seed}", _bytes("evaluation.jsonl", _without_end(seed)), True
+        yield f"WAV, cut {seed}", _bytes("evaluation-0.wav", _beginning(seed)), True
     yield "byte-order mark", _bytes("evaluation.jsonl", lambda data: b"\xef\xbb\xbf" + data), False
     yield "not UTF-8", _bytes("evaluation.jsonl", lambda data: data.replace(b'"a"', b'"\xc4"')), True
     yield "U+2028", _bytes("evaluation.jsonl", lambda data: data.replace(b'"a"', '"\u2028"'.encode())), False

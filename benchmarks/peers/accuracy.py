@@ -35,7 +35,8 @@ def run_in_interpreter(python: str, model: Path) -> Iterator[Network]:
 
         def run(feeds: Feeds) -> Feeds:
             here.send(feeds)
-            return here.recv()
+            outputs: Feeds = here.recv()
+            return outputs
 
         try:
             yield run

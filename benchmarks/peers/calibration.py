@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Feeds = dict[str, NDArray[np.generic]]
+Feeds = dict[str, NDArray[Any]]
 CALLS = 300  # of the network; more is what NNCF takes no notice of by default
 
 
@@ -55,7 +56,7 @@ def record(model: str, export: Path, folder: Path) -> None:
     feeds = calibration.recorded(family, layout.checkpoint(model), export, recordings, CALLS)["model"]
     folder.mkdir()
     for i, call in enumerate(feeds):
-        np.savez(folder / f"{i:03}.npz", **call)
+        np.savez(folder / f"{i:03}.npz", **call)  # type: ignore[arg-type]  # no graph has an input allow_pickle
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Feeds:
         return self.feeds[index], 0
 
 
-@Registry.register_dataset()
+@Registry.register_dataset()  # type: ignore[untyped-decorator]  # the library has no types
 def recorded_feeds(folder: str, **_: object) -> Feeds:
     """Return the data set that a `data_config` of Olive's names."""
     return Feeds(folder)

@@ -15,7 +15,7 @@ from benchmarks.peers import calibration
 from benchmarks.peers.processor import lacks_vnni
 
 
-class Feeds(calibration.Reader, CalibrationDataReader):
+class Feeds(calibration.Reader, CalibrationDataReader):  # type: ignore[misc]  # the library has no types
     """The feeds as `quantize_static` takes them."""
 
 

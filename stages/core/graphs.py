@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FILE = "graphs.json"
 EXTERNAL_BYTES = 2**27  # from here on, weights are mapped from a file, not read and copied
 LARGE_TENSOR = 2**16
-Feeds = dict[str, NDArray[np.generic]]
+Feeds = dict[str, NDArray[Any]]  # a dtype is known only when a graph runs
 
 
 class Tensor(BaseModel):
