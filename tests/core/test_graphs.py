@@ -18,7 +18,8 @@ from stages.core import graphs, layout, params, plan
 from stages.core.errors import UserError
 from stages.core.files import read_json, sha256, write_json
 from stages.reporting import results
-from stages.runtimes import onnxruntime
+from stages.runtimes import onnxruntime, tensorrt
+from tests.rewrites.graphs import numbers
 from tests.workspace import ROOT
 
 MODEL = "fsmn_vad"
@@ -132,8 +133,8 @@ def test_an_engine_is_built_of_the_whole_graph(here: Path, monkeypatch: pytest.M
     p = params.load()
     tables = plan.derive(p)
     line = tables.engine[f"{MODEL}-trt_rtx_fp16"].model_copy(update={"graph": "simplify"})
-    monkeypatch.setattr(engine.plan, "derive", lambda _: tables.model_copy(update={"engine": {"build": line}}))
-    monkeypatch.setattr(engine.tensorrt, "why_not_built", lambda _: None)
+    monkeypatch.setattr(plan, "derive", lambda _: tables.model_copy(update={"engine": {"build": line}}))
+    monkeypatch.setattr(tensorrt, "why_not_built", lambda _: None)
     given = []
 
     def build(_graph: object, place: Path, *_: object) -> dict[str, object]:
@@ -155,7 +156,7 @@ def test_a_graph_whose_weights_most_changed_has_a_file_of_its_own(
     monkeypatch.setattr(graphs, "LARGE_TENSOR", 1000)
     model, place = graphs.load(here / "optimize" / "model.onnx"), tmp_path / "own" / "model.onnx"
     for value in model.graph.initializers.values():
-        value.const_value = ir.tensor(value.const_value.numpy().copy())
+        value.const_value = ir.tensor(numbers(value).copy())
     place.parent.mkdir()
     graphs.save(model, place, here / "export")
     graphs.write(place.parent, graphs.read(here / "optimize"), here / "export")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -42,7 +43,7 @@ def test_other_processes_do_their_share():
 def test_a_process_that_dies_is_an_error():
     here = os.getpid()
 
-    def work(clips: list[Clip]) -> list[int]:
+    def work(clips: Sequence[Clip]) -> list[int]:
         if os.getpid() != here:
             os._exit(3)
         return [0 for _ in clips]

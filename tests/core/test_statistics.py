@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from benchmarks import intervals
 from stages.core import statistics
 from stages.core.statistics import Groups, Metric, enough, interval, speedup, verdict
 
-SETTINGS = {"resamples": 500, "confidence": 0.95, "seed": 0}
+SETTINGS: dict[str, Any] = {"resamples": 500, "confidence": 0.95, "seed": 0}
 SCORE, ERRORS = Metric(higher_is_better=True), Metric(higher_is_better=False)
-Pairs = list[tuple[float, float]]
+Pairs = Sequence[tuple[float, float]]
 
 
 def drift(metric: Metric, baseline: Pairs, value: Pairs, groups: Groups | None = None) -> dict[str, Any]:
