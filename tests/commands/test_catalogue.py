@@ -22,9 +22,6 @@ def test_a_model_can_be_added_as_it_is(name: str, tmp_path: Path, monkeypatch: p
 
 
 def test_every_model_is_on_the_hub_at_a_revision_of_its_own():
-    ids = [source.hub_id for model in catalogue.models().values() for source in model.sources if on_hub(source)]
-    assert len(set(ids)) == len(catalogue.models())
-
-
-def on_hub(source: object) -> bool:
-    return isinstance(source, ModelScopeSource)
+    sources = [source for model in catalogue.models().values() for source in model.sources]
+    ids = {source.hub_id for source in sources if isinstance(source, ModelScopeSource)}
+    assert len(ids) == len(catalogue.models())

@@ -44,6 +44,7 @@ def test_help_has_a_description_and_an_example_that_is_a_command_line(name: str,
         main([name, "--help"])
     said = capsys.readouterr().out
     module = importlib.import_module(f"stages.commands.{name}")
+    assert module.__doc__
     assert module.__doc__.splitlines()[0] in said
     program, *example = shlex.split(module.EXAMPLE.partition(" && ")[0])
     assert f"example: {module.EXAMPLE}" in said

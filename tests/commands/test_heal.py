@@ -34,7 +34,8 @@ IN_USE = '{"write": {"/out": {"pid": 1, "cmd": "dvc repro"}}, "read": {}}'
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    for path, text in {RWLOCK: '{"write": {}, "read": {}}', "dvc.lock": LOCK, "stages/x/dvc.lock": LOCK}.items():
+    files: dict[str | Path, str] = {RWLOCK: '{"write": {}, "read": {}}', "dvc.lock": LOCK, "stages/x/dvc.lock": LOCK}
+    for path, text in files.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(text)
 

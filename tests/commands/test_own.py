@@ -15,6 +15,7 @@ from stages.__main__ import main
 from stages.commands import add
 from stages.core import layout, params, pins, plan
 from stages.core.errors import UserError
+from stages.core.files import sha256
 from stages.sources import folder
 from tests.hub import Hub, files_of
 from tests.workspace import ROOT
@@ -99,8 +100,9 @@ def test_a_data_set_is_set_at_every_place_and_a_licence_is_recorded(mine: Path):
     main(["add", "my_asr", "--from", str(mine), "--dataset", "calls", "--license", "All rights: ours"])
     p = params.load()
     assert (p.models["my_asr"].dataset, p.models["my_asr"].license) == ("calls", "All rights: ours")
-    lines = [line for line in plan.derive(p).quantize.values() if line.model == "my_asr"]
-    assert {line.dataset for line in (*lines, plan.derive(p).prune["my_asr"])} == {"calls"}
+    tables = plan.derive(p)
+    quantized = [line.dataset for line in tables.quantize.values() if line.model == "my_asr"]
+    assert {*quantized, tables.prune["my_asr"].dataset} == {"calls"}
 
 
 def test_a_model_that_is_there_gets_another_data_set_and_keeps_all_else():
@@ -249,8 +251,13 @@ def test_a_dry_run_writes_nothing(mine: Path, capsys: pytest.CaptureFixture[str]
 
 def test_weights_of_other_epochs_are_not_read(mine: Path, monkeypatch: pytest.MonkeyPatch):
     (mine / "model.pt.ep1").write_bytes(b"another epoch")
-    digest, read = folder.sha256, []
-    monkeypatch.setattr(folder, "sha256", lambda path: read.append(path.name) or digest(path))
+    read = []
+
+    def digest(path: Path) -> str:
+        read.append(path.name)
+        return sha256(path)
+
+    monkeypatch.setattr(folder, "sha256", digest)
     main(["add", "my_asr", "--from", str(mine), "--targets", "cpu_int8"])
     assert "model.pt" in read
     assert "model.pt.ep1" not in read

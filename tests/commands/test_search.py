@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from stages.commands import sensitivity, trials, tune
 from stages.core import graphs, layout, params
 from stages.core.errors import UserError
 from stages.core.graphs import Graph, GraphSet
+from stages.core.params.recipes import DynamicRecipe
 from tests.rewrites import graphs as small
 from tests.workspace import ROOT
 
@@ -49,28 +51,37 @@ def workspace(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(tune, seconds, 0.01)
 
 
-def found() -> dict:
+def int8() -> DynamicRecipe:
+    recipe = params.load().quantize.recipes["int8"]
+    assert isinstance(recipe, DynamicRecipe)
+    return recipe
+
+
+def found() -> dict[str, Any]:
     return json.loads(layout.search(NAME).read_text())
 
 
 def test_sensitivity_measures_every_layer_alone_and_goes_on_where_it_stopped(monkeypatch, capsys):
-    measured = []
+    measured: list[Any] = []
     real = sensitivity._alone
 
     def counted(on, others):
-        if len(measured) == 3:
-            raise KeyboardInterrupt
         measured.append(others)
         return real(on, others)
 
-    monkeypatch.setattr(sensitivity, "_alone", counted)
+    def interrupted(on, others):
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        return counted(on, others)
+
+    monkeypatch.setattr(sensitivity, "_alone", interrupted)
     with pytest.raises(KeyboardInterrupt):
         main(["sensitivity", *BUILD])
     assert len(found()["sensitivity"]["units"]) == 3
-    monkeypatch.setattr(sensitivity, "_alone", lambda on, others: measured.append(others) or real(on, others))
+    monkeypatch.setattr(sensitivity, "_alone", counted)
     main(["sensitivity", *BUILD])
     units = found()["sensitivity"]["units"]
-    layers = trials.layers(layout.graphs("fsmn_vad", "dense", "optimize"), params.load().quantize.recipes["int8"])
+    layers = trials.layers(layout.graphs("fsmn_vad", "dense", "optimize"), int8())
     assert set(layers) <= set(units)
     assert len(measured) == len(units)
     assert all(unit["error"] > 0 for unit in units.values())
@@ -150,7 +161,7 @@ def test_a_large_table_is_a_layer_of_its_own(tmp_path: Path):
     graphs.save(model, tmp_path / "model.onnx")
     graph = Graph(file="model.onnx", inputs={}, outputs={}, states={}, axes={})
     graphs.write(tmp_path, GraphSet(graphs={"model": graph}, cases={}))
-    recipe = params.load().quantize.recipes["int8"]
+    recipe = int8()
     assert trials.layers(tmp_path, recipe) == {}
     assert trials.layers(tmp_path, recipe.model_copy(update={"embedding_rows": 50})) == {"embed": ["lookup"]}
 
