@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.core.params.section import Split
 from stages.corpora import conversations, manifest, spoken_commands
 from stages.corpora.conversations import END_OF_SENTENCE
 from stages.corpora.manifest import SAMPLE_RATE
 
-ITEMS = {"calibration": 1, "tuning": 1, "evaluation": 1}
+ITEMS: dict[Split, int] = {"calibration": 1, "tuning": 1, "evaluation": 1}
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.core.params.section import Split
 from stages.corpora import emotional_prosody, espeak, manifest
 from stages.corpora.manifest import SAMPLE_RATE
 
-ITEMS = {"calibration": 9, "tuning": 2, "evaluation": 2}
+ITEMS: dict[Split, int] = {"calibration": 9, "tuning": 2, "evaluation": 2}
 
 
 def test_a_split_has_each_label_equally_often_and_the_same_seed_gives_the_same_bytes(tmp_path: Path):
@@ -29,8 +30,8 @@ def test_no_speaker_or_ending_is_in_two_splits_or_in_training():
     endings = [*emotional_prosody.ENDINGS.values(), emotional_prosody.TRAINING_ENDINGS]
     for a, b in combinations(speakers, 2):
         assert not set(a) & set(b)
-    for a, b in combinations(endings, 2):
-        assert not any(set(a[voice]) & set(b[voice]) for voice in ("cmn", "en-us"))
+    for one, other in combinations(endings, 2):
+        assert not any(set(one[voice]) & set(other[voice]) for voice in ("cmn", "en-us"))
     assert {name for group in speakers for name in group} <= set(espeak.variants())
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from stages.core.params.section import Split
 from stages.corpora import manifest, punctuated_text
 from stages.corpora.punctuated_text import OWNERS, paragraphs
 
-ITEMS = {"calibration": 20, "tuning": 20, "evaluation": 60}
+ITEMS: dict[Split, int] = {"calibration": 20, "tuning": 20, "evaluation": 60}
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.core.params.section import Split
 from stages.corpora import manifest, spoken_commands
 from stages.corpora.espeak import variants
 from stages.corpora.spoken_commands import COMMANDS, SPEAKERS
 
-ITEMS = {"calibration": 2, "tuning": 1, "evaluation": 3}
+ITEMS: dict[Split, int] = {"calibration": 2, "tuning": 1, "evaluation": 3}
 
 
 @pytest.fixture(scope="module")

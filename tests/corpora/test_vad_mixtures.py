@@ -14,7 +14,7 @@ import soundfile
 
 from stages.core.errors import UserError
 from stages.core.params.origins import MixturesDataset
-from stages.corpora import manifest, recorded_speech, sentences, vad_mixtures, vad_voices
+from stages.corpora import manifest, noises, recorded_speech, sentences, vad_mixtures, vad_voices
 from stages.corpora.espeak import speak, variants
 from stages.corpora.vad_mixtures import Condition, Take
 
@@ -79,7 +79,7 @@ def loudness(samples: np.ndarray, segments: list[tuple[int, int]]) -> tuple[floa
     return float(np.mean(samples[inside] ** 2)), float(np.mean(samples[~inside] ** 2))
 
 
-@pytest.mark.parametrize("noise", [*vad_mixtures.noises.NOISES])
+@pytest.mark.parametrize("noise", [*noises.NOISES])
 @pytest.mark.parametrize("snr_db", [10, 30])
 def test_speech_is_where_the_labels_say_and_noise_as_loud_as_the_condition_says(noise: str, snr_db: float):
     inside, outside = loudness(*vad_mixtures.mix(take(noise, snr_db, 12), []))

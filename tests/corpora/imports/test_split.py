@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from stages.core.errors import UserError
+from stages.core.params.section import Split
 from stages.corpora.imports.split import by_speaker
 from stages.corpora.imports.utterances import Utterance
 
-ITEMS = {"calibration": 10, "tuning": 10, "evaluation": 40}
+ITEMS: dict[Split, int] = {"calibration": 10, "tuning": 10, "evaluation": 40}
 
 
 def said(**counts: int) -> list[Utterance]:
