@@ -47,7 +47,7 @@ def make(folder: Path, family: Family[Any], config: dict[str, Any]) -> Path:
     """A checkpoint with random weights that hear about four tokens a second."""
     folder.mkdir()
     torch.manual_seed(0)
-    model = family.build(config | {"vocab_size": len(TOKENS)})
+    model: Any = family.build(config | {"vocab_size": len(TOKENS)})
     with torch.no_grad():
         model.predictor.cif_output.bias.fill_(-1.2)
     torch.save(model.state_dict(), folder / "model.pt")

@@ -84,7 +84,7 @@ def make(folder: Path, family: str, config: dict[str, Any], tokens: int) -> Any:
     return models.load(family)
 
 
-class _Dumper(yaml.CSafeDumper):
+class _Dumper(yaml.CSafeDumper):  # type: ignore[misc]  # the library has no types
     """Writes whole numbers of any length."""
 
 

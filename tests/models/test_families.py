@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ PROTOCOLS: dict[type, models.Kind[Any]] = {
 SHARED = "shared"
 
 
-def names_of(function: object) -> list[str]:
+def names_of(function: Callable[..., Any]) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name != "self"]
 
 

@@ -23,6 +23,7 @@ from stages.corpora import punctuated_text
 from stages.corpora.manifest import Recording
 from stages.evaluation.groups import group
 from stages.models import ct_transformer
+from stages.models.accuracy import MARKS
 from stages.models.ct_transformer import METRICS, Outcome, measure, read_marks
 from stages.models.shared import checkpoint as checkpoints
 from stages.models.shared.checkpoint import torch_networks
@@ -206,7 +207,8 @@ def funasr_onnx_marks(folder: Path, tokens: list[str]) -> list[str]:
     if folder.name == "offline":
         offline = CT_Transformer(folder)
         return [offline.punc_list[i] for i in offline(" ".join(tokens))[1]]
-    realtime, state, step = CT_Transformer_VadRealtime(folder), {"cache": []}, ct_transformer.scoring.PIECE
+    realtime, step = CT_Transformer_VadRealtime(folder), ct_transformer.scoring.PIECE
+    state: dict[str, list[str]] = {"cache": []}
     texts = [realtime(" ".join(tokens[i : i + step]), state)[0] for i in range(0, len(tokens), step)]
     return read_marks("".join(texts), PUNC_LIST)[1][:-1]
 
@@ -376,12 +378,12 @@ def test_too_little_calibration_text_is_refused(checkpoint: Path):
 
 def test_f1_is_scikit_learn_s():
     rng = np.random.default_rng(0)
-    marks = ["_", *ct_transformer.metrics.MARKS.values()]
+    marks = ["_", *MARKS.values()]
     expected, said = rng.choice(marks, (2, 200))
     text = "".join(f"字{mark if mark != '_' else ''}" for mark in expected)
     found = counts(text, "".join(said), "".join(said))
     wanted = f1_score(expected, said, labels=marks[1:], average="micro")
     assert found["f1"][0] / found["f1"][1] == pytest.approx(wanted)
-    for name, mark in ct_transformer.metrics.MARKS.items():
+    for name, mark in MARKS.items():
         top, bottom = found[f"f1_{name}"]
         assert top / bottom == pytest.approx(f1_score(expected, said, labels=[mark], average="micro"))

@@ -23,6 +23,7 @@ from stages.corpora import manifest
 from stages.corpora.manifest import SAMPLE_RATE, Line, Recording
 from stages.export import export_variant
 from stages.models import paraformer_streaming
+from stages.models.paraformer.pruning import decode
 from stages.models.paraformer_streaming.pruning import Chunks
 from stages.models.shared import asr
 from stages.models.shared.checkpoint import save, torch_networks
@@ -147,7 +148,8 @@ def funasr_says(folder: Path, recordings: list[Recording], step: int | None) -> 
     }
     texts = []
     for recording in recordings:
-        samples, cache, text = torch.from_numpy(recording.samples()), {}, ""
+        samples, text = torch.from_numpy(recording.samples()), ""
+        cache: dict[str, Any] = {}
         size = step or len(samples)
         for start in range(0, len(samples), size):
             part, last = samples[start : start + size], start + size >= len(samples)
@@ -206,7 +208,8 @@ def test_funasr_s_onnx_runtime_says_the_same(checkpoint: Path, exported: Path, r
     chosen = [r for r in recordings if r.id in {"a chunk and a frame", "between"}]
     outcomes = paraformer_streaming.score(checkpoint, onnx_artifact(exported), "streaming", chosen)
     for recording, outcome in zip(chosen, outcomes, strict=True):
-        samples, cache, text = recording.samples(), {}, ""
+        samples, text = recording.samples(), ""
+        cache: dict[str, Any] = {}
         for start in range(0, len(samples), CHUNK):
             state = {"cache": cache, "is_final": start + CHUNK >= len(samples)}
             text += "".join(part["preds"][0] for part in runtime(samples[start : start + CHUNK], param_dict=state))
@@ -266,9 +269,7 @@ def test_whole_recordings_at_once_say_what_their_streams_say(
     together = paraformer_streaming.pruning.pad(chunks)
     with torch.inference_mode():
         encoded, weights = paraformer_streaming.pruning.encode(model, together)
-        said = paraformer_streaming.pruning.decode(
-            model, encoded, paraformer_streaming.pruning.locate(together, weights)
-        )
+        said = decode(model, encoded, paraformer_streaming.pruning.locate(together, weights))
     np.testing.assert_allclose(said.numpy(), streamed, atol=1e-5 * np.abs(streamed[:, 3:13]).max())
 
 

@@ -13,12 +13,12 @@ import torch
 
 from stages import optimize, simplify
 from stages.core import graphs, params
-from stages.core.parity import largest_differences
+from stages.core.parity import LoadedArtifact, largest_differences
 from stages.corpora import hotword_commands, manifest
 from stages.corpora.manifest import Recording
 from stages.export import export_variant
 from stages.models import paraformer, seaco_paraformer
-from stages.models.seaco_paraformer.scoring import LISTED
+from stages.models.accuracy import LISTED
 from stages.models.shared import asr
 from stages.models.shared.checkpoint import torch_artifact
 from stages.quantization import calibration
@@ -77,7 +77,7 @@ def built(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def artifact(folder: Path) -> tuple[graphs.GraphSet, dict]:
+def artifact(folder: Path) -> LoadedArtifact:
     graph_set = graphs.read(folder)
     return graph_set, onnxruntime.load(folder, graph_set)
 
