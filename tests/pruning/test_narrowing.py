@@ -86,8 +86,8 @@ def everywhere(_: str, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def cut(small: torch.nn.Module, dense: torch.nn.Module, audio: torch.Tensor, **settings: Any) -> dict[str, float]:
-    settings = {"inside": everywhere, "criterion": "least_squares", "damping": 1e-6} | settings
-    return narrowing.cut(dense, small, lambda model: model(audio), **settings)()
+    defaults: dict[str, Any] = {"inside": everywhere, "criterion": "least_squares", "damping": 1e-6}
+    return narrowing.cut(dense, small, lambda model: model(audio), **defaults | settings)()
 
 
 def test_layers_are_found_by_their_names():
@@ -183,7 +183,7 @@ def test_neither_a_refit_nor_distillation_touches_the_dense_model(audio: torch.T
     before = {name: weight.clone() for name, weight in dense.state_dict().items()}
     cut(small, dense, audio)
     better = iter((3.0, 2.0, 1.0, 0.0))
-    settings = {"validate_every": 1, "patience": 3, "steps": 3, "learning_rate": 0.1, "seed": 0}
+    settings: dict[str, Any] = {"validate_every": 1, "patience": 3, "steps": 3, "learning_rate": 0.1, "seed": 0}
     recovery.distill(small, lambda _: small(audio).square().mean(), validate=lambda: next(better), **settings)
     assert all(torch.equal(weight, before[name]) for name, weight in dense.state_dict().items())
     assert not torch.equal(small.decoder.w_1.weight, dense.decoder.w_1.weight)

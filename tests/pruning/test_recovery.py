@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -22,9 +24,9 @@ class Student(torch.nn.Module):
 
 def distill(student: Student, best: float, **changes: float) -> recovery.Course:
     """Distil for up to 100 steps of 0.01 what is best at a weight of `best`."""
-    settings = {"validate_every": 10, "patience": 2, "steps": 100, "learning_rate": 0.01, "seed": 0} | changes
+    settings: dict[str, Any] = {"validate_every": 10, "patience": 2, "steps": 100, "learning_rate": 0.01, "seed": 0}
     return recovery.distill(
-        student, student.loss, validate=lambda: abs(float(student.weight.detach()) - best), **settings
+        student, student.loss, validate=lambda: abs(float(student.weight.detach()) - best), **settings | changes
     )
 
 
