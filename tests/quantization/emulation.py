@@ -30,6 +30,7 @@ def run(place: Path, feeds: Feeds) -> list[NDArray[np.generic]]:
                 node.replace_input_with(index, wide.outputs[0])
         for value in [output for output in node.outputs if output.dtype in HALF]:
             uses, kind = list(value.uses()), value.dtype
+            assert kind is not None
             narrow = ir.node("Cast", [value], {"to": kind})
             value.dtype, narrow.outputs[0].dtype = ir.DataType.FLOAT, kind
             model.graph.insert_after(node, narrow)

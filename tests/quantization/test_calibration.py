@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +22,10 @@ def test_inputs_of_every_mode_spread_evenly(tiny_export: Path):
             feeds["speech"][:] = number + (100 if mode == "streaming" else 0)  # one buffer, used again
             assert artifact[1]["model"](feeds)["logits"].shape[1] == 7
 
-    family = SimpleNamespace(MODES=("offline", "streaming"), score=score)
-    found = recorded(family, tiny_export, tiny_export, list(range(10)), 4)
+    recordings: list[Any] = list(range(10))  # stand-ins
+    family: Any = SimpleNamespace(MODES=("offline", "streaming"), score=score)
+    found = recorded(family, tiny_export, tiny_export, recordings, 4)
     assert list(found) == ["model"]
     assert [float(feeds["speech"].flat[0]) for feeds in found["model"]] == [0, 6, 103, 109]
-    everything = recorded(family, tiny_export, tiny_export, [1], 64)["model"]
+    everything = recorded(family, tiny_export, tiny_export, recordings[1:2], 64)["model"]
     assert np.unique([feeds["speech"] for feeds in everything]).tolist() == [1, 101]

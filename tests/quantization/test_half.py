@@ -16,6 +16,7 @@ from stages.quantize import quantize
 from stages.runtimes import onnxruntime
 from tests.quantization import emulation
 from tests.quantization.test_counting import build
+from tests.rewrites.graphs import numbers
 
 FP16, BF16 = Float16Recipe(kind="float16"), BFloat16Recipe(kind="bfloat16")
 RNG = np.random.default_rng(0)
@@ -60,7 +61,7 @@ def test_bf16_weights_are_rounded_once_and_not_clipped(tmp_path: Path):
     weight = np.where(RNG.random((16, 16)) < 0.5, 1e6, 1 + 2**-8 + 2**-12).astype(np.float32)
     source = build(tmp_path / "source.onnx", "y = MatMul(x, w)", {"w": weight})
     quantize(source, tmp_path / "half.onnx", BF16)
-    (found,) = (i.const_value.numpy() for i in onnx_ir.load(tmp_path / "half.onnx").graph.initializers.values())
+    (found,) = (numbers(value) for value in onnx_ir.load(tmp_path / "half.onnx").graph.initializers.values())
     # By way of fp16, 1e6 would be 65504, and the rest half way between two numbers, of which the even one is below.
     assert sorted(set(found.astype(np.float64).ravel().tolist())) == [1 + 2**-7, 999424]
 
@@ -73,7 +74,7 @@ def test_layers_are_in_half_precision_but_for_a_narrow_one_that_is_counted(tmp_p
     )
     record = quantize(source, tmp_path / "half.onnx", FP16, [FEEDS])
     assert list(record["quantized"]) == ["MatMul0", "Relu1", "MatMul2", "Add3"]
-    kinds = {value.name: value.dtype.name for value in onnx_ir.load(tmp_path / "half.onnx").graph.initializers.values()}
+    kinds = {value.name: str(value.dtype) for value in onnx_ir.load(tmp_path / "half.onnx").graph.initializers.values()}
     assert kinds == {"w.float16": "FLOAT16", "v": "FLOAT", "two": "INT64", "one": "INT64"}
 
 
