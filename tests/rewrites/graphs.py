@@ -16,10 +16,11 @@ HEAD = '<ir_version: 10, opset_import: ["" : 18]>'
 def model(text: str, **weights: np.ndarray) -> ir.Model:
     """The graph of ONNX's textual syntax with `weights` as its initializers, float32 unless they are integers."""
     built = ir.from_onnx_text(HEAD + text)
-    for name, numbers in weights.items():
-        array = numbers if numbers.dtype.kind == "i" else numbers.astype(np.float32)
-        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-        value.shape, value.dtype = ir.Shape(array.shape), value.const_value.dtype
+    for name, weight in weights.items():
+        array = weight if weight.dtype.kind == "i" else weight.astype(np.float32)
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(name=name, const_value=tensor)
+        value.shape, value.dtype = ir.Shape(array.shape), tensor.dtype
         built.graph.register_initializer(value)
         for node in built.graph:
             for index, read in enumerate(node.inputs):
@@ -27,6 +28,13 @@ def model(text: str, **weights: np.ndarray) -> ir.Model:
                     node.replace_input_with(index, value)
     built.graph.inputs[:] = [value for value in built.graph.inputs if value.name not in weights]
     return built
+
+
+def numbers(value: ir.Value | None) -> np.ndarray:
+    """The numbers of a constant."""
+    assert value is not None
+    assert value.const_value is not None
+    return value.const_value.numpy()
 
 
 def ops(built: ir.Model) -> Counter[str]:

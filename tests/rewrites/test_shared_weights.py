@@ -110,7 +110,8 @@ FEEDS = {"x": (1, 20, 16), "z": (1, 20, 16), "cache": (1, 16, 3, 1)}
 
 def feeds(given: ir.Model) -> dict[str, np.ndarray]:
     shapes = FEEDS | ({"x": (1, 20, 8), "z": (1, 20, 8)} if "weight" in given.graph.initializers else {})
-    return {value.name: RNG.standard_normal(shapes[value.name]).astype(np.float32) for value in given.graph.inputs}
+    names = [str(value.name) for value in given.graph.inputs]
+    return {name: RNG.standard_normal(shapes[name]).astype(np.float32) for name in names}
 
 
 @pytest.mark.parametrize(
