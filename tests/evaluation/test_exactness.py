@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from stages.models.shared.checkpoint import torch_artifact
 from stages.runtimes import onnxruntime
 
 
-def measured(checkpoint: Path, export: Path, corpus: Path, noise: float) -> dict:
+def measured(checkpoint: Path, export: Path, corpus: Path, noise: float) -> dict[str, Any]:
     graph_set = graphs.read(export)
     network, rng = onnxruntime.load(export, graph_set)["model"], np.random.default_rng(0)
 

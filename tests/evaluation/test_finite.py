@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from stages.models.shared.checkpoint import torch_artifact
 from stages.runtimes import onnxruntime
 
 SETTINGS = EvaluateParams(split="evaluation", resamples=100, confidence=0.95, seed=0)
-FAMILY: Family = fsmn_vad
+FAMILY: Family[Any] = fsmn_vad
 
 
 def spoilt(artifact: LoadedArtifact, value: float) -> LoadedArtifact:
