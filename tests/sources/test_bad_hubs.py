@@ -193,7 +193,8 @@ def test_a_hub_with_very_many_files_is_listed_and_a_message_stays_short(hub: Hub
     assert "model.pt is not on the hub" in refused()
 
 
-NONSENSE = [None, True, -1, 10**400, math.inf, "", "x", "x\n\x1b[31m", "\ud800", "a" * 100_000, [], [[]], {}, {"a": 1}]
+NONSENSE: list[Any] = [None, True, -1, 10**400, math.inf, "", "x", "x\n\x1b[31m", "\ud800", "a" * 100_000]
+NONSENSE += [[], [[]], {}, {"a": 1}]
 LISTED = {"Code": 200, "Data": {"Files": [{"Path": "a", "Name": "a", "Type": "blob", "Size": 1, "Sha256": "0" * 64}]}}
 DEEP = b"[" * 100_000
 

@@ -53,14 +53,17 @@ class Index(BaseHTTPRequestHandler):
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Index]]:
     monkeypatch.chdir(tmp_path)
-    handler = type("Handler", (Index,), {"held": threading.Event()})
-    handler.held.set()
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+
+    class Handler(Index):
+        held = threading.Event()
+
+    Handler.held.set()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple/")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        yield handler
-        handler.held.set()
+        yield Handler
+        Handler.held.set()
         server.shutdown()
 
 
