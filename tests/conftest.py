@@ -39,7 +39,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads o
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process, where what they share is made; those of each replica apart."""
     for item in items:
-        replica = getattr(item, "callspec", None) and item.callspec.params.get("built")
+        callspec = getattr(item, "callspec", None)
+        replica = callspec and callspec.params.get("built")
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{replica}" if replica else str(item.path)))
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 

@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,8 @@ def python(words: Sequence[str]) -> None:
     assert flag == "-m"
     assert importlib.util.find_spec(module)
     tables = plan.derive(params.load(ROOT / "params.yaml"))
-    known = {"export": tables.variants, "evaluate": tables.builds, "prune": tables.prune, "benchmark": tables.builds}
+    known: dict[str, Collection[str]] = {"export": tables.variants, "prune": tables.prune}
+    known |= {"evaluate": tables.builds, "benchmark": tables.builds}
     if keys and module.startswith("stages."):
         assert keys[0] in known[module.removeprefix("stages.")]
 

@@ -116,7 +116,7 @@ def describe() -> None:
     """Tell these what they read and make."""
     stages: Any = Repo().index.stages
     deps = {os.path.relpath(dep.fs_path) for stage in stages for dep in stage.deps}
-    facts = {}
+    facts: dict[str, Any] = {}
     for stage in stages:
         tracked = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
         outs = [os.path.relpath(out.fs_path) for out in stage.outs]

@@ -224,7 +224,7 @@ def test_reduced_rank_beyond_the_outputs_is_a_full_regression():
 def test_variations_are_audio_and_repeat():
     rng = np.random.default_rng(0)
     recordings = [rng.uniform(-0.1, 0.1, 8000).astype(np.float32), np.zeros(4000, np.float32)]
-    first, again = augmentation.vary(recordings, 2, seed=3), recovery.vary(recordings, 2, seed=3)
+    first, again = augmentation.vary(recordings, 2, seed=3), augmentation.vary(recordings, 2, seed=3)
     assert [len(a) for a in first] == [len(a) for a in again]
     assert all(a.dtype == np.float32 and np.isfinite(a).all() and np.abs(a).max() <= 1 for a in first)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))

@@ -112,7 +112,7 @@ def test_reduced_weights_overflow_no_sum_of_two_products_and_keep_more_than_seve
 def test_gemm_can_be_excluded_and_its_weights_are_reduced_along_their_inputs(tmp_path: Path):
     weight = np.random.default_rng(0).normal(size=(8, 31)).astype(np.float32)  # (outputs, inputs)
     node = onnx.helper.make_node("Gemm", ["x", "w"], ["y"], name="gemm", transB=1)
-    shapes = {"x": ["n", 31], "y": ["n", 8]}
+    shapes: dict[str, list[str | int]] = {"x": ["n", 31], "y": ["n", 8]}
     x, y = (onnx.helper.make_tensor_value_info(k, onnx.TensorProto.FLOAT, v) for k, v in shapes.items())
     graph = onnx.helper.make_graph([node], "g", [x], [y], [onnx.numpy_helper.from_array(weight, "w")])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)

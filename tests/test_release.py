@@ -157,9 +157,10 @@ def test_ct_transformer_vad_realtime(
 
 def test_a_release_says_what_its_bytes_are(release: Release):
     folder = release("paraformer_streaming", "export")
-    lines = dict(reversed(line.split("  ")) for line in (folder / package.SUMS).read_text().splitlines())
-    assert {"model.onnx", "decoder.onnx", "config.yaml", "tokens.json", "am.mvn", package.PROVENANCE} <= set(lines)
-    assert all(sha256(folder / name) == digest for name, digest in lines.items())
+    lines = (line.split("  ") for line in (folder / package.SUMS).read_text().splitlines())
+    digests = {name: digest for digest, name in lines}
+    assert {"model.onnx", "decoder.onnx", "config.yaml", "tokens.json", "am.mvn", package.PROVENANCE} <= set(digests)
+    assert all(sha256(folder / name) == digest for name, digest in digests.items())
     assert not (folder / "model.pt").exists()
 
 

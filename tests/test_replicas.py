@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.models import ct_transformer
 from stages.models.ct_transformer import read_marks
+from stages.models.protocols import Family
 from stages.models.shared import checkpoint
 from stages.runtimes import onnxruntime
 from tests import consumers
@@ -31,7 +31,7 @@ from zoo import alone, replicas
 DENSE = ("cpu_fp32", "cpu_int8")
 TARGETS = dict.fromkeys(catalogue.models(), DENSE) | {"fsmn_vad": (*DENSE, "cpu_pruned")}  # the cheapest to export
 ITEMS = {"calibration": 4, "tuning": 2, "evaluation": 6}
-HURRIED = {
+HURRIED: dict[str, dict[str, Any]] = {
     "prune": {"allocation": "uniform", "round_to": 1, "variations": 1} | {"distill_steps": 2, "validate_every": 1},
     "evaluate": {"resamples": 100},
     "benchmark": {"seconds": 0.01, "pairs": 5, "warmup": 1, "loads": 3},
@@ -43,7 +43,7 @@ class Built:
     """A replica after all stages. releases: its release folder for each target."""
 
     name: str
-    family: ModuleType
+    family: Family[Any]
     folder: Path
     checkpoint: Path
     recordings: list[Recording]

@@ -70,7 +70,7 @@ def child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     def instead(command, **kwargs):
         return run([sys.executable, "-c", code, *command[-2:]], **kwargs)
 
-    monkeypatch.setattr(simplify.subprocess, "run", instead)
+    monkeypatch.setattr(subprocess, "run", instead)
 
 
 WRONG = """

@@ -126,9 +126,12 @@ def test_labels_of_near_points_do_not_overlap(monkeypatch: pytest.MonkeyPatch):
     entry = results.build_entry(params.load(), "fsmn_vad-good")
     boxes: list[drawing.Box] = []
     label = drawing.label_points
-    monkeypatch.setattr(
-        drawing, "label_points", lambda axes, points, taken: (label(axes, points, taken), boxes.extend(taken))
-    )
+
+    def labelled(axes, points, taken):
+        label(axes, points, taken)
+        boxes.extend(taken)
+
+    monkeypatch.setattr(drawing, "label_points", labelled)
     svg = figures.accuracy_speed("fsmn_vad", {f"b{i}": {**entry, "target": f"target_{i}"} for i in range(4)})
     assert len(set(re.findall(r"target_\d \(pass\)", svg))) == 4
     assert not any(drawing._overlap(a, b) for a, b in itertools.combinations(boxes[-4:], 2))
