@@ -9,7 +9,6 @@ import tempfile
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -17,10 +16,13 @@ from stages import benchmark
 from stages.core import graphs, layout
 from stages.core.graphs import example_feeds
 from stages.core.params.recipes import DynamicRecipe, Float16Recipe, Recipe
+from stages.core.statistics import describe_speedup, speedup
+from stages.core.timing import time_block
 from stages.quantize import quantize
 from stages.runtimes import onnxruntime
 
 PAIRS = {"chunk_200ms": 600, "10s": 40}
+BLOCKS, CONFIDENCE = 5, 0.95
 GEMM = ["MatMul", "Gemm"]
 
 
@@ -58,9 +60,10 @@ def main() -> None:
                 networks = [onnxruntime.network(path, graph, threads) for path in (plain / graph.file, model)]
                 for case, pairs in PAIRS.items():
                     feeds = example_feeds(graph, graph_set.cases[case].sizes, seed=0)
-                    calls = [lambda network=network, feeds=feeds: network(feeds) for network in networks]
-                    baseline, candidate = benchmark.time_pairs(calls[0], calls[1], pairs, warmup=5)
-                    ratios.append(f"{np.median(baseline / candidate):.2f}x")
+                    calls = tuple(lambda network=network, feeds=feeds: network(feeds) for network in networks)
+                    blocks = [time_block(*calls, pairs // BLOCKS, warmup=5, number=number) for number in range(BLOCKS)]
+                    found = speedup([(block.baseline, block.candidate) for block in blocks], CONFIDENCE)
+                    ratios.append(describe_speedup(found))
             table.add_row(name, f"{model.stat().st_size / 1000:.0f}", *ratios)
     Console(width=120).print(table)
 

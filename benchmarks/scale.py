@@ -28,6 +28,7 @@ from rich.table import Table
 from stages.commands import catalogue
 from stages.core import layout, params
 from stages.core.errors import did_you_mean
+from stages.core.statistics import describe_speedup
 from zoo import alone
 
 ROOT = Path(__file__).parents[1]
@@ -146,7 +147,7 @@ def latency(folder: Path) -> Table:
     for path in sorted((folder / "reports" / "measurements").glob("*/*/latency.json")):
         record = json.loads(path.read_text())
         for case, found in record["cases"].items():
-            times = (f"{found['baseline_p50_ms']:.0f}", f"{found['p50_ms']:.0f}", f"{found['speedup']:.2f}x")
+            times = (f"{found['baseline_p50_ms']:.0f}", f"{found['p50_ms']:.0f}", describe_speedup(found))
             table.add_row(path.parts[-3], case, *times, f"{record['bytes']['value'] / MIB:.0f}")
     return table
 

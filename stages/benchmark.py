@@ -1,21 +1,21 @@
 """Stage `benchmark`: latency, load time, size and memory of one build against the plain fp32 export.
 
-Both run in this process in turn, a pair at a time, warm and with pinned thread counts, so that what
-else the machine does hits both alike; a speedup is the median of the pairs' ratios. ONNX Runtime's
-threads spin within a run, as they do by default, and stop at its end: else those of one session would
-spin on the cores that the other is timed on.
+Both run in this process in turn, a pair at a time, warm and with pinned thread counts, so that what else the machine
+does hits both alike. Rounds over all cases, each with networks that are loaded anew, give every case blocks of pairs
+that lie apart in time: a speedup and its interval are over blocks. Where others work on the machine there are more
+rounds, and the quietest blocks of each case count. ONNX Runtime's threads spin within a run, as they do by default, and
+stop at its end: else those of one session would spin on the cores that the other is timed on.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.graphs import Feeds, GraphSet
 from stages.core.parallel import cores
-from stages.core.params import BenchmarkParams, EvaluateParams, Params
+from stages.core.params import BenchmarkParams, Params
 from stages.core.params.section import Runtime
 from stages.core.parity import Network
-from stages.core.statistics import Floats, speedup
+from stages.core.statistics import describe_speedup, speedup
+from stages.core.timing import Block, quietest, time_block
 
 MEMORY = "--memory"
-LEAST_PAIRS = 5
 P99_NEEDS = 500  # samples: fewer leave under five beyond the 99th percentile
 Artifact = tuple[Path, Runtime]
 Networks = dict[str, Network]
@@ -44,63 +44,67 @@ def thread_counts() -> dict[str, int]:
     return {"1_thread": 1} if cores() == 1 else {"1_thread": 1, f"{cores()}_threads": cores()}
 
 
-def time_pairs(
-    baseline: Callable[[], object],
-    candidate: Callable[[], object],
-    pairs: int,
-    warmup: int,
-    seconds: float = math.inf,
-) -> tuple[Floats, Floats]:
-    """Milliseconds (pairs,) of each, run in turn; which of the two goes first alternates.
-
-    `pairs` of them, or as many as the seconds allow, but no fewer than LEAST_PAIRS.
-    """
-    for _ in range(warmup):
-        baseline()
-        candidate()
-    times: list[list[float]] = []
-    began = time.perf_counter()
-    while len(times) < min(pairs, LEAST_PAIRS) or (len(times) < pairs and time.perf_counter() - began < seconds):
-        pair = [0.0, 0.0]
-        for which in (0, 1) if len(times) % 2 == 0 else (1, 0):
-            start = time.perf_counter()
-            (baseline, candidate)[which]()
-            pair[which] = 1000 * (time.perf_counter() - start)
-        times.append(pair)
-    return np.array([b for b, _ in times]), np.array([c for _, c in times])
-
-
 def latency(
-    baseline: Artifact,
-    candidate: Artifact,
-    settings: BenchmarkParams,
-    bootstrap: EvaluateParams,
-    counts: Mapping[str, int],
-) -> dict[str, dict[str, Any]]:
-    """Every latency case at every one of the thread `counts`; a case is one call of each graph of the model."""
+    baseline: Artifact, candidate: Artifact, settings: BenchmarkParams, confidence: float, counts: Mapping[str, int]
+) -> dict[str, Any]:
+    """Measure every latency case at every one of the thread `counts`; a case is one call of each graph of the model.
+
+    Returns:
+        cases: by name. load_ms: median milliseconds to make each of the two ready to run.
+    """
+    sets = (graphs.read(baseline[0]), graphs.read(candidate[0]))
+    blocks: dict[str, list[Block]] = {f"{case}_{name}": [] for name in counts for case in sets[0].cases}
+    loads: list[Block] = []
+    for number in _rounds(blocks, settings):
+        for name, threads in counts.items():
+            loaded, timed = _round((baseline, candidate), sets, settings, threads, number)
+            loads.append(loaded)
+            for case, block in timed.items():
+                blocks[f"{case}_{name}"].append(block)
+    seconds = {f"{case}_{name}": at.seconds for name in counts for case, at in sets[0].cases.items()}
     return {
-        f"{case}_{name}": found
-        for name, threads in counts.items()
-        for case, found in _at_threads(baseline, candidate, settings, bootstrap, threads).items()
+        "cases": {
+            case: _summary(quietest(of, settings.blocks), seconds[case], confidence) for case, of in blocks.items()
+        },
+        "load_ms": {
+            "baseline": float(np.median([load.baseline for load in loads])),
+            "value": float(np.median([load.candidate for load in loads])),
+        },
     }
 
 
-def _at_threads(
-    baseline: Artifact, candidate: Artifact, settings: BenchmarkParams, bootstrap: EvaluateParams, threads: int
-) -> dict[str, dict[str, Any]]:
-    sets = [graphs.read(folder) for folder, _ in (baseline, candidate)]
-    networks = [runtimes.load(f, s, r, threads) for (f, r), s in zip((baseline, candidate), sets, strict=True)]
-    results = {}
-    for case, at in progress.each(list(sets[0].cases.items()), f"cases at {threads} thread(s)"):
-        calls = [_call(n, s, case, settings.seed) for n, s in zip(networks, sets, strict=True)]
-        times = time_pairs(calls[0], calls[1], settings.pairs, settings.warmup, settings.seconds)
-        results[case] = _summary(*times, bootstrap) | _rtf(times[1], at.seconds)
-    return results
+def _rounds(blocks: Mapping[str, Sequence[Block]], settings: BenchmarkParams) -> Iterator[int]:
+    """Yield the numbers of the rounds that give `blocks`: more while others work on the machine."""
+    yield from progress.each(range(settings.blocks), "rounds over all cases")
+    for number in range(settings.blocks, settings.blocks + settings.extra_blocks):
+        if all(block.busy <= settings.busy for of in blocks.values() for block in quietest(of, settings.blocks)):
+            return
+        with progress.phase(f"round {number + 1}, because others work on this machine"):
+            yield number
 
 
-def _rtf(milliseconds: Floats, seconds: float | None) -> dict[str, float]:
-    """Real-time factor of the network alone: time it takes over the time of the audio; of text there is none."""
-    return {} if seconds is None else {"rtf": float(np.median(milliseconds)) / 1000 / seconds}
+def _round(
+    artifacts: tuple[Artifact, Artifact],
+    sets: tuple[GraphSet, GraphSet],
+    settings: BenchmarkParams,
+    threads: int,
+    number: int,
+) -> tuple[Block, dict[str, Block]]:
+    """Load both and time a block of every case; return how long loading took and the blocks."""
+    networks: dict[int, Networks] = {}
+
+    def load(side: int) -> None:
+        folder, runtime = artifacts[side]
+        networks[side] = runtimes.load(folder, sets[side], runtime, threads)
+
+    loaded = time_block(partial(load, 0), partial(load, 1), pairs=1, warmup=0, number=number)
+    timed = {}
+    for case in sets[0].cases:
+        calls = [_call(networks[side], sets[side], case, settings.seed) for side in (0, 1)]
+        timed[case] = time_block(
+            calls[0], calls[1], settings.pairs, settings.warmup, seconds=settings.seconds, number=number
+        )
+    return loaded, timed
 
 
 def _call(networks: Networks, graph_set: GraphSet, case: str, seed: int) -> Callable[[], object]:
@@ -110,9 +114,12 @@ def _call(networks: Networks, graph_set: GraphSet, case: str, seed: int) -> Call
     return lambda: [network(feeds[name]) for name, network in networks.items()]
 
 
-def _summary(baseline: Floats, candidate: Floats, bootstrap: EvaluateParams) -> dict[str, Any]:
-    """Percentiles of both in milliseconds, the speedup with its interval, and a small sketch of both distributions."""
-    ratio, ci = speedup(baseline, candidate, **bootstrap.model_dump(include={"resamples", "confidence", "seed"}))
+def _summary(blocks: Sequence[Block], seconds: float | None, confidence: float) -> dict[str, Any]:
+    """Return percentiles of both in milliseconds, the speedup with its interval, and a sketch of both distributions.
+
+    seconds: of audio, which the real-time factor of the network alone is over; of text there is none.
+    """
+    baseline, candidate = (np.concatenate([getattr(b, side) for b in blocks]) for side in ("baseline", "candidate"))
     at = [50, 90] + ([99] if len(candidate) >= P99_NEEDS else [])
     percentiles = {
         f"{prefix}p{q}_ms": float(np.percentile(times, q))
@@ -123,19 +130,16 @@ def _summary(baseline: Floats, candidate: Floats, bootstrap: EvaluateParams) -> 
         side: np.percentile(times, range(0, 101, 2)).tolist()
         for side, times in (("baseline", baseline), ("candidate", candidate))
     }
-    return {**percentiles, "speedup": ratio, "ci": list(ci), "pairs": len(candidate), "quantiles_ms": quantiles}
-
-
-def load_ms(baseline: Artifact, candidate: Artifact, loads: int) -> dict[str, float]:
-    """Median milliseconds to make each ready to run, loaded in turn."""
-
-    def load(artifact: Artifact) -> Callable[[], object]:
-        graph_set = graphs.read(artifact[0])
-        return lambda: runtimes.load(artifact[0], graph_set, artifact[1], 1)
-
-    with progress.phase("loads"):
-        times = time_pairs(load(baseline), load(candidate), loads, warmup=1)
-    return {"baseline": float(np.median(times[0])), "value": float(np.median(times[1]))}
+    rtf = {} if seconds is None else {"rtf": percentiles["p50_ms"] / 1000 / seconds}
+    return {
+        **percentiles,
+        **speedup([(block.baseline, block.candidate) for block in blocks], confidence),
+        "blocks": len(blocks),
+        "pairs": len(candidate),
+        "busy": float(np.mean([block.busy for block in blocks])),
+        "quantiles_ms": quantiles,
+        **rtf,
+    }
 
 
 def peak_memory_mib(artifact: Artifact) -> float:
@@ -174,8 +178,7 @@ def benchmark(p: Params, baseline: Artifact, candidate: Artifact) -> dict[str, A
         memory = dict(zip(both, pool.map(peak_memory_mib, both.values()), strict=True))
     return {
         "threads": thread_counts(),
-        "cases": latency(baseline, candidate, p.benchmark, p.evaluate, thread_counts()),
-        "load_ms": load_ms(baseline, candidate, p.benchmark.loads),
+        **latency(baseline, candidate, p.benchmark, p.evaluate.confidence, thread_counts()),
         "peak_memory_mib": memory,
         "bytes": {side: graphs.size(artifact[0]) for side, artifact in both.items()},
     }
@@ -197,7 +200,7 @@ def main(argv: Sequence[str]) -> None:
         baseline: Artifact = (layout.graphs(build.model, "dense", "export"), "onnxruntime")
         result |= benchmark(p, baseline, (layout.ARTIFACTS / build.artifact, target.runtime))
     write_json(layout.measurements(build.target, build.model) / "latency.json", result)
-    speeds = [f"{case} {r['speedup']:.2f}x" for case, r in result.get("cases", {}).items()]
+    speeds = [f"{case} {describe_speedup(r)}" for case, r in result.get("cases", {}).items()]
     print(f"{name}: {why or ', '.join(speeds)}")
     return None
 

@@ -8,16 +8,18 @@ Two passes over live audio tell how late partial and final texts come.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jiwer
 import numpy as np
+from numpy.typing import NDArray
 
 from stages import models, runtimes
 from stages.core import graphs, layout, params, plan, progress
+from stages.core.contention import Watch
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.params import EvaluateParams, Params, PipelineParams
@@ -45,13 +47,15 @@ CASE = "pipeline_1_thread"
 class Heard:
     """What both pipelines made of one recording: every run, swapped components, two passes; baseline first.
 
-    known: the true text after the same normalisation. live: of a recording that was not heard live, nothing. is_finite:
-    whether no network of the target gave NaN or an infinite number.
+    known: the true text after the same normalisation. busy: the share of the runs' time in which something waited for
+    a core. live: of a recording that was not heard live, nothing. is_finite: whether no network of the target gave NaN
+    or an infinite number.
     """
 
     recording: Recording
     known: str
     runs: list[tuple[Transcript, Transcript]]
+    busy: float
     swapped: dict[str, str]
     live: tuple[list[TwoPass], list[TwoPass]]
     is_finite: bool
@@ -101,9 +105,16 @@ def normalizer() -> Callable[[str], str]:
 
 
 def listen_to(
-    baseline: LoadedPipeline, target: LoadedPipeline, recordings: Sequence[Recording], settings: PipelineParams
+    baseline: LoadedPipeline,
+    target: LoadedPipeline,
+    recordings: Sequence[Recording],
+    settings: PipelineParams,
+    busy: float,
 ) -> list[Heard]:
-    """Run both pipelines over the recordings in turn, so that what else the machine does slows both alike."""
+    """Run both pipelines over the recordings in turn, so that what else the machine does slows both alike.
+
+    busy: the share of the time in which something waited for a core, above which a recording is run again at the end.
+    """
     both, found = (baseline, target), []
     for one in both:
         transcription.transcribe(one, recordings[0].samples())  # warm
@@ -111,21 +122,33 @@ def listen_to(
         samples = recording.samples()
         speech = [(1000 * start, 1000 * end) for start, end in recording.segments]
         live = partial(transcription.two_passes, samples=samples, speech=speech)
-        runs = [
-            _in_turn(partial(transcription.transcribe, samples=samples), both, index + number)
-            for number in range(settings.rounds)
-        ]
+        runs, waited = _runs(both, samples, settings.rounds, index)
         found.append(
             Heard(
                 recording=recording,
                 known=baseline.normalize(recording.text),
                 runs=runs,
+                busy=waited,
                 swapped=transcription.swap_each(samples, *both, *runs[0]),
                 live=_in_turn(live, both, index) if index < settings.live else ([], []),
                 is_finite=target.take_finite(),
             )
         )
+    again = [(index, heard) for index, heard in enumerate(found) if heard.busy > busy]
+    for index, heard in progress.each(again, "recordings again, because others work on this machine"):
+        runs, waited = _runs(both, heard.recording.samples(), settings.rounds, index)
+        if waited < heard.busy:
+            found[index] = replace(heard, runs=runs, busy=waited)
     return found
+
+
+def _runs(
+    both: tuple[LoadedPipeline, LoadedPipeline], samples: NDArray[np.float32], rounds: int, index: int
+) -> tuple[list[tuple[Transcript, Transcript]], float]:
+    """Run both over one recording; return what they made of it, and how busy the machine was meanwhile."""
+    watch = Watch()
+    transcribe = partial(transcription.transcribe, samples=samples)
+    return [_in_turn(transcribe, both, index + number) for number in range(rounds)], watch.share()
 
 
 def _in_turn(
@@ -189,12 +212,12 @@ def _caused(heard: Sequence[Heard], said: Sequence[str], **bootstrap: Any) -> di
     }
 
 
-def speed(heard: Sequence[Heard], **bootstrap: Any) -> dict[str, Any]:
-    """Return the real-time factor of the pipeline, loading excluded, and the ratio of paired runs with its interval."""
+def speed(heard: Sequence[Heard], confidence: float) -> dict[str, Any]:
+    """Return the real-time factor of the pipeline, loading excluded, and the speedup over recordings as blocks."""
     pairs = [pair for h in heard for pair in h.runs]
-    work = np.array([[sum(said.seconds.values()) for said in pair] for pair in pairs])
+    blocks = [np.array([[sum(said.seconds.values()) for said in pair] for pair in h.runs]) for h in heard]
+    work = np.concatenate(blocks)
     audio = sum(h.recording.seconds * len(h.runs) for h in heard)
-    ratio, ci = speedup(work[:, 0], work[:, 1], **bootstrap)
     steps = {
         step: [sum(pair[side].seconds[step] for pair in pairs) / audio for side in (0, 1)]
         for step in pairs[0][0].seconds
@@ -203,9 +226,10 @@ def speed(heard: Sequence[Heard], **bootstrap: Any) -> dict[str, Any]:
         "rtf": float(work[:, 1].sum() / audio),
         "baseline_rtf": float(work[:, 0].sum() / audio),
         "rtf_by_step": {step: {"baseline": of[0], "value": of[1]} for step, of in steps.items()},
-        "speedup": ratio,
-        "ci": list(ci),
+        **speedup([(block[:, 0], block[:, 1]) for block in blocks], confidence),
+        "blocks": len(blocks),
         "pairs": len(pairs),
+        "busy": float(np.mean([h.busy for h in heard])),
     }
 
 
@@ -253,7 +277,7 @@ def pipeline(heard: Sequence[Heard], settings: EvaluateParams) -> dict[str, Any]
             )
         },
         "attribution": attribution(heard, **bootstrap),
-        "cases": {CASE: speed(heard, **bootstrap)},
+        "cases": {CASE: speed(heard, settings.confidence)},
         "latencies": latencies(heard),
         "texts": [of for of in texts if of["baseline"] != of["value"]] or texts[:1],
     }
@@ -272,7 +296,7 @@ def main(argv: Sequence[str]) -> None:
         recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)
         baseline = load(p, line, lambda model: layout.graphs(model, "dense", "export"), "onnxruntime")
         target = load(p, line, lambda model: layout.ARTIFACTS / model / line.artifact, runtime)
-        result |= pipeline(listen_to(baseline, target, recordings, p.pipeline), p.evaluate)
+        result |= pipeline(listen_to(baseline, target, recordings, p.pipeline, p.benchmark.busy), p.evaluate)
     write_json(layout.measurements(line.target, line.pipeline) / "pipeline.json", result)
     said = why or f"{HEADLINE} {describe_drift(result['metrics'][HEADLINE])}"
     print(f"{name}: {said}")

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from stages.core import layout, params, plan, progress
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import read_json, write_json, write_text
-from stages.core.statistics import geometric_mean
+from stages.core.statistics import describe_speedup, mean_speedup
 from stages.reporting import figures, results
 from stages.reporting.figures import Entries, Entry
 
@@ -139,6 +139,7 @@ FILTERS = {
     "pruned": lambda entries: pruned(entries).items(),
     "recording_metrics": recording_metrics,
     "signed": signed,
+    "speedup": describe_speedup,
     "stage_records": stage_records,
     "worst": worst,
 }
@@ -169,7 +170,11 @@ def metrics(entries: Entries) -> dict[str, Any]:
         entry["model"]: {
             **{name: m["value"] for name, m in entry["accuracy"].items() if m["value"] is not None},
             **_baseline(entry),
-            **{f"speedup_{case}": measured["speedup"] for case, measured in entry["latency"].items()},
+            **{
+                f"speedup_{case}{end}": number
+                for case, m in entry["latency"].items()
+                for end, number in zip(("", "_low", "_high"), (m["speedup"], *m["ci"]), strict=True)
+            },
             **({"bytes": entry["artifact"]["bytes"]} if entry["artifact"]["bytes"] else {}),
         }
         for entry in entries.values()
@@ -197,7 +202,7 @@ def _figures_of_search(known: Mapping[str, Any]) -> dict[str, Any]:
         }
     if "tune" in known:
         tried = known["tune"]["trials"]
-        passed = [t | {"speedup": geometric_mean(t["speedups"].values())} for t in tried if t["passed"]]
+        passed = [t | mean_speedup(t["speedups"].values()) for t in tried if t["passed"]]
         front = pareto_front(passed)
         shown["tune"] = {
             "cpu": known["tune"]["cpu"],

@@ -19,6 +19,7 @@ from rich.table import Table
 from stages.core import layout, params, plan, progress
 from stages.core.errors import entrypoint
 from stages.core.files import read_json, write_json, write_text
+from stages.core.statistics import describe_speedup
 from stages.report import gated, interval, number, render, signed, size
 from stages.reporting import figures, results
 from stages.reporting.drawing import COLOURS
@@ -86,22 +87,30 @@ def pipeline_page(pipelines: Entries, environment: Mapping[str, str], confidence
 def accuracy_latency_csv(entries: Entries) -> str:
     """Write a CSV line for each build and one-thread latency case: the headline metric beside the speedup."""
     rows = [
-        (name, entry["headline"], entry["accuracy"][entry["headline"]]["value"], case, m["speedup"], m["p50_ms"])
+        (
+            name,
+            entry["headline"],
+            entry["accuracy"][entry["headline"]]["value"],
+            case,
+            m["speedup"],
+            *m["ci"],
+            m["p50_ms"],
+        )
         for name, entry in entries.items()
         for case, m in results.one_thread(entry).items()
     ]
-    return _csv(("build", "metric", "value", "case", "speedup", "p50_ms"), rows)
+    return _csv(("build", "metric", "value", "case", "speedup", "speedup_low", "speedup_high", "p50_ms"), rows)
 
 
 def latency_csv(entries: Entries) -> str:
     """Write a CSV line for each build and latency case: milliseconds of build and baseline at two percentiles."""
     keys = ("p50_ms", "p90_ms", "baseline_p50_ms", "baseline_p90_ms", "speedup")
     rows = [
-        (f"{name} {case}", *(measured[key] for key in keys))
+        (f"{name} {case}", *(measured[key] for key in keys), *measured["ci"])
         for name, entry in entries.items()
         for case, measured in entry["latency"].items()
     ]
-    return _csv(("build_and_case", *keys), rows)
+    return _csv(("build_and_case", *keys, "speedup_low", "speedup_high"), rows)
 
 
 def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -141,13 +150,13 @@ def _drift(entry: Entry) -> str:
     if not entry["accuracy"]:
         return "-"
     measured = entry["accuracy"][entry["headline"]]
-    return f"{signed(measured['drift'])} {escape(interval(measured['ci']))}"
+    return f"{signed(measured['drift'])}\n{escape(interval(measured['ci']))}"
 
 
 def _speedups(entry: Entry) -> str:
-    """Format the speedups of the shortest and the longest case at one thread."""
+    """Format the speedups of the shortest and the longest case at one thread, a line for each."""
     cases = list(results.one_thread(entry).values())
-    return " ".join(f"{measured['speedup']:.2f}x" for measured in cases[:: max(1, len(cases) - 1)]) or "-"
+    return escape("\n".join(map(describe_speedup, cases[:: max(1, len(cases) - 1)]))) or "-"
 
 
 def _size(entry: Entry) -> str:

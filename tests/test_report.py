@@ -235,7 +235,10 @@ def test_what_searches_found_is_on_the_target_s_page(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     unit = {"value": 0.99, "loss": 0.01, "ci": [0.0, 0.02], "error": 0.1, "nodes": ["node_1"]}
     trial = {"graph": "optimize", "recipe": {"kind": "dynamic"}, "passed": True, "bytes": 900, "loss": 0.001}
-    trials = [trial | {"speedups": {"chunk_1_thread": 2.25, "10s_1_thread": 4.0}}, {"passed": False}]
+    trials = [
+        trial | {"speedups": {"chunk": {"speedup": 2.25, "ci": [2.0, 2.5]}, "10s": {"speedup": 4.0, "ci": [2.0, 8.0]}}},
+        {"passed": False},
+    ]
     about = {"metric": "offline_frame_agreement"}
     Path("searches").mkdir()
     Path("searches/fsmn_vad-bad.json").write_text(

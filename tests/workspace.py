@@ -145,6 +145,8 @@ def _case(baseline: float, speedup: float) -> dict[str, Any]:
         "baseline_p90_ms": 1.2 * baseline,
         "speedup": speedup,
         "ci": [speedup - 0.05, speedup + 0.05],
+        "blocks": 5,
         "pairs": 60,
+        "busy": 0.34 if speedup > 1 else 0.01,
         "quantiles_ms": {"baseline": sketch, "candidate": [ms / speedup for ms in sketch]},
     }

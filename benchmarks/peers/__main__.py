@@ -32,11 +32,13 @@ from rich.table import Column, Table
 from stages.core import graphs, layout, params, plan
 from stages.core.credentials import redacted
 from stages.core.params import Params
+from stages.core.statistics import Floats, describe_speedup, speedup
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = ROOT / layout.CACHE / "peers"
-ROUNDS = 2
-SECONDS = 0.3  # of each case in each round
+CONFIDENCE = 0.95  # of the intervals of speedups
+ROUNDS = 5
+SECONDS = 0.12  # of each case in each round
 REASON = 100  # characters
 AGREEMENT = {"fsmn_vad": "offline_frame_agreement", "paraformer": "offline_token_agreement"}
 TRUTH = {"fsmn_vad": "offline_truth_f1", "paraformer": "offline_cer"}
@@ -109,7 +111,7 @@ class Row:
     failure: str | None = None
     expected: bool = False
     accuracy: dict[str, Any] = field(default_factory=dict)  # metric to what `evaluate` says of it
-    times: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # case to ms of `baseline` and `value`
+    times: dict[str, list[tuple[Floats, Floats]]] = field(default_factory=dict)  # case to ms of both in every turn
 
     @property
     def python(self) -> str | None:
@@ -254,14 +256,13 @@ def format_row(row: Row) -> list[str]:
     """Format a row as the cells of the table that `compare` makes."""
     if row.failure:
         return [row.model, row.name, f"failed: {row.failure}", *"-----"]
-    ratios = [np.median(np.array(t["baseline"]) / np.array(t["value"])) for t in row.times.values()]
     agreement, truth = row.accuracy[AGREEMENT[row.model]], row.accuracy[TRUTH[row.model]]
     return [
         row.model,
         row.name,
         "{drift:+.4f} [{ci[0]:+.4f}, {ci[1]:+.4f}]".format(**agreement),
         f"{truth['value']:.4f}",
-        " ".join(f"{ratio:.2f}x" for ratio in ratios),
+        " ".join(describe_speedup(speedup(blocks, CONFIDENCE)) for blocks in row.times.values()),
         f"{graphs.size(row.place.parent) / 1000:.0f}",
         f"{row.cost.seconds:.0f} ({row.cost.cpu:.0f})",
         f"{row.cost.mib:.0f}",
@@ -281,8 +282,7 @@ def time_turn(row: Row, scratch: Path) -> None:
     arguments = (str(export), str(row.place), str(recorded), str(SECONDS))
     found = run_module(row, row.python or sys.executable, "latency", *arguments) or {}
     for case, sides in found.items():
-        for side, values in sides.items():
-            row.times.setdefault(case, {}).setdefault(side, []).extend(values)
+        row.times.setdefault(case, []).append((np.array(sides["baseline"]), np.array(sides["value"])))
 
 
 def compare(scratch: Path) -> tuple[Table, bool]:

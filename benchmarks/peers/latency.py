@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers import calibration
-from stages import benchmark
 from stages.core import graphs
 from stages.core.graphs import Feeds, Graph, example_feeds
 from stages.core.parity import Network
+from stages.core.timing import time_block
 from stages.runtimes import onnxruntime
 
 WARMUP = 3
@@ -45,8 +45,8 @@ def main(export: Path, model: Path, recorded: Path, seconds: float) -> None:
         recording: Feeds = {"speech": speech[:, : dims.sizes["feats_length"]]}
         fed = [example_feeds(graph, dims.sizes, seed=0) | recording for graph in sides]
         calls = [partial(network, feeds) for network, feeds in zip(networks, fed, strict=True)]
-        baseline, value = benchmark.time_pairs(calls[0], calls[1], PAIRS, WARMUP, seconds)
-        times[case] = {"baseline": baseline.tolist(), "value": value.tolist()}
+        block = time_block(calls[0], calls[1], PAIRS, WARMUP, seconds)
+        times[case] = {"baseline": block.baseline.tolist(), "value": block.candidate.tolist()}
     print(json.dumps(times))
 
 

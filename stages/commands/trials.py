@@ -135,12 +135,16 @@ def accuracy(on: Bench, folder: Path) -> dict[str, dict[str, Any]]:
     return metrics
 
 
-def speedups(on: Bench, folder: Path, seconds: float) -> dict[str, float]:
-    """Over the plain fp32 export, of each latency case at one thread."""
-    settings = on.p.benchmark.model_copy(update={"seconds": seconds})
-    plain = layout.graphs(on.line.model, "dense", "export")
-    cases = benchmark.latency((plain, "onnxruntime"), (folder, "onnxruntime"), settings, on.p.evaluate, {"1_thread": 1})
-    return {name: case["speedup"] for name, case in cases.items()}
+def speedups(on: Bench, folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
+    """Return the `speedup` over the plain fp32 export and its `ci`, by latency case at one thread.
+
+    seconds: of timing for a case, all its blocks together.
+    """
+    settings = on.p.benchmark.model_copy(update={"seconds": seconds / on.p.benchmark.blocks})
+    plain, one_thread = layout.graphs(on.line.model, "dense", "export"), {"1_thread": 1}
+    both: tuple[benchmark.Artifact, benchmark.Artifact] = (plain, "onnxruntime"), (folder, "onnxruntime")
+    timed = benchmark.latency(*both, settings, on.p.evaluate.confidence, one_thread)
+    return {name: {key: case[key] for key in ("speedup", "ci")} for name, case in timed["cases"].items()}
 
 
 def output_error(on: Bench, folder: Path, graph: str) -> float:

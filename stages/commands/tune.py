@@ -29,7 +29,7 @@ from stages.core.files import write_text
 from stages.core.params import PARAMS, yaml_text
 from stages.core.params.gates import absolute_limit
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
-from stages.core.statistics import geometric_mean, loss
+from stages.core.statistics import describe_speedup, loss, mean_speedup
 from stages.environment import cpu
 
 PART = "tune"
@@ -84,13 +84,15 @@ class Tried:
     recipe: Int8 | None
     violation: float
     loss: float
-    speedups: dict[str, float]
+    speedups: dict[str, dict[str, Any]]
     bytes: int
     why: str = ""
 
     def score(self, *, smallest: bool) -> float:
         """What is maximised, among recipes that pass."""
-        return -float(self.bytes) if smallest else (geometric_mean(self.speedups.values()) if self.speedups else 0.0)
+        if smallest:
+            return -float(self.bytes)
+        return float(mean_speedup(self.speedups.values())["speedup"]) if self.speedups else 0.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -277,7 +279,7 @@ def _show(on: Bench, rows: list[tuple[str, Tried]]) -> None:
     cases = list(rows[0][1].speedups)
     table = Table("", "gate", f"loss of {on.headline}", *cases, "bytes", "recipe", box=None)
     for name, tried in rows:
-        times = (f"{tried.speedups[case]:.2f}x" for case in cases)
+        times = (describe_speedup(tried.speedups[case]) for case in cases)
         recipe = json.dumps(_row(tried)["recipe"])
         passed = "pass" if tried.violation == 0 else "fail"
         table.add_row(name, passed, f"{tried.loss:+.4f}", *times, str(tried.bytes), f"{tried.choice['graph']} {recipe}")

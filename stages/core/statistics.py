@@ -254,15 +254,33 @@ def verdict(measured: Mapping[str, Any], limit: float) -> str:
     return "fail" if low > limit else "inconclusive"
 
 
-def geometric_mean(ratios: Iterable[float]) -> float:
-    """Return the geometric mean of ratios, such as speedups."""
-    return float(np.exp(np.mean(np.log(list(ratios)))))
+def mean_speedup(measured: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the geometric mean of speedups, and that of their intervals' ends: what disturbs one may disturb all."""
+    ends = np.log([(m["speedup"], *m["ci"]) for m in measured])
+    ratio, low, high = np.exp(ends.mean(axis=0)).tolist()
+    return {"speedup": ratio, "ci": [low, high]}
 
 
-def speedup(baseline: Floats, value: Floats, **settings: Any) -> tuple[float, tuple[float, float]]:
-    """Return the median of the pairs' time ratios, baseline over candidate, and its interval."""
+def describe_speedup(measured: Mapping[str, Any]) -> str:
+    """Return a speedup and its interval in words."""
+    low, high = measured["ci"]
+    return f"{measured['speedup']:.2f}x [{low:.2f}, {high:.2f}]"
 
-    def median_ratio(a: Floats, b: Floats) -> Floats:
-        return np.asarray(np.median(a / b, axis=-1))
 
-    return float(np.median(baseline / value)), interval([baseline, value], median_ratio, **settings)
+def speedup(blocks: Sequence[tuple[Floats, Floats]], confidence: float) -> dict[str, Any]:
+    """Return the `speedup` over blocks of paired times, and as `ci` where it lies when it is measured again.
+
+    A block's is the median of its pairs' ratios, baseline over candidate; that of all is the blocks' geometric mean.
+    Pairs of a block share what the machine was like at that time, so that only blocks tell how it varies. The interval
+    is, on logarithms, Student's prediction interval for the mean of as many blocks: Hahn & Meeker, "Statistical
+    Intervals", 1991, chapter 4. It is wider than that of the mean itself by the root of 2.
+
+    blocks: baseline's and candidate's times, (pairs,) each; 2 blocks and more.
+    """
+    from scipy.special import stdtrit
+
+    logs = np.log([np.median(baseline / candidate) for baseline, candidate in blocks])
+    count, middle = len(logs), logs.mean()
+    half = stdtrit(count - 1, (1 + confidence) / 2) * logs.std(ddof=1) * math.sqrt(2 / count)
+    ratio, low, high = np.exp([middle, middle - half, middle + half]).tolist()
+    return {"speedup": ratio, "ci": [low, high]}

@@ -223,6 +223,8 @@ def pareto(trials: Sequence[Mapping[str, Any]], front: Sequence[Mapping[str, Any
         axes.plot(
             [t["speedup"] for t in front], [t["loss"] for t in front], "o-", color=drawing.CANDIDATE, ms=6, lw=1.4
         )
+        for trial in front:
+            axes.plot(trial["ci"], [trial["loss"]] * 2, "|-", color=drawing.CANDIDATE, lw=1, ms=6)
         axes.set_xlabel("speedup over the plain fp32 export, 1 thread, mean of the cases (further right is faster)")
         axes.set_ylabel("loss on the tuning split")
         axes.invert_yaxis()

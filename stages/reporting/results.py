@@ -15,7 +15,7 @@ from stages.core.params import PIPELINE, UNQUANTIZED, Params, Target
 from stages.core.params.gates import Limit, absolute_limit
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.core.plan import Build
-from stages.core.statistics import describe_drift, enough, verdict
+from stages.core.statistics import describe_drift, describe_speedup, enough, verdict
 
 RECORDS = ("prune.json", "export.json", "simplify.json", "optimize.json", "quantize.json", "engine.json")
 TOO_SMALL_MS = 1.0
@@ -75,6 +75,7 @@ def pipeline_entry(p: Params, name: str) -> dict[str, Any]:
         entry |= _judge(p, target, PIPELINE, measured, measured["cases"])
         slower = [case for case, value in entry["latency"].items() if value["ci"][1] < 1]
         entry["flags"] = [f"slower than the pipeline of plain fp32 exports: {case}" for case in slower]
+        entry["flags"] += _busy(entry, p.benchmark.busy)
     return entry
 
 
@@ -185,8 +186,7 @@ def _overall_verdict(entry: dict[str, Any]) -> tuple[str, str]:
 def describe(name: str, value: dict[str, Any]) -> str:
     """Describe a judged metric in one line: value, interval, limit."""
     if "speedup" in value:
-        low, high = value["ci"]
-        return f"{name}: {value['speedup']:.2f}x [{low:.2f}, {high:.2f}], at least {value['limit']:g}x"
+        return f"{name}: {describe_speedup(value)}, at least {value['limit']:g}x"
     parts = [f"{name}: {describe_drift(value)}, loss at most {value['limit']:.4g}"]
     if value["verdict"] == "inconclusive" and (needed := enough(value, value["limit"])):
         parts.append(f"which needs about {needed:,} speakers or recordings, here are {value['clusters']:,}")
@@ -230,11 +230,22 @@ def _flags(p: Params, target: Target, entry: dict[str, Any]) -> list[str]:
         flags.append(
             f"slower than the plain fp32 export on {', '.join(slower)}: {next(_causes(p, target, entry, slower))}"
         )
+    flags += _busy(entry, p.benchmark.busy)
     if entry["bytes"]["value"] > entry["bytes"]["baseline"]:
         flags.append(
             f"larger than the plain fp32 export: {entry['bytes']['value']} against {entry['bytes']['baseline']} bytes"
         )
     return flags
+
+
+def _busy(entry: dict[str, Any], limit: float) -> Iterator[str]:
+    """Yield in words how much others worked on the machine while the speedups were measured, if more than the limit."""
+    busiest = max((value["busy"] for value in entry["latency"].values()), default=0.0)
+    if busiest > limit:
+        yield (
+            f"busy: for {busiest:.2f} of the time something waited for a core while speedups were measured; their "
+            "intervals are as wide as that made them"
+        )
 
 
 def _causes(p: Params, target: Target, entry: dict[str, Any], cases: list[str]) -> Iterator[str]:

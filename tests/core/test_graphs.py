@@ -108,7 +108,7 @@ def test_other_weights_are_another_artifact(here: Path, tmp_path: Path):
 @pytest.mark.usefixtures("here")
 def test_accuracy_and_latency_are_measured_of_all_of_it(monkeypatch: pytest.MonkeyPatch):
     p = params.load()
-    quick = p.model_copy(update={"benchmark": p.benchmark.model_copy(update={"seconds": 0.01, "loads": 1})})
+    quick = p.model_copy(update={"benchmark": p.benchmark.model_copy(update={"seconds": 0.01, "extra_blocks": 0})})
     monkeypatch.setattr(params, "load", lambda: quick)
     for stage in (evaluate, benchmark):
         stage.main([f"{MODEL}-cpu_fp32_opt"])

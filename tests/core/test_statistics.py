@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -127,11 +128,35 @@ def test_a_verdict_needs_the_whole_interval(higher, ci: tuple[float, float], lim
     assert verdict({"ci": ci, "higher_is_better": higher, "clusters": 10}, limit) == wanted
 
 
-def test_speedup_is_the_median_of_paired_ratios():
+def test_speedup_is_of_pairs_and_their_medians():
     rng = np.random.default_rng(1)
-    machine = rng.uniform(1, 5, 200)  # what else runs slows both alike
-    ratio, (low, high) = speedup(2 * machine, machine, **SETTINGS)
-    assert ratio == low == high == 2
+    machine = rng.uniform(1, 5, (5, 41))  # what else runs slows both alike
+    interrupted = np.where(np.arange(41) < 20, 30, 1)  # fewer than half of the runs
+    found = speedup([(2 * slow, interrupted * slow) for slow in machine], 0.95)
+    assert (found["speedup"], *found["ci"]) == pytest.approx((2, 2, 2))
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.5], ids=["quiet", "busy"])
+def test_a_speedup_measured_again_lies_in_the_interval(spread: float):
+    """Blocks vary more than their pairs tell; two runs lie in each other's intervals nine times of ten."""
+    rng = np.random.default_rng(2)
+
+    def measure() -> dict[str, Any]:
+        blocks = rng.normal(0, spread, (5, 1)) + rng.normal(0, 0.02, (5, 60))
+        return speedup([(3 * np.exp(ratios), np.ones(60)) for ratios in blocks], 0.95)
+
+    runs = [measure() for _ in range(600)]
+
+    def holds(one: dict[str, Any], other: dict[str, Any]) -> bool:
+        return bool(one["ci"][0] <= other["speedup"] <= one["ci"][1])
+
+    mutual = [holds(one, other) and holds(other, one) for one, other in itertools.pairwise(runs)]
+    assert 0.88 < np.mean(mutual) < 0.97
+
+
+def test_a_mean_speedup_is_no_surer_than_those_it_is_of():
+    mean = statistics.mean_speedup([{"speedup": 2.0, "ci": [1.0, 4.0]}, {"speedup": 8.0, "ci": [4.0, 16.0]}])
+    assert mean == {"speedup": pytest.approx(4), "ci": pytest.approx([2, 8])}
 
 
 @pytest.mark.parametrize(

@@ -80,12 +80,18 @@ class EvaluateParams(Section):
 
 
 class BenchmarkParams(Section):
-    """How long is measured: pairs of one baseline and one candidate run, until the seconds or the pairs are used up."""
+    """How long is measured: blocks of each case, and of a block pairs until the seconds or the pairs are used up.
 
+    busy: the share of the time in which something waited for a core, above which it is measured again, `extra_blocks`
+    at most; the quietest `blocks` count.
+    """
+
+    blocks: int = Field(ge=5)
+    extra_blocks: int = Field(ge=0)
+    busy: float = Field(gt=0, le=1)
     seconds: Seconds
-    pairs: int = Field(ge=5)
+    pairs: int = Field(ge=1)
     warmup: int = Field(ge=1)
-    loads: int = Field(ge=3)
     seed: Seed
 
 

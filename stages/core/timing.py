@@ -1,0 +1,62 @@
+"""Two calls timed beside each other, in blocks that lie apart in time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.core.contention import Watch
+from stages.core.statistics import Floats
+
+
+@dataclass(frozen=True)
+class Block:
+    """Milliseconds of baseline and candidate, (pairs,) each, run in turn without a break.
+
+    busy: the share of the time in which something waited for a core.
+    """
+
+    baseline: Floats
+    candidate: Floats
+    busy: float
+
+
+def time_block(
+    baseline: Callable[[], object],
+    candidate: Callable[[], object],
+    pairs: int,
+    warmup: int,
+    seconds: float = math.inf,
+    number: int = 0,
+) -> Block:
+    """Time pairs of one baseline and one candidate run; which of the two goes first alternates.
+
+    pairs and warmup, which is not timed: how many, or as many as the seconds allow, one at least. number: of the block;
+    in odd ones the candidate begins.
+    """
+    calls, ends = (baseline, candidate), time.perf_counter() + seconds
+    for done in range(warmup):
+        if not done or time.perf_counter() < ends:
+            baseline()
+            candidate()
+    watch = Watch()
+    times: list[list[float]] = []
+    while not times or (len(times) < pairs and time.perf_counter() < ends):
+        pair = [0.0, 0.0]
+        for side in (0, 1) if (number + len(times)) % 2 == 0 else (1, 0):
+            start = time.perf_counter()
+            calls[side]()
+            pair[side] = 1000 * (time.perf_counter() - start)
+        times.append(pair)
+    columns = np.array(times)
+    return Block(columns[:, 0], columns[:, 1], watch.share())
+
+
+def quietest(blocks: Sequence[Block], count: int) -> list[Block]:
+    """Return the blocks in which others did least, in the order in which they were timed."""
+    kept = sorted(range(len(blocks)), key=lambda i: blocks[i].busy)[:count]
+    return [blocks[i] for i in sorted(kept)]
