@@ -3,8 +3,10 @@
 Both run in this process in turn, a pair at a time, warm and with pinned thread counts, so that what else the machine
 does hits both alike. Rounds over all cases, each with networks that are loaded anew, give every case blocks of pairs
 that lie apart in time: a speedup and its interval are over blocks. Where others work on the machine there are more
-rounds, and the quietest blocks of each case count. ONNX Runtime's threads spin within a run, as they do by default, and
-stop at its end: else those of one session would spin on the cores that the other is timed on.
+rounds, and the quietest blocks of each case count; time in which the calling thread waits for a core never does.
+
+ONNX Runtime's threads spin within a run, as they do by default, and stop at its end: else those of one session would
+spin on the cores that the other is timed on.
 """
 
 from __future__ import annotations

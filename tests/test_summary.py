@@ -99,8 +99,11 @@ def test_show_prints_a_table_that_fits_a_pipe(
     assert "\x1b" not in out
     assert max(map(len, lines)) <= 128
     assert lines[0].split() == ["build", "verdict", "truth", "drift", "speedup", "size", "required"]
-    row = "fsmn_vad-bad fail 0.1000 0.1010 -0.0300 [-0.0400, -0.0200] 0.80x 0.80x 4 B yes"
-    assert " ".join(next(line for line in lines if line.startswith("fsmn_vad-bad ")).split()) == row
+    at = next(number for number, line in enumerate(lines) if line.startswith("fsmn_vad-bad "))
+    assert " ".join(lines[at].split()) == "fsmn_vad-bad fail 0.1000 0.1010 -0.0300 0.80x [0.75, 0.85] 4 B yes"
+    assert " ".join(lines[at + 1].split()) == "[-0.0400, -0.0200] 0.80x [0.75, 0.85]"
+    assert any(line.startswith("fsmn_vad-unsure: busy: for 0.34 of the time") for line in lines)
+    assert not any(line.startswith("fsmn_vad-good: busy") for line in lines)
     assert any(line.split()[:3] == ["fsmn_vad-absent", "unavailable", "-"] for line in lines)
     assert f"fsmn_vad-absent: unavailable: {workspace.WHY_ABSENT}" in lines
     assert lines[-1] == "report: reports/index.html"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.core.contention import Watch
+from stages.core.contention import Watch, own_wait
 from stages.core.statistics import Floats
 
 
@@ -17,7 +17,8 @@ from stages.core.statistics import Floats
 class Block:
     """Milliseconds of baseline and candidate, (pairs,) each, run in turn without a break.
 
-    busy: the share of the time in which something waited for a core.
+    Those in which the calling thread waited for a core do not count: they are others' work. What threads of its own it
+    waits for does. busy: the share of the time in which something waited for a core.
     """
 
     baseline: Floats
@@ -45,15 +46,23 @@ def time_block(
             candidate()
     watch = Watch()
     times: list[list[float]] = []
-    while not times or (len(times) < pairs and time.perf_counter() < ends):
-        pair = [0.0, 0.0]
-        for side in (0, 1) if (number + len(times)) % 2 == 0 else (1, 0):
-            start = time.perf_counter()
-            calls[side]()
-            pair[side] = 1000 * (time.perf_counter() - start)
-        times.append(pair)
+    with own_wait() as waited:
+        while not times or (len(times) < pairs and time.perf_counter() < ends):
+            pair = [0.0, 0.0]
+            for side in (0, 1) if (number + len(times)) % 2 == 0 else (1, 0):
+                pair[side] = _milliseconds(calls[side], waited)
+            times.append(pair)
     columns = np.array(times)
     return Block(columns[:, 0], columns[:, 1], watch.share())
+
+
+def _milliseconds(call: Callable[[], object], waited: Callable[[], int]) -> float:
+    """Time one call, less what `waited` says that it waited for a core."""
+    before, start = waited(), time.perf_counter()
+    call()
+    seconds = time.perf_counter() - start
+    working = seconds - (waited() - before) / 1e9
+    return 1000 * (working if working > 0 else seconds)  # the wait may have been just before or after the call
 
 
 def quietest(blocks: Sequence[Block], count: int) -> list[Block]:

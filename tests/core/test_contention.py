@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from stages.core import contention
-from stages.core.contention import Watch
+from stages.core.contention import Watch, own_wait
 
 FULL = "full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
 
@@ -39,3 +39,18 @@ def test_a_kernel_without_the_count_tells_by_its_load(monkeypatch, tmp_path: Pat
     monkeypatch.setattr(psutil, "getloadavg", lambda: (load, 0.0, 0.0))
     monkeypatch.setattr(psutil, "cpu_count", lambda: 4)
     assert Watch().share() == pytest.approx(share)
+
+
+def test_a_thread_s_own_wait_is_read_while_it_lasts(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(contention, "QUEUE", tmp_path / "schedstat")
+    contention.QUEUE.write_text("800 200 7\n")
+    with own_wait() as waited:
+        assert waited() == 200
+        contention.QUEUE.write_text("900 5200 8\n")
+        assert waited() == 5200
+
+
+def test_a_kernel_that_counts_no_waits_has_none(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(contention, "QUEUE", tmp_path / "absent")
+    with own_wait() as waited:
+        assert waited() == 0

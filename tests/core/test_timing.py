@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -19,14 +21,20 @@ def test_pairs_run_in_turn_and_alternate_who_is_first(number: int, order: str):
     assert "".join(ran) == "bc" + order
 
 
-def test_times_are_those_of_each(monkeypatch: pytest.MonkeyPatch):
-    now = [0.0]
+def test_times_are_those_of_each_without_the_wait_for_a_core(monkeypatch: pytest.MonkeyPatch):
+    now, waited = [0.0], [0]
+
+    @contextmanager
+    def own_wait() -> Iterator[Callable[[], int]]:
+        yield lambda: waited[0]
+
+    def work(seconds: float, wait: float) -> None:
+        now[0] += seconds + wait
+        waited[0] += round(1e9 * wait)
+
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-
-    def work(seconds: float) -> None:
-        now[0] += seconds
-
-    block = time_block(lambda: work(0.004), lambda: work(0.001), pairs=3, warmup=1)
+    monkeypatch.setattr(timing, "own_wait", own_wait)
+    block = time_block(lambda: work(0.004, 0.02), lambda: work(0.001, 0), pairs=3, warmup=1)
     assert block.baseline.tolist() == pytest.approx([4, 4, 4])
     assert block.candidate.tolist() == pytest.approx([1, 1, 1])
 
