@@ -111,7 +111,7 @@ def _feeds(p: Params, line: QuantizedGraph, recipe: Recipe, origin: Path) -> Map
         return {}
     family = models.load(p.models[line.model].family)
     recordings = manifest.read(layout.corpus(line.dataset), "calibration")
-    return calibration.recorded(family, layout.checkpoint(line.model), origin, recordings, recipe.calibration_feeds)
+    return calibration.record_feeds(family, layout.checkpoint(line.model), origin, recordings, recipe.calibration_feeds)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def _reason_to_keep(source: Path, simplified: Path, graph: Graph, reference: Net
     try:
         candidate = onnxruntime.network(simplified, graph, cores(), prepacked=False, weights=weights)
     except UserError as e:
-        return f"does not load any more: {e}"
+        return f"does not load: {e}"
     if why := parity.excess(parity.largest_differences(graph, reference, candidate), tolerance):
         return why
     before, after = (_total_bytes(path, source) for path in (source, simplified))

@@ -53,7 +53,7 @@ def record(model: str, export: Path, folder: Path) -> None:
     p = params.load()
     family = models.load(p.models[model].family)
     recordings = manifest.read(layout.corpus(p.models[model].dataset), "calibration")
-    feeds = calibration.recorded(family, layout.checkpoint(model), export, recordings, CALLS)["model"]
+    feeds = calibration.record_feeds(family, layout.checkpoint(model), export, recordings, CALLS)["model"]
     folder.mkdir()
     for i, call in enumerate(feeds):
         np.savez(folder / f"{i:03}.npz", **call)  # type: ignore[arg-type]  # no graph has an input allow_pickle

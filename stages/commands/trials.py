@@ -102,7 +102,7 @@ def bench(model: str, target: str) -> Iterator[Bench]:
         reference.mkdir()
         write_reference(family, checkpoint, recordings, reference)
         count = recipe.calibration_feeds
-        feeds = calibration.recorded(family, checkpoint, origin, manifest.read(corpus, "calibration"), count)
+        feeds = calibration.record_feeds(family, checkpoint, origin, manifest.read(corpus, "calibration"), count)
         yield Bench(p, build, line, family, checkpoint, recordings, reference, feeds, Path(scratch))
 
 

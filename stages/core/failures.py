@@ -44,7 +44,7 @@ def _place(stage: str) -> Path:
 def known() -> dict[str, str]:
     """Return why each failed stage failed, by its name."""
     records = [read_json(path) for path in sorted(layout.FAILURES.glob("*.json"))]
-    return {of_one["stage"]: of_one["reason"] for of_one in records}
+    return {record["stage"]: record["reason"] for record in records}
 
 
 def behind(*stages: str) -> str | None:

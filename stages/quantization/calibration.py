@@ -16,10 +16,10 @@ from stages.models.protocols import Family
 from stages.runtimes import onnxruntime
 
 
-def recorded(
+def record_feeds(
     family: Family[Any], checkpoint: Path, folder: Path, recordings: Sequence[Recording], count: int
 ) -> dict[str, list[Feeds]]:
-    """Up to `count` inputs of each graph, spread evenly over what the family feeds it in every mode.
+    """Record up to `count` inputs of each graph, spread evenly over what the family feeds it in every mode.
 
     folder: the model's graphs, which run on ONNX Runtime.
     """
@@ -27,14 +27,14 @@ def recorded(
     networks = onnxruntime.load(folder, graph_set)
     fed: dict[str, list[Feeds]] = {name: [] for name in networks}
 
-    def listening(name: str) -> Network:
+    def recording(name: str) -> Network:
         def run(feeds: Feeds) -> Feeds:
             fed[name].append({key: np.array(value) for key, value in feeds.items()})  # FunASR may reuse its buffers
             return networks[name](feeds)
 
         return run
 
-    artifact = (graph_set, {name: listening(name) for name in networks})
+    artifact = (graph_set, {name: recording(name) for name in networks})
     for mode in family.MODES:
         family.score(checkpoint, artifact, mode, progress.each(recordings, f"calibration, {mode}"))
     return {name: _pick_evenly(calls, count) for name, calls in fed.items()}

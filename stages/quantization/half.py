@@ -54,7 +54,7 @@ def convert(
         kept = dict.fromkeys(unable, f"has no {kind.name} kind") | kept
         lowered = [node for node in floats if node not in kept]
         _lower(model, lowered, kind)
-        RemoveUnusedNodesPass()(model)  # and the fp32 weights that nothing reads any more
+        RemoveUnusedNodesPass()(model)  # and the fp32 weights, which nothing reads now
         graphs.save(model, place)
     return {
         "quantized": {str(node.name): f"{node.op_type} -> {kind.name}" for node in lowered},

@@ -67,7 +67,7 @@ def built(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("simplify", "optimize", "int8"):
         graphs.write(root / name, graph_set)
     given = manifest.read(corpus, "calibration")
-    feeds = calibration.recorded(seaco_paraformer, CHECKPOINT, root / "optimize", given, 32)
+    feeds = calibration.record_feeds(seaco_paraformer, CHECKPOINT, root / "optimize", given, 32)
     recipe = PARAMS.quantize.recipes["int8"]
     records = {
         name: quantize(root / "optimize" / graph.file, root / "int8" / graph.file, recipe, feeds[name])
