@@ -37,7 +37,7 @@ CHILD = "--in-child"
 # MatMul and an Add. A tenth slower in ONNX Runtime at 220 M parameters; neither a rewrite nor SmoothQuant looks for it.
 SKIPPED = ["fuse_matmul_add_bias_into_gemm_batched"]
 LOADS, LOAD_SECONDS = 15, 2.0  # of both, or what fits into the seconds, once at least
-SLOWER = 1.25  # loads differ by a tenth from run to run here; a graph that really loads slower is past this
+SLOWER = 1.25  # loads of one graph differ by a tenth from run to run; past this, the graph is slower
 
 
 def simplify(source: Path, graph: Graph, place: Path, settings: SimplifyParams, tolerance: float) -> str | None:

@@ -16,7 +16,7 @@ SUBJECTS = ("settings", "recordings", "graphs")
 
 
 def main() -> None:
-    """Run `python -m benchmarks.mutations [SUBJECT ...]`: print a tally for each subject, and exit 1 if any is wrong."""
+    """Run `python -m benchmarks.mutations [SUBJECT ...]`: print a tally for each subject; exit 1 if any is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"of {', '.join(SUBJECTS)}; all by default")
     wrong = 0

@@ -72,7 +72,7 @@ class Peer:
 
 
 PEERS = (
-    Peer("FunASR's export()", "funasr", "export", fails=tuple(AGREEMENT)),  # torch's exporter changed
+    Peer("FunASR's export()", "funasr", "export", fails=tuple(AGREEMENT)),  # passes what torch's exporter does not take
     Peer("FunASR's export(), TorchScript exporter", "funasr", "torchscript"),
     Peer("ONNX Runtime, dynamic, its defaults", "onnxruntime", "defaults"),
     Peer("ONNX Runtime, dynamic, MatMul, per channel", "onnxruntime", "dynamic"),

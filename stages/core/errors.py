@@ -100,7 +100,7 @@ def entrypoint(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """
     lifetime.end_with_dvc()
     sys.excepthook = _print_traceback
-    gc.set_threshold(100_000)  # torch's imports and exporter make objects that live: looking for garbage took a tenth
+    gc.set_threshold(100_000)  # at the default, searching the many live objects of torch for garbage took a tenth
     try:
         with _recording_failure():
             main(sys.argv[1:])

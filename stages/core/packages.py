@@ -10,8 +10,8 @@ from importlib.machinery import ModuleSpec
 def import_bare(package: str) -> None:
     """Register `package` without running its `__init__`, so that its submodules can be imported alone.
 
-    FunASR's `__init__` imports every model it has and onnxsim's every quantizer: 25 s and 11 s here,
-    of which the few modules that a stage uses take well under one and four.
+    FunASR's `__init__` imports every model it has and onnxsim's every quantizer, which takes 25 s and 11 s; the few
+    modules that a stage uses take under 1 s and 4 s.
 
     Raises:
         ModuleNotFoundError: the package is not installed.

@@ -10,7 +10,7 @@ import numpy as np
 
 from stages.core import graphs
 from stages.core.graphs import example_feeds
-from stages.quantization.calibration import recorded
+from stages.quantization.calibration import record_feeds
 
 
 def test_inputs_of_every_mode_spread_evenly(tiny_export: Path):
@@ -24,8 +24,8 @@ def test_inputs_of_every_mode_spread_evenly(tiny_export: Path):
 
     recordings: list[Any] = list(range(10))  # stand-ins
     family: Any = SimpleNamespace(MODES=("offline", "streaming"), score=score)
-    found = recorded(family, tiny_export, tiny_export, recordings, 4)
+    found = record_feeds(family, tiny_export, tiny_export, recordings, 4)
     assert list(found) == ["model"]
     assert [float(feeds["speech"].flat[0]) for feeds in found["model"]] == [0, 6, 103, 109]
-    everything = recorded(family, tiny_export, tiny_export, recordings[1:2], 64)["model"]
+    everything = record_feeds(family, tiny_export, tiny_export, recordings[1:2], 64)["model"]
     assert np.unique([feeds["speech"] for feeds in everything]).tolist() == [1, 101]
