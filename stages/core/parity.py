@@ -20,9 +20,8 @@ LENGTHS: dict[str, Length] = {
     "shortest": lambda axis: axis.min,
     "shortest + 1": lambda axis: axis.min + 1,
     "usual": lambda axis: axis.opt,
-    "long": lambda axis: max(
-        2 * axis.opt - 3, min(5 * axis.opt - 3, 200)
-    ),  # 220 M parameters run 200 frames in a second
+    # Not over 200 frames: 220 M parameters take a second for them.
+    "long": lambda axis: max(2 * axis.opt - 3, min(5 * axis.opt - 3, 200)),
 }
 CHUNKS: tuple[Length, ...] = (
     LENGTHS["usual"],
