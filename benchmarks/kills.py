@@ -263,7 +263,7 @@ def trial(place: Path, counts: Counts, *, first: bool, kill: str, moment: float 
 
 
 def run(place: Path, randomly: int, aimed: int, seed: int, longest: float) -> Counts:
-    """Do that many kills of each kind on the project in `place`; a random one within `longest` seconds."""
+    """Kill the project in `place` that many times of each kind; a random kill comes within `longest` seconds."""
     draw, counts = random.Random(seed), Counts()  # noqa: S311  of moments
     make(place)
     for number in tqdm(range(randomly + aimed), desc="kills", disable=None):

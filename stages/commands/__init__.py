@@ -29,10 +29,10 @@ class Command(Protocol):
     EXAMPLE: str
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Say what the command line may have."""
+        """Add the arguments that the command takes."""
 
     def run(self, arguments: Namespace) -> None:
-        """Do it.
+        """Run the command.
 
         Raises:
             UserError: it cannot be done.

@@ -18,7 +18,7 @@ EXAMPLE = "kiln add my_asr --from my/checkpoint --dataset my_audio"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Take the model's name, where it is, and what differs from its relatives."""
+    """Add the model's name, where its checkpoint is, and what differs from other models of its family."""
     parser.add_argument(
         "model", metavar="NAME", help="of params.yaml or stages/catalogue.yaml, or a new one with --from"
     )
@@ -63,10 +63,10 @@ def add(
     if dataset is not None and dataset not in present.datasets:
         raise UserError(f"params.yaml has no data set {dataset!r}; {did_you_mean(dataset, present.datasets)}")
     found = own.find(name, origin, present, dataset=dataset, license_=license_) if origin else _known(name, present)
-    targets = _checked(name, found.model, targets, present)
+    targets = _check_targets(name, found.model, targets, present)
     old = yaml_text.read(PARAMS)
-    new = _inserted(old, name, found, targets, present)
-    new = _replaced(new, name, {"dataset": dataset, "license": license_})
+    new = _insert_model(old, name, found, targets, present)
+    new = _set_fields(new, name, {"dataset": dataset, "license": license_})
     changed = difflib.unified_diff(old.splitlines(), new.splitlines(), str(PARAMS), str(PARAMS), n=1, lineterm="")
     print("\n".join(changed) or f"{PARAMS} has {name} on {', '.join(targets)} already")
     if not dry_run:
@@ -83,8 +83,8 @@ def _known(name: str, present: Params) -> Addition:
     return Addition(model, lines, pins.read(name))
 
 
-def _checked(name: str, model: Checkpoint, targets: Sequence[str] | None, present: Params) -> Sequence[str]:
-    """Check the targets; where none are given, take the model's own, else its relatives'.
+def _check_targets(name: str, model: Checkpoint, targets: Sequence[str] | None, present: Params) -> Sequence[str]:
+    """Check the targets; where none are named, take the model's own, else those of other models of its family.
 
     Raises:
         UserError: params.yaml has no such target, or nothing to choose by.
@@ -103,7 +103,7 @@ def _checked(name: str, model: Checkpoint, targets: Sequence[str] | None, presen
     return targets
 
 
-def _inserted(text: str, name: str, found: Addition, targets: Sequence[str], present: Params) -> str:
+def _insert_model(text: str, name: str, found: Addition, targets: Sequence[str], present: Params) -> str:
     """Insert the model, these targets among its own, and what of it can be pruned where its family's settings differ.
 
     Raises:
@@ -116,35 +116,35 @@ def _inserted(text: str, name: str, found: Addition, targets: Sequence[str], pre
     if model and wanted != own_:
         put = yaml_lines.replace if own_ else yaml_lines.insert
         new = put(new, ("models", name), "targets", [_line(wanted)])
-    p = _parsed(new, name)
+    p = _parse(new, name)
     pruned = {target for target in wanted if p.targets[target].variant == "pruned"}
     if not pruned or pruned & {*own_} or p.models[name].prune.model_fields_set:
         return new
     settings = p.prune_settings(name)
-    of, why = prunable.pick(name, found.model, settings, found.pin)
+    share, why = prunable.pick(name, found.model, settings, found.pin)
     print(why)
-    own_settings = [f"prune: {{ratio_of: {of}}}"]
-    return new if of == settings.ratio_of else yaml_lines.insert(new, ("models", name), "prune", own_settings)
+    own_settings = [f"prune: {{ratio_of: {share}}}"]
+    return new if share == settings.ratio_of else yaml_lines.insert(new, ("models", name), "prune", own_settings)
 
 
 def _line(targets: Sequence[str]) -> str:
     return f"targets: [{', '.join(targets)}]"
 
 
-def _parsed(text: str, name: str) -> Params:
+def _parse(text: str, name: str) -> Params:
     try:
         return params.parse(text, f"{PARAMS} with {name} added")
     except UserError as e:
         raise UserError(f"{e}\n  nothing was written") from e
 
 
-def _replaced(text: str, name: str, given: Mapping[str, str | None]) -> str:
-    """Set what is given of a model."""
+def _set_fields(text: str, name: str, fields: Mapping[str, str | None]) -> str:
+    """Set those fields of a model that have a value."""
     new = text
-    for field, value in given.items():
+    for field, value in fields.items():
         if value is not None:
             new = yaml_lines.set_value(new, ("models", name, field), str(value))
-    _parsed(new, name)
+    _parse(new, name)
     return new
 
 
@@ -156,7 +156,7 @@ def _write(name: str, text: str | None, pin: Pin | None) -> None:
     try:
         if text is not None:
             write_text(PARAMS, text)
-            plan.write(_parsed(text, name))
+            plan.write(_parse(text, name))
     except BaseException:
         if pin is not None:
             layout.pin(name).unlink() if before is None else pins.write(name, before)

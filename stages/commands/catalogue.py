@@ -15,13 +15,13 @@ CATALOGUE = Path(__file__).parents[1] / "catalogue.yaml"
 
 
 def models() -> dict[str, Checkpoint]:
-    """Every model of the catalogue by its short name."""
+    """Return every model of the catalogue by its short name."""
     raw = YAML(typ="safe").load(CATALOGUE.read_text(encoding="utf-8"))
     return TypeAdapter(dict[Key, Checkpoint]).validate_python(raw)
 
 
 def find(name: str, params: Params) -> Checkpoint:
-    """A model of params.yaml or, where it has none of that name, of the catalogue.
+    """Find a model in params.yaml or, where that has none of the name, in the catalogue.
 
     Raises:
         UserError: neither has it.

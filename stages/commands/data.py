@@ -35,7 +35,7 @@ SAME = "the same audio as another"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Take what to do, as what, and with which data."""
+    """Add what to do, the layout and place of the data, and how many utterances to take."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     imported = actions.add_parser(
         "import", help="write manifests and WAV files to data/NAME, and NAME into params.yaml"
@@ -52,7 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Import the data."""
     layout_, origin = next((flag, place) for flag in LAYOUTS if (place := vars(arguments)[flag.replace("-", "_")]))
-    import_(arguments.name, layout_.replace("-", "_"), Path(origin), items_of(arguments.items), arguments.seed)
+    import_(arguments.name, layout_.replace("-", "_"), Path(origin), parse_items(arguments.items), arguments.seed)
 
 
 def import_(name: str, layout_: str, origin: Path, items: Mapping[Split, int], seed: int) -> None:
@@ -71,23 +71,25 @@ def import_(name: str, layout_: str, origin: Path, items: Mapping[Split, int], s
         raise UserError(f"{origin} is not there; wanted data as {layout_} has it")
     found: Found = importlib.import_module(f"stages.corpora.imports.{layout_}").read(origin)
     if not found.utterances:
-        raise UserError(f"{origin}: none of {len(found.left_out)} utterances can be used{_reasons(found.left_out)}")
+        raise UserError(
+            f"{origin}: none of {len(found.left_out)} utterances can be used{_list_reasons(found.left_out)}"
+        )
     try:
         parts = split.by_speaker(found.utterances, items, seed)
     except UserError as e:
-        raise UserError(f"{origin}: {e}{_reasons(found.left_out)}") from e
+        raise UserError(f"{origin}: {e}{_list_reasons(found.left_out)}") from e
     with new_folder(place) as folder:
         lines, converted = _write(parts, items, folder, found.left_out)
         if empty := [part for part in items if not lines[part]]:
-            raise UserError(f"{origin}: nothing is left for {', '.join(empty)}{_reasons(found.left_out)}")
+            raise UserError(f"{origin}: nothing is left for {', '.join(empty)}{_list_reasons(found.left_out)}")
         manifest.check(folder)
         write_text(folder / LEFT_OUT, "".join(f"{id_}\t{why}\n" for id_, why in found.left_out.items()))
         write_text(PARAMS, new)
     _report(name, lines, converted, found)
 
 
-def items_of(text: str) -> dict[Split, int]:
-    """Read how many utterances each split gets at most.
+def parse_items(text: str) -> dict[Split, int]:
+    """Parse how many utterances each split gets at most.
 
     Raises:
         UserError: it is not a number over 0 for each.
@@ -128,7 +130,7 @@ def _write(
     converted: Counter[str] = Counter()
     lines: dict[Split, list[Line]] = {}
     for part, utterances in parts.items():
-        usable = islice(_usable(part, utterances, folder, seen, left_out), items[part])
+        usable = islice(_write_usable(part, utterances, folder, seen, left_out), items[part])
         total = min(items[part], len(utterances))
         taken = list(tqdm(usable, desc=part, total=total, unit="utterance", disable=None))
         lines[part] = [line for line, _ in taken]
@@ -137,7 +139,7 @@ def _write(
     return lines, converted
 
 
-def _usable(
+def _write_usable(
     part: Split, utterances: Sequence[Utterance], folder: Path, seen: dict[str, str], left_out: dict[str, str]
 ) -> Iterator[tuple[Line, str]]:
     """Write the audio of one utterance after the other; leave out what cannot be used or was `seen` before."""
@@ -166,12 +168,12 @@ def _report(name: str, lines: Mapping[Split, Sequence[Line]], converted: Counter
     more = sum(each.id not in found.left_out and each.id not in taken for each in found.utterances)
     if more:
         print(f"  {more} more are not needed")
-    print(f"  left out: {len(found.left_out)}{_reasons(found.left_out)}")
+    print(f"  left out: {len(found.left_out)}{_list_reasons(found.left_out)}")
     print(f"next: `kiln add MODEL --dataset {name}`; {layout.data(name) / LEFT_OUT} names what was left out")
 
 
-def _reasons(left_out: Mapping[str, str]) -> str:
-    """One line for each reason, with how many it left out and the first few of them."""
+def _list_reasons(left_out: Mapping[str, str]) -> str:
+    """List the reasons for leaving utterances out, one a line, each with a count and its first few utterances."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for id_, why in left_out.items():
         by_reason[why].append(id_)

@@ -18,7 +18,7 @@ class Display(Protocol):
     """How a build is shown."""
 
     def shown(self, tally: Tally) -> AbstractContextManager[object]:
-        """Show it while the block lasts."""
+        """Show the build while the block lasts."""
 
     def finished(self, tally: Tally, running: Running, how: str) -> None:
         """Tell how a stage ended, where that is worth a line."""
@@ -28,7 +28,7 @@ class Lines:
     """For a file or a pipe, such as a log of CI."""
 
     def shown(self, _tally: Tally) -> AbstractContextManager[object]:
-        """Show nothing that changes."""
+        """Show nothing while the block lasts."""
         return nullcontext()
 
     def finished(self, tally: Tally, running: Running, how: str) -> None:
@@ -41,7 +41,7 @@ class Terminal:
     """For a person who waits."""
 
     def __init__(self, console: Console) -> None:
-        """Show it there."""
+        """Show the build on that console."""
         self.console = console
 
     @contextmanager

@@ -13,7 +13,7 @@ EXAMPLE = "kiln gate && echo release it"
 
 
 def add_arguments(_parser: ArgumentParser) -> None:
-    """Take none."""
+    """Add none: the command takes no arguments."""
 
 
 def run(_arguments: Namespace) -> None:

@@ -41,7 +41,7 @@ def find(name: str, origin: str, present: Params, *, dataset: str | None, licens
         UserError: the name cannot be one or is another model's, there is no checkpoint, or no family takes it.
     """
     yaml_lines.check_name(name, "a model")
-    source = source_of(origin)
+    source = parse_source(origin)
     model = _known(name, source, present)
     with _small_files(source, origin) as folder:
         found, family = _family(folder / CONFIG)
@@ -51,17 +51,17 @@ def find(name: str, origin: str, present: Params, *, dataset: str | None, licens
             license=license_ or _license(folder / CARD) or UNKNOWN,
             sources=[source],
         )
-        pinned = pin.listed(name, model, force=False)
+        pinned = pin.make_pin(name, model, force=False)
         print(f"{name}: {found} of the family {family}")
-        for line in _given(family, folder):
+        for line in _describe_family(family, folder):
             print(f"  {line}")
     if model.license == UNKNOWN:
         print(f"  license: unknown, as no {CARD} says it; say it with --license before you ship")
     return Addition(model, _lines(name, model), pinned)
 
 
-def source_of(origin: str) -> Source:
-    """Read where a checkpoint is: a folder, or a model of the hub.
+def parse_source(origin: str) -> Source:
+    """Parse where a checkpoint is: a folder, or a model of the hub.
 
     Raises:
         UserError: it is neither, or the revision is one that moves.
@@ -80,7 +80,7 @@ def source_of(origin: str) -> Source:
 
 
 def _known(name: str, source: Source, present: Params) -> Checkpoint | None:
-    """Look up a model that was added before.
+    """Look up a model that is there already.
 
     Raises:
         UserError: it has other sources.
@@ -149,7 +149,7 @@ def _usual_dataset(family: str, present: Params) -> str:
 
 
 def _license(card: Path) -> str | None:
-    """Read the licence in the front matter of a model card, if it says one; anyone may have written it, so as text."""
+    """Read the licence in the front matter of a model card, as text, since anyone may have written it; else None."""
     text = card.read_bytes()[:CARD_BYTES].decode("utf-8", "replace").replace("\r\n", "\n") if card.is_file() else ""
     front = re.match(r"\ufeff?---[ \t]*\n(.*?\n)---[ \t]*(\n|$)", text, re.DOTALL)
     said = re.search(r"^license:(.*\n(?:[ \t]*- .*\n)*)", front[1], re.MULTILINE) if front else None
@@ -157,8 +157,8 @@ def _license(card: Path) -> str | None:
     return ", ".join(filter(None, parts))[:LICENSE_CHARACTERS] or None
 
 
-def _given(family: str, folder: Path) -> Iterator[str]:
-    """Say what a family gives for the checkpoint whose small files are in `folder`.
+def _describe_family(family: str, folder: Path) -> Iterator[str]:
+    """Describe what a family gives for the checkpoint whose small files are in `folder`, line by line.
 
     Raises:
         UserError: its files are not as the family wants them.

@@ -30,13 +30,13 @@ EXAMPLE = "kiln pin paraformer_large"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Take names, and whether a moved revision is accepted."""
+    """Add the names to pin, and whether a moved revision is accepted."""
     parser.add_argument("names", nargs="+", metavar="NAME", help="of params.yaml or stages/catalogue.yaml")
     parser.add_argument("--force", action="store_true", help="accept other bytes for a revision that was pinned before")
 
 
 def run(arguments: Namespace) -> None:
-    """Pin each."""
+    """Pin each of the named models and data sets."""
     for name in arguments.names:
         pin(name, force=arguments.force)
 
@@ -45,9 +45,9 @@ def pin(name: str, *, force: bool) -> None:
     """Write pins/NAME.json and print what changed.
 
     Raises:
-        UserError: as `listed` does.
+        UserError: as `make_pin` does.
     """
-    new = listed(name, _find(name), force=force)
+    new = make_pin(name, _find(name), force=force)
     if pins.read(name) == new:
         print(f"{layout.pin(name)} is up to date")
     else:
@@ -62,15 +62,17 @@ def _find(name: str) -> Pinned:
     return dataset if isinstance(dataset, ModelScopeDataset) else catalogue.find(name, present)
 
 
-def listed(name: str, of: Pinned, *, force: bool) -> Pin:
+def make_pin(name: str, entry: Pinned, *, force: bool) -> Pin:
     """Ask the first source that answers for its files, print what changed, and return what pins/NAME.json should say.
 
     Raises:
         UserError: no source answered with what a checkpoint or a data set needs, a file of a revision that was pinned
             before has other bytes now and `force` is not set, or a model's files are no checkpoint of its family.
     """
-    old, on_hub = pins.read(name), pins.hub_source(of)
-    places, taken = ([of], hub.listed) if isinstance(of, ModelScopeDataset) else (of.sources, taken_of)
+    old, on_hub = pins.read(name), pins.hub_source(entry)
+    places, taken = (
+        ([entry], hub.list_files) if isinstance(entry, ModelScopeDataset) else (entry.sources, list_checkpoint)
+    )
     source, (files, left_out) = sources.first_good(name, places, taken, "a list of files to pin")
     new = Pin(hub_id=on_hub and on_hub.hub_id, revision=on_hub and on_hub.revision, files=files)
     size, others = sum(file.size for file in files.values()), first_of(left_out)
@@ -79,8 +81,8 @@ def listed(name: str, of: Pinned, *, force: bool) -> Pin:
         _refuse_moved(name, old, new)
     for line in changes(old.files if old else {}, files):
         print(f"  {line}")
-    if isinstance(of, Checkpoint):
-        _check(name, of, source, new)
+    if isinstance(entry, Checkpoint):
+        _check(name, entry, source, new)
     return new
 
 
@@ -89,7 +91,7 @@ def is_taken(name: str) -> bool:
     return "/" not in name and any(fnmatchcase(name, kind) for kind in TAKEN)
 
 
-def taken_of(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
+def list_checkpoint(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
     """List the files of a source that a checkpoint needs, and the names of the others.
 
     Raises:
@@ -138,7 +140,7 @@ def check_whole(found: Collection[str]) -> None:
 
 
 def _refuse_moved(name: str, old: Pin, new: Pin) -> None:
-    """A revision that was pinned does not change: a tag was moved, or the hub is not what it was."""
+    """Raise UserError if a file of a revision that was pinned before has other bytes now, as after a moved tag."""
     changed = [file for file in old.files.keys() & new.files.keys() if old.files[file] != new.files[file]]
     if changed and old.revision and (old.hub_id, old.revision) == (new.hub_id, new.revision):
         lines = changes({file: old.files[file] for file in changed}, {file: new.files[file] for file in changed})
@@ -148,7 +150,7 @@ def _refuse_moved(name: str, old: Pin, new: Pin) -> None:
 
 
 def changes(old: Mapping[str, PinnedFile], new: Mapping[str, PinnedFile]) -> list[str]:
-    """One line for each file that came (+), went (-) or has other bytes (!)."""
+    """List each file that came (+), went (-) or has other bytes (!), one a line."""
     lines = []
     for name in sorted(old.keys() | new.keys()):
         was, now = (

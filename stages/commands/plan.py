@@ -10,9 +10,9 @@ EXAMPLE = "kiln plan"
 
 
 def add_arguments(_parser: ArgumentParser) -> None:
-    """Take none."""
+    """Add none: the command takes no arguments."""
 
 
 def run(_arguments: Namespace) -> None:
-    """Write the file where it is not what params.yaml asks for."""
+    """Write plan.yaml where it is not what params.yaml asks for."""
     print(f"{plan.PLAN}: {'written' if plan.write(params.load()) else 'is as params.yaml asks for'}")

@@ -25,14 +25,14 @@ def pick(name: str, model: Checkpoint, settings: PruneParams, pin: Pin | None) -
     Raises:
         UserError: the model's config.yaml is here and not what its family reads, or nothing of the model can be cut.
     """
-    with _at_hand(name, model, pin) as folder:
+    with _find_checkpoint(name, model, pin) as folder:
         if folder is None:
             why = f"its config.yaml is not here before `kiln pin {name}`; any model can give that"
             return "prunable", f"{name}: prune has ratio {settings.ratio} of prunable: {why}"
-        return _of_what(name, model, settings, folder)
+        return _choose_ratio_of(name, model, settings, folder)
 
 
-def _of_what(name: str, model: Checkpoint, settings: PruneParams, folder: Path) -> tuple[RatioOf, str]:
+def _choose_ratio_of(name: str, model: Checkpoint, settings: PruneParams, folder: Path) -> tuple[RatioOf, str]:
     from stages import prune
     from stages.models.shared import checkpoint
 
@@ -48,8 +48,8 @@ def _of_what(name: str, model: Checkpoint, settings: PruneParams, folder: Path) 
 
 
 @contextmanager
-def _at_hand(name: str, model: Checkpoint, pin: Pin | None) -> Iterator[Path | None]:
-    """Give a folder with all of a checkpoint but perhaps the weights: fetched, a source, or what `pin` downloaded."""
+def _find_checkpoint(name: str, model: Checkpoint, pin: Pin | None) -> Iterator[Path | None]:
+    """Find a folder with all of a checkpoint but perhaps the weights: fetched, a source, or `pin`'s downloads."""
     from stages.models.shared.checkpoint import CONFIG
 
     own = [source.path for source in model.sources if isinstance(source, FolderSource)]
@@ -59,7 +59,7 @@ def _at_hand(name: str, model: Checkpoint, pin: Pin | None) -> Iterator[Path | N
 
 
 def _copy_downloads(pin: Pin | None, folder: Path) -> bool:
-    """Copy a model's pinned files without the weights from the cache; whether all were there with the right bytes."""
+    """Copy a model's pinned files without the weights from the cache; tell whether all were there and right."""
     from stages.models.shared.checkpoint import WEIGHTS
     from stages.sources import modelscope
 

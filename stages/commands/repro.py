@@ -26,13 +26,13 @@ KEEP_GOING = ["repro", "--keep-going"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Leave all to `dvc repro`: targets and options."""
+    """Leave all arguments to `dvc repro`: targets and options."""
     parser.usage = "kiln repro [-h] [TARGET or option of `dvc repro` ...]"
     parser.set_defaults(for_dvc=[])
 
 
 def run(arguments: Namespace) -> None:
-    """Build."""
+    """Run `kiln repro` with the arguments for `dvc repro`."""
     repro(arguments.for_dvc)
 
 

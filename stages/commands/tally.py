@@ -28,7 +28,7 @@ class Running:
 
     @property
     def seconds(self) -> float:
-        """How long it has been running."""
+        """Return for how many seconds it has been running."""
         return time.monotonic() - self.start
 
 
@@ -78,12 +78,12 @@ class Tally:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the build began."""
+        """Return the seconds since the build began."""
         return time.monotonic() - self.start
 
     @property
     def position(self) -> str:
-        """Which stage this is of how many, where it is known how many."""
+        """Return which stage this is of how many, where it is known how many."""
         is_known = self.needs and self.seen <= self.needs.keys()
         return f"{len(self.seen)} of {len(self.needs)}" if is_known else f"{len(self.seen)}"
 

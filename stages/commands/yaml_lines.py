@@ -26,7 +26,7 @@ def check_name(name: str, what: str) -> None:
 
 
 def insert(text: str, path: tuple[str, ...], key: str, lines: Sequence[str]) -> str:
-    """The text with the lines of a key after the last line of its table, unless the table has the key.
+    """Insert the lines of a key after the last line of its table, unless the table has the key, and return the text.
 
     path: the keys that lead to the table. lines: without the table's indent.
 
@@ -44,7 +44,7 @@ def insert(text: str, path: tuple[str, ...], key: str, lines: Sequence[str]) -> 
 
 
 def replace(text: str, path: tuple[str, ...], key: str, lines: Sequence[str]) -> str:
-    """The text with the lines of a key of a table, and all that is in it, replaced; `lines` without the table's indent.
+    """Replace the lines of a table's key and all that is in it, and return the text; `lines` have no table indent.
 
     Raises:
         UserError: the table is not there, empty or in braces.
@@ -73,7 +73,7 @@ def scalar(value: str) -> str:
 
 
 def lines_of(text: str, path: tuple[str, ...], key: str) -> list[str]:
-    """The lines of a key with all that is in it, without the table's indent.
+    """Return the lines of a key and all that is in it, without the table's indent.
 
     Raises:
         UserError: the table is not there, empty or in braces.
@@ -84,7 +84,7 @@ def lines_of(text: str, path: tuple[str, ...], key: str) -> list[str]:
 
 
 def _table(text: str, path: tuple[str, ...]) -> MappingNode:
-    """A mapping that is written with one entry a line."""
+    """Find a table that is written with one entry a line."""
     node = YAML().compose(text)
     for step in path:
         node = _keys(node)[step][1] if isinstance(node, MappingNode) and step in _keys(node) else None
@@ -98,7 +98,7 @@ def _keys(table: Node) -> dict[str, tuple[Node, Node]]:
 
 
 def _last_row(node: Node) -> int:
-    """The number of the last row of a node; a block ends, to the parser, only where the next thing begins."""
+    """Return the number of a node's last line: YAML's parser ends a block only where the next thing begins."""
     while isinstance(node, MappingNode | SequenceNode) and node.value and not node.flow_style:
         last = node.value[-1]
         node = last[1] if isinstance(node, MappingNode) else last

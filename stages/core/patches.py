@@ -28,7 +28,7 @@ Scales = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
+def _replace(owner: Any, name: str, new: Any) -> Iterator[None]:
     old = getattr(owner, name)
     setattr(owner, name, new)
     try:
@@ -39,7 +39,7 @@ def _replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
 
 @contextmanager
 def quantizers() -> Iterator[None]:
-    """Run ONNX Runtime's quantizers without their prints and their advice to pre-process, which `simplify` has done.
+    """Run ONNX Runtime's quantizers without their prints and their advice to pre-process, as `simplify` has done.
 
     And without two copies of the model, which they make and keep to learn the shapes of its values.
     """
@@ -49,7 +49,7 @@ def quantizers() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with redirect_stdout(io.StringIO()), _replaced(onnx_quantizer, WITH_SHAPES, with_shapes):
+        with redirect_stdout(io.StringIO()), _replace(onnx_quantizer, WITH_SHAPES, with_shapes):
             yield
     finally:
         logger.setLevel(level)
@@ -75,14 +75,15 @@ def weights_scaled_by(scales: Scales) -> Iterator[None]:
     """
     from onnxruntime.quantization.base_quantizer import BaseQuantizer
 
-    with _replaced(BaseQuantizer, BY_CHANNEL, _at_once(getattr(BaseQuantizer, BY_CHANNEL), scales)):
+    with _replace(BaseQuantizer, BY_CHANNEL, _quantize_at_once(getattr(BaseQuantizer, BY_CHANNEL), scales)):
         yield
 
 
-def _at_once(loop: Callable[..., tuple[str, str, str]], scales: Scales) -> Callable[..., tuple[str, str, str]]:
-    """Return what takes the arguments of the loop, adds initializers of the same names and returns those.
+def _quantize_at_once(loop: Callable[..., tuple[str, str, str]], scales: Scales) -> Callable[..., tuple[str, str, str]]:
+    """Return a function that quantizes all channels at once, as the loop does one after the other.
 
-    What is not an INT8 matrix is left to the loop.
+    It takes the loop's arguments, adds initializers of the same names and returns those; what is not an INT8 matrix is
+    left to the loop.
     """
     import onnx
 
@@ -112,7 +113,7 @@ def exporter() -> Iterator[None]:
     from onnxscript import rewriter
 
     rules = getattr(rewriter, RULES)
-    with _replaced(rewriter, RULES, [rule for rule in rules if rule.name != QUADRATIC]):
+    with _replace(rewriter, RULES, [rule for rule in rules if rule.name != QUADRATIC]):
         yield
 
 

@@ -16,7 +16,7 @@ MANIFESTS = tuple(f"{split}.jsonl" for split in manifest.SPLITS)
 INSTEAD = "name their folder in params.yaml: {kind: manifest, path: ...}"
 
 
-def listed(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
+def list_files(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
     """List the manifests, which decide what bytes of the WAV files are right, and the names of what is not needed.
 
     Raises:

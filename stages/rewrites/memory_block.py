@@ -20,7 +20,7 @@ def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
     """Rewrite the memory blocks; return the new model and how many. Caches stay (1, channels, taps - 1, 1)."""
     from onnxscript.rewriter import pattern
 
-    # A pattern of two outputs is searched in the whole graph at each node: seconds for Paraformer-large, without a find.
+    # A pattern of two outputs is searched in the whole graph at each node: seconds for Paraformer-large, in vain.
     if not any(_is_causal(None, node.inputs[1], node.outputs[0]) for node in model.graph if node.op_type == "Conv"):
         return model, 0
     new, count = apply(model, [pattern.RewriteRule(_block, _rewritten, _is_causal)])
