@@ -54,19 +54,19 @@ def measure_step(name: str, command: Sequence[str], folder: Path) -> Step:
     Raises:
         SystemExit: it failed; what it wrote to standard error was shown.
     """
-    before, start = stored(folder / layout.ARTIFACTS), time.perf_counter()
+    before, start = stored_mib(folder / layout.ARTIFACTS), time.perf_counter()
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)}: ended with status {os.waitstatus_to_exitcode(status)}")
-    seconds, added = time.perf_counter() - start, stored(folder / layout.ARTIFACTS) - before
+    seconds, added = time.perf_counter() - start, stored_mib(folder / layout.ARTIFACTS) - before
     step = Step(name, seconds, usage.ru_maxrss / 1024, added)
     print(f"{step.name}: {step.seconds:.1f} s, {step.peak:.0f} MiB, {step.disk:+.0f} MiB on disk", flush=True)
     return step
 
 
-def stored(folder: Path) -> float:
+def stored_mib(folder: Path) -> float:
     """Return the MiB of all files below `folder`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MIB
 

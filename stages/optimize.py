@@ -45,7 +45,7 @@ def optimize(
         Of each rewrite, in order: `count`, how often it applied; `difference`, the largest from `source` with
         it and all before it; `left_out`, why it is not in the result, or None.
     """
-    again = parity.remembered(onnxruntime.network(source, graph, prepacked=False))
+    again = parity.remember(onnxruntime.network(source, graph, prepacked=False))
     model = graphs.load(source)
     parity.largest_differences(graph, again(), again())  # a source that does not run is no rewrite's failure
     weights = graphs.weights_folder(source)

@@ -49,7 +49,7 @@ def simplify(source: Path, graph: Graph, place: Path, settings: SimplifyParams, 
         UserError: `source` does not load or run, so that it is not onnxsim that fails.
     """
     runtimes.warm("onnxruntime")
-    reference = parity.remembered(onnxruntime.network(source, graph, cores(), prepacked=False))
+    reference = parity.remember(onnxruntime.network(source, graph, cores(), prepacked=False))
     parity.largest_differences(graph, reference(), reference())
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         simplified = Path(scratch) / source.name

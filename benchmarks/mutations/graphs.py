@@ -64,7 +64,7 @@ def _node(graph: onnx.GraphProto, rng: np.random.Generator) -> onnx.NodeProto:
     return nodes[int(rng.integers(len(nodes)))]
 
 
-def _with_attribute(graph: onnx.GraphProto, rng: np.random.Generator) -> onnx.NodeProto:
+def _node_with_attribute(graph: onnx.GraphProto, rng: np.random.Generator) -> onnx.NodeProto:
     nodes: Sequence[onnx.NodeProto] = [node for node in graph.node if node.attribute]
     return nodes[int(rng.integers(len(nodes)))]
 
@@ -122,7 +122,7 @@ def _shape(*dims: int) -> Change:
     return change
 
 
-def _without(kind: str) -> Change:
+def _remove(kind: str) -> Change:
     def change(graph: onnx.GraphProto, rng: np.random.Generator) -> None:
         items = getattr(graph, kind)
         del items[int(rng.integers(len(items)))]
@@ -131,11 +131,11 @@ def _without(kind: str) -> Change:
 
 
 def _no_attributes(graph: onnx.GraphProto, rng: np.random.Generator) -> None:
-    del _with_attribute(graph, rng).attribute[:]
+    del _node_with_attribute(graph, rng).attribute[:]
 
 
 def _wrong_attribute(graph: onnx.GraphProto, rng: np.random.Generator) -> None:
-    node = _with_attribute(graph, rng)
+    node = _node_with_attribute(graph, rng)
     name = node.attribute[0].name
     node.attribute[0].CopyFrom(onnx.helper.make_attribute(name, "wrong"))
 
@@ -148,10 +148,10 @@ OF_GRAPHS: dict[str, Change] = {
     "a node that reads nothing": _dangle,
     "a cycle": _cycle,
     "a node twice": _twice,
-    "without a node": _without("node"),
-    "without an initializer": _without("initializer"),
-    "without an input": _without("input"),
-    "without an output": _without("output"),
+    "without a node": _remove("node"),
+    "without an initializer": _remove("initializer"),
+    "without an input": _remove("input"),
+    "without an output": _remove("output"),
     "without attributes": _no_attributes,
     "an attribute of another type": _wrong_attribute,
     "an unknown operator": _set(_node, "op_type", "Quux"),

@@ -82,7 +82,7 @@ def _sound(samples: Any, rate: int = SAMPLE_RATE, kind: str = "WAV") -> Edit:
     return edit
 
 
-def _flipped(seed: int) -> Callable[[bytes], bytes]:
+def _flip(seed: int) -> Callable[[bytes], bytes]:
     def change(data: bytes) -> bytes:
         rng, array = np.random.default_rng(seed), np.frombuffer(data, np.uint8).copy()
         array[rng.integers(min(len(array), 200), size=4)] = rng.integers(256, size=4)
@@ -105,8 +105,8 @@ def mutations() -> Iterator[tuple[str, Edit, bool]]:
         for value in VALUES:
             yield f"{field}: {value!r:.30}", _line(**{field: value}), value not in FINE.get(field, ())
     for seed in range(SEEDS):
-        yield f"manifest, flipped {seed}", _bytes("evaluation.jsonl", _flipped(seed)), False
-        yield f"WAV, flipped {seed}", _bytes("evaluation-0.wav", _flipped(seed)), True
+        yield f"manifest, flipped {seed}", _bytes("evaluation.jsonl", _flip(seed)), False
+        yield f"WAV, flipped {seed}", _bytes("evaluation-0.wav", _flip(seed)), True
         yield f"manifest, cut {seed}", _bytes("evaluation.jsonl", _without_end(seed)), True
         yield f"WAV, cut {seed}", _bytes("evaluation-0.wav", _beginning(seed)), True
     yield "byte-order mark", _bytes("evaluation.jsonl", lambda data: b"\xef\xbb\xbf" + data), False
@@ -123,10 +123,10 @@ def mutations() -> Iterator[tuple[str, Edit, bool]]:
     yield "8 kHz", _sound([0.1] * 999, rate=8000), True
     yield "stereo", _sound([[0.1, 0.1]] * 999), True
     yield "AIFF", _sound([0.1] * 999, kind="AIFF"), True
-    yield "the same sound", _as_in_tuning, True
+    yield "the same sound", _copy_tuning_sound, True
 
 
-def _as_in_tuning(folder: Path) -> None:
+def _copy_tuning_sound(folder: Path) -> None:
     _sound(soundfile.read(folder / "tuning-0.wav")[0], kind="WAVEX")(folder)
 
 

@@ -74,7 +74,7 @@ def _paths(settings: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ..
         yield from _paths(value, (*above, key))
 
 
-def _changed(settings: Any, path: tuple[Any, ...], value: Any) -> Any:
+def _change(settings: Any, path: tuple[Any, ...], value: Any) -> Any:
     new = copy.deepcopy(settings)
     parent = new
     for step in path[:-1]:
@@ -100,7 +100,7 @@ def mutations(text: str) -> Iterator[tuple[str, bytes, bool]]:
     for index in rng.choice(len(places), DRAWN, replace=False):
         path, kind = places[index]
         out = io.BytesIO()
-        yaml.dump(_changed(settings, path, VALUES[kind]), out)
+        yaml.dump(_change(settings, path, VALUES[kind]), out)
         yield f"{'.'.join(map(str, path))}: {kind}", out.getvalue(), kind in NEVER
 
 

@@ -76,11 +76,11 @@ def note_crashed() -> None:
 
 def index_graph() -> Any:
     """Return DVC's graph of all stages: an edge leads from a stage to one that it needs; read once a process."""
-    return _graph_of(Path.cwd())
+    return _read_graph(Path.cwd())
 
 
 @functools.cache
-def _graph_of(root: Path) -> Any:
+def _read_graph(root: Path) -> Any:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

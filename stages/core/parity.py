@@ -53,7 +53,7 @@ def excess(differences: Mapping[str, float], tolerance: float) -> str | None:
     return f"differs by {differences[worst]:.3g} on {worst}, at most {tolerance:g} is allowed"
 
 
-def remembered(network: Network) -> Callable[[], Network]:
+def remember(network: Network) -> Callable[[], Network]:
     """Remember what `network` gives, call by call, for every network that the result makes: parity asks repeatedly."""
     answers: list[Feeds] = []
 

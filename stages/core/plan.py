@@ -118,7 +118,7 @@ def derive(p: Params) -> Plan:
         datasets={name: {"path": dataset.path} for name, dataset in p.datasets.items()},
         prune={name: _pruning(p, name) for name in pruned},
         variants=variants,
-        quantize={f"{q.model}-{q.variant}-{q.recipe}": q for q in _quantized(p)},
+        quantize={f"{q.model}-{q.variant}-{q.recipe}": q for q in _quantized_graphs(p)},
         engine={f"{e.model}-{e.target}": e for e in _engines(p)},
         builds=builds,
         pipelines={f"{s.pipeline}-{s.target}": s for s in _pipelines(p)},
@@ -135,14 +135,14 @@ def artifact(name: str, target: Target) -> str:
     return f"{target.variant}/{target.graph if target.runtime == 'onnxruntime' else name}"
 
 
-def _named(p: Params) -> Iterator[tuple[str, str, Target]]:
+def _model_targets(p: Params) -> Iterator[tuple[str, str, Target]]:
     """Yield each model with each of its targets, by name and as it is."""
     for model, settings in p.models.items():
         yield from ((model, name, p.targets[name]) for name in settings.targets)
 
 
 def _builds(p: Params) -> Iterator[Build]:
-    for model, name, target in _named(p):
+    for model, name, target in _model_targets(p):
         yield Build(
             model=model,
             target=name,
@@ -163,8 +163,8 @@ def _pruning(p: Params, name: str) -> Pruning:
     return Pruning(family=model.family, dataset=model.dataset, settings_from=own)
 
 
-def _quantized(p: Params) -> Iterator[QuantizedGraph]:
-    for model, _, target in _named(p):
+def _quantized_graphs(p: Params) -> Iterator[QuantizedGraph]:
+    for model, _, target in _model_targets(p):
         if target.graph in UNQUANTIZED:
             continue
         settings, recipe = p.models[model], p.recipe(model, target.variant, target.graph)
@@ -181,7 +181,7 @@ def _quantized(p: Params) -> Iterator[QuantizedGraph]:
 
 
 def _engines(p: Params) -> Iterator[EngineBuild]:
-    for model, name, target in _named(p):
+    for model, name, target in _model_targets(p):
         if target.runtime != "onnxruntime":
             yield EngineBuild(model=model, variant=target.variant, graph=target.graph, target=name)
 

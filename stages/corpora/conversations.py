@@ -34,7 +34,7 @@ def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
 
 
 def conversation(part: Split, rng: np.random.Generator) -> tuple[Samples, list[tuple[int, int]], list[str]]:
-    """Turns of speakers of `part`, in one room.
+    """Speak turns with several speakers of `part`, in one room.
 
     Returns:
         Float64 (samples,) at 16 kHz, the sample range [start, end) of each sentence, and the sentences.

@@ -157,7 +157,7 @@ def _between_gaps(utterances: Sequence[Samples], rng: np.random.Generator) -> tu
     for utterance, silence in zip(utterances, silences[1:], strict=True):
         start = sum(map(len, pieces))
         segments.append((start, start + len(utterance)))
-        pieces += [_faded(_level(utterance)), silence]
+        pieces += [_fade(_level(utterance)), silence]
     return np.concatenate(pieces), segments
 
 
@@ -165,7 +165,7 @@ def _within(samples: Samples, segments: Segments) -> Samples:
     """Return the samples, with silence outside the segments."""
     kept = np.zeros(len(samples))
     for start, end in segments:
-        kept[start:end] = _faded(samples[start:end])
+        kept[start:end] = _fade(samples[start:end])
     return kept
 
 
@@ -174,7 +174,7 @@ def _level(samples: Samples) -> Samples:
     return samples * _amplitude(LEVEL_DBFS) / root_mean_square(samples[samples != 0])
 
 
-def _faded(samples: Samples) -> Samples:
+def _fade(samples: Samples) -> Samples:
     """Return the samples with 5 ms fades, so that their edges do not click."""
     gain = np.ones(len(samples))
     gain[:FADE] = np.linspace(0, 1, FADE)

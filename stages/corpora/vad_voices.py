@@ -54,7 +54,7 @@ class Voice(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in a manifest."""
+        """Return the speaker's name in a manifest."""
 
     def utterances(self, rng: np.random.Generator) -> Iterator[Samples]:
         """Draw utterances without a pause, float64 (samples,) at 16 kHz, of any level and without end."""

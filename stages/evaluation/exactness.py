@@ -39,7 +39,7 @@ def measure(
     for mode in family.MODES:
         differences, at_risk = [0.0], list[NDArray[np.bool_]]()
 
-        def compared(exact: Network, network: Network, seen: tuple[list[float], list[NDArray[np.bool_]]]) -> Network:
+        def compare(exact: Network, network: Network, seen: tuple[list[float], list[NDArray[np.bool_]]]) -> Network:
             def run(feeds: Feeds) -> Feeds:
                 wanted, found = exact(feeds), network(feeds)
                 seen[0].append(relative_difference(wanted, found))
@@ -49,7 +49,7 @@ def measure(
 
             return run
 
-        networks = {n: compared(reference[1][n], artifact[1][n], (differences, at_risk)) for n in artifact[1]}
+        networks = {n: compare(reference[1][n], artifact[1][n], (differences, at_risk)) for n in artifact[1]}
         family.score(checkpoint, (artifact[0], networks), mode, recordings)
         decisions = np.concatenate(at_risk) if at_risk else np.zeros(1, bool)
         metrics[f"{mode}_output_difference"] = certain(max(differences), len(recordings))

@@ -24,7 +24,7 @@ def read(folder: Path) -> Found:
         UserError: the table is not there, lacks a column, or a line has more or fewer fields than its header.
     """
     path, found = (folder / TABLE if folder.is_dir() else folder), Found()
-    lines = ((where, [_unquoted(cell) for cell in line.split("\t")]) for where, line in rows(path))
+    lines = ((where, [_unquote(cell) for cell in line.split("\t")]) for where, line in rows(path))
     where, header = next(lines, (str(path), []))
     if missing := [name for name in COLUMNS if name not in header]:
         raise UserError(f"{where}: no column {', '.join(missing)} among {', '.join(header) or 'none'}")
@@ -46,5 +46,5 @@ def _clip(path: Path) -> Path:
     return path if path.suffix else path.with_suffix(".mp3")
 
 
-def _unquoted(cell: str) -> str:
+def _unquote(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if re.fullmatch(r'"(?:[^"]|"")*"', cell) else cell
