@@ -30,7 +30,7 @@ Fit = tuple[torch.Tensor, torch.Tensor]
 
 @contextmanager
 def fixed_threads(count: int) -> Iterator[None]:
-    """Torch on `count` threads within the block, whatever the machine has.
+    """Run torch on `count` threads within the block, whatever the machine has.
 
     The order of a sum follows the number of threads; with that fixed the kernels used here repeat to
     the bit, on one core as on many. `use_deterministic_algorithms` would add nothing on a CPU but
@@ -48,20 +48,20 @@ def fixed_threads(count: int) -> Iterator[None]:
 
 
 def gram(inputs: torch.Tensor) -> torch.Tensor:
-    """Second moments of `inputs` (frames, n) and a constant 1: float64 (n + 1, n + 1)."""
+    """Compute the second moments of `inputs` (frames, n) and a constant 1: float64 (n + 1, n + 1)."""
     extended = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
     return (extended.T @ extended).double()
 
 
 def damped(moments: torch.Tensor, damping: float) -> torch.Tensor:
-    """`moments`, their diagonal raised by `damping` times its mean: ridge regression that is blind to scale."""
+    """Raise the diagonal of `moments` by `damping` times its mean: ridge regression that is blind to scale."""
     ridge = moments.clone()
     ridge.diagonal().add_(damping * moments.diagonal().mean())
     return ridge
 
 
 def least_squares(inputs: torch.Tensor, wanted: torch.Tensor, damping: float, *, intercept: bool = True) -> Fit:
-    """The dense layer that maps `inputs` (frames, in) closest to `wanted` (frames, out).
+    """Fit the dense layer that maps `inputs` (frames, in) closest to `wanted` (frames, out).
 
     He et al., "Channel pruning for accelerating very deep neural networks", 2017, section 3.1: the
     reconstruction after a cut. Without `intercept` the bias is zero.
@@ -107,7 +107,7 @@ def refit(linears: Sequence[torch.nn.Linear], inputs: torch.Tensor, wanted: torc
 
 
 def record(module: torch.nn.Module, stream: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """What enters and what leaves each dense layer, (frames, channels) by its name, for one stream (frames, n)."""
+    """Record what enters and leaves each dense layer, (frames, channels) by its name, for one stream (frames, n)."""
     inputs: dict[str, torch.Tensor] = {}
     outputs: dict[str, torch.Tensor] = {}
 
@@ -126,7 +126,7 @@ def record(module: torch.nn.Module, stream: torch.Tensor) -> tuple[dict[str, tor
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Squared error as a share of the variance of `wanted`, over all frames and channels."""
+    """Return the squared error as a share of the variance of `wanted`, over all frames and channels."""
     return float((found - wanted).square().sum() / (wanted - wanted.mean(dim=0)).square().sum())
 
 
@@ -134,14 +134,14 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def divergence(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Mean Kullback-Leibler divergence of posteriors from the teacher's; logits (..., classes) of both."""
+    """Average the Kullback-Leibler divergence of posteriors from the teacher's; logits (..., classes) of both."""
     found, wanted = found.log_softmax(dim=-1), wanted.log_softmax(dim=-1)
     total = torch.nn.functional.kl_div(found, wanted, reduction="sum", log_target=True)
     return total / found[..., 0].numel()
 
 
 def mean_loss(loss: Loss) -> float:
-    """Mean of DRAWS draws that are the same each time, so that two networks differ by more than the draw."""
+    """Average DRAWS draws that are the same each time, so that two networks differ by more than the draw."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         return sum(float(loss(generator)) for _ in progress.each(range(DRAWS), "distance to the dense model")) / DRAWS
