@@ -52,7 +52,7 @@ def _generate(dataset: MixturesDataset | SyntheticDataset, folder: Path) -> None
 
 
 def _generate_more(dataset: MixturesDataset | SyntheticDataset, folder: Path, count: int) -> Path:
-    """Make other recordings of the evaluation split."""
+    """Generate other recordings of the evaluation split."""
     field = "mixtures" if isinstance(dataset, MixturesDataset) else "items"
     counts = dict.fromkeys(manifest.SPLITS, 0) | {long.SPLIT: count}
     _generate(dataset.model_copy(update={"seed": dataset.seed + long.OTHER_SEED, field: counts}), folder)

@@ -174,7 +174,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _describe_opsets(opsets: Mapping[str, int], p: params.Params) -> str:
-    """Return the opsets that the graphs have, and where one is not the one asked for, that one."""
+    """Describe the graphs' opsets, and the one asked for where it is another."""
     found = " and ".join(str(opset) for opset in sorted(set(opsets.values())))
     asked = "" if set(opsets.values()) == {p.export.opset} else f" (export.opset asks for {p.export.opset})"
     return f"opset {found}{asked}"

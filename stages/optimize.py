@@ -89,7 +89,7 @@ def _try_candidate(
 
 
 def _describe_failure(error: Exception) -> str:
-    """Return what went wrong, in one line; libraries quote whole graphs."""
+    """Describe in one line what went wrong; libraries quote whole graphs."""
     message = " ".join(str(error if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
     return f"{FAILED} {textwrap.shorten(message, SAID, placeholder=' ...')}"
 

@@ -20,7 +20,7 @@ from stages.models.shared.checkpoint import torch_artifact
 
 
 def write_reference(family: Family[Any], checkpoint: Path, recordings: Sequence[Recording], folder: Path) -> None:
-    """Write what the fp32 torch model of a checkpoint says of the recordings, in every mode of its family."""
+    """Write what the fp32 torch model of a checkpoint outputs on the recordings, in every mode of its family."""
     import torch
 
     torch.set_num_threads(1)  # sums in one order: the baseline's bytes repeat

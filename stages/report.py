@@ -182,7 +182,7 @@ def metrics(entries: Entries) -> dict[str, Any]:
 
 
 def _baseline(entry: Entry) -> dict[str, float]:
-    """Return how right the fp32 model is; the page shows it beside the build's own value of that metric."""
+    """Return how right the fp32 model is; metrics.json has it beside the build's own value of that metric."""
     value = entry["accuracy"][entry["truth"]]["baseline"] if entry["accuracy"] else None
     return {} if value is None else {f"baseline_{entry['truth']}": value}
 

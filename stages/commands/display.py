@@ -21,7 +21,7 @@ class Display(Protocol):
         """Show the build while the block lasts."""
 
     def finished(self, tally: Tally, running: Running, how: str) -> None:
-        """Tell how a stage ended, where that is worth a line."""
+        """Report how a stage ended, where that is worth a line."""
 
 
 class Lines:
@@ -71,7 +71,7 @@ def panel(tally: Tally) -> Table:
 
 
 def forecast(tally: Tally) -> str:
-    """Say how long the rest may take, by the last build."""
+    """Estimate how long the rest may take, from the last build."""
     seconds, unknown = tally.rest()
     without = f"without {unknown} stages that never ran" if unknown else ""
     about = f"about {clock(seconds)} left" if seconds else ""
@@ -79,7 +79,7 @@ def forecast(tally: Tally) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Write a time as minutes and seconds, or hours before them."""
+    """Format a time as minutes and seconds, or hours before them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

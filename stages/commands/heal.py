@@ -32,7 +32,7 @@ def heal() -> None:
 
 
 def remember() -> None:
-    """Take the lock files as whole: DVC just ended well, and read all of them."""
+    """Record the lock files as whole: DVC just ended well, and read all of them."""
     write_json(WHOLE, _digests())
 
 

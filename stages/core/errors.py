@@ -24,12 +24,12 @@ class UserError(Exception):
     """What was being done, to what, what was found, what was wanted, and how to mend it; credentials are hidden."""
 
     def __init__(self, message: str) -> None:
-        """Take a message, which may quote an address with a password."""
+        """Hide credentials in the message, which may quote an address with a password."""
         super().__init__(redacted(message))
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an exception that says anything, without colours and not longer than a message."""
+    """Return the first non-empty line of an exception, without colours and cut to the length of a message."""
     lines = (line.strip() for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines())
     return next((line[:200] for line in lines if line), "no reason given")
 

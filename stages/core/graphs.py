@@ -110,7 +110,7 @@ def write(folder: Path, graph_set: GraphSet, shared: Path | None = None) -> None
 
 
 def _lacks(place: Path) -> bool:
-    """Tell whether a graph refers to weights in another file, and that is not beside it."""
+    """Tell whether a graph refers to weights in another file that is not beside it."""
     import onnx
 
     tensors = load_proto(place).graph.initializer
@@ -169,7 +169,7 @@ def save(model: ir.Model, place: Path, shared: Path | None = None) -> None:
 
 
 def set_apart(model: ir.Model) -> dict[str, ir.ExternalTensor]:
-    """Make inputs of the weights that lie in another file, in place, and return them: libraries copy what they see."""
+    """Replace the weights that lie in another file by inputs, in place, and return them: libraries copy weights."""
     import onnx_ir as ir
 
     values = model.graph.initializers
@@ -193,7 +193,7 @@ def weights_folder(place: Path, shared: Path | None = None) -> Path:
 
 
 def declared(place: Path) -> Graph | None:
-    """Return what the graph set beside a graph says of it, or None where there is none."""
+    """Return a graph's entry in the graph set beside it, or None where there is no graph set."""
     return next((graph for graph in _listed(place.parent) if graph.file == place.name), None)
 
 
@@ -212,7 +212,7 @@ def copy(place: Path, folder: Path) -> Path:
 
 @contextmanager
 def whole(place: Path, folder: Path) -> Iterator[Path]:
-    """Give a graph with its large weights beside it, as other programs open it: itself, or a copy below `folder`."""
+    """Yield a graph with its large weights beside it, as other programs open it: itself, or a copy below `folder`."""
     if weights_folder(place) == place.parent:
         yield place
         return
@@ -221,7 +221,7 @@ def whole(place: Path, folder: Path) -> Iterator[Path]:
 
 
 def _weights_file(place: Path) -> Path:
-    """Return the file beside a graph that its large weights have, if they are apart."""
+    """Return the name of the file for a graph's large weights, which is beside the graph."""
     return place.with_name(f"{place.name}.data")
 
 

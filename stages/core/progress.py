@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def each(items: Sequence[T], what: str) -> Sequence[T]:
-    """Return `items` so that, while one goes through them, how many are done and the time left are shown.
+    """Return `items` so that a loop over them shows how many are done and the time left.
 
     what: what they are, such as `recordings`.
     """
@@ -50,7 +50,7 @@ class _Shown(Sequence[T]):
 
 @contextmanager
 def counted(total: int, what: str) -> Iterator[Any]:
-    """Yield a function that tells that one more of `total` is done, for loops that another function holds."""
+    """Yield a function that counts one more of `total` as done, for loops that run inside another function."""
     with _line(total=total, desc=what, bar_format=COUNTS) as line:
         yield line.update
 
@@ -81,6 +81,6 @@ def phase(what: str) -> Iterator[None]:
 
 
 def _line(items: Sequence[T] | None = None, **settings: Any) -> Any:
-    """Give a line of tqdm's that goes away when it is done; `disable=None` means where there is no terminal."""
+    """Return a line of tqdm that goes away when done; `disable=None` hides it where there is no terminal."""
     size = shutil.get_terminal_size()  # tqdm shows nothing on a terminal that does not say its size
     return tqdm(items, leave=False, disable=None, ncols=size.columns - 1, nrows=size.lines, **settings)

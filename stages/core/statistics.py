@@ -134,13 +134,13 @@ def drift(
 
 
 def certain(value: float, recordings: int) -> dict[str, Any]:
-    """Return a metric, as `drift` does, that is of these recordings and not estimated from them: 0 of the baseline."""
+    """Return a metric that is measured on these recordings and not estimated from them, as `drift` returns one."""
     known = {"baseline": 0.0, "value": value, "drift": value, "ci": [value, value], "clusters": recordings}
     return {**known, "resolves": 0.0, "worst": {}, "higher_is_better": False}
 
 
 def _worst(metric: Metric, columns: Sequence[Floats], labels: Sequence[str]) -> dict[str, Any] | None:
-    """Return the group of recordings that loses most, with its loss, of those that can tell: columns (recordings,)."""
+    """Return the group of recordings that loses most, with its loss; columns: (recordings,) each."""
     losses = {}
     for label in sorted(set(labels) - {""}):
         inside = np.array([other == label for other in labels]) & (columns[1] + columns[3] > 0)
@@ -179,7 +179,7 @@ def describe_drift(measured: Mapping[str, Any]) -> str:
 
 
 def enough(measured: Mapping[str, Any], limit: float) -> int | None:
-    """Return about how many clusters a drift needs for a build without drift to keep a limit; None where it has them.
+    """Estimate how many clusters a build without drift needs to keep a limit; None where there are enough.
 
     The uncertainty of few losses shrinks with the number of clusters; with many losses it takes more.
     """

@@ -48,7 +48,7 @@ def add(folder: Path, count: int, make: Callable[[int], Path]) -> None:
 
 
 def _take(recordings: Iterator[Recording], seconds: float) -> list[Recording]:
-    """Take recordings until they are as long together."""
+    """Take recordings until together they last so many seconds."""
     taken: list[Recording] = []
     while sum(recording.seconds for recording in taken) < seconds:
         taken.append(next(recordings))
@@ -56,7 +56,7 @@ def _take(recordings: Iterator[Recording], seconds: float) -> list[Recording]:
 
 
 def _join(id_: str, parts: Sequence[Recording], folder: Path) -> Line:
-    """Write one recording of several and say what is known of it; the words that may be listed are the first one's."""
+    """Join recordings into one, write it and return its line of the manifest; hotwords are those of the first."""
     samples = [part.samples().astype(np.float64) for part in parts]
     starts = np.cumsum([0, *map(len, samples)]) / SAMPLE_RATE
     segments = [

@@ -97,7 +97,7 @@ def read_wav(path: Path) -> NDArray[np.float32]:
 
 
 def unusable(samples: NDArray[np.floating]) -> str | None:
-    """Return which sample (of any shape, counted along the first axis) is no audio and why, or None.
+    """Find a sample that is no audio (of any shape, counted along the first axis); return why, or None.
 
     A float file may hold anything. Peaks a little over full scale are usual; twice as large is another scale.
     """
@@ -110,7 +110,7 @@ def unusable(samples: NDArray[np.floating]) -> str | None:
 
 
 def content(samples: NDArray[np.float32]) -> str:
-    """Return a digest of the sound: the same of a file in 16 bits, in 24 or as floats, whatever its header says.
+    """Compute a digest of the sound: the same for 16 bits, 24 bits or floats, whatever the file's header says.
 
     What was resampled, made louder or cut is another sound to it.
     """
@@ -182,7 +182,7 @@ def check(folder: Path) -> None:
 def _refuse_twice(
     seen: dict[str, tuple[str, str]], what: str, split: str, where: str, allowed: str | None = None
 ) -> None:
-    """Note a recording among the `seen`, (split, where) by what it holds.
+    """Note what a recording holds in `seen`, as (split, where), and refuse one that holds the same as another.
 
     allowed: the split that may hold it twice, as short sentences do stand twice in a text.
 
@@ -197,7 +197,7 @@ def _refuse_twice(
 
 
 def _check_audio(recording: Recording, where: str) -> NDArray[np.float32]:
-    """Return the samples of the recording's WAV file, which is as its line says."""
+    """Check that a recording's WAV file is as its line says, and return the samples."""
     if not recording.path.is_file():
         raise UserError(f"{where}: {recording.path} is not there")
     samples = recording.samples()

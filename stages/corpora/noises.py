@@ -78,7 +78,7 @@ NOISES: Mapping[str, Noise] = {
 
 
 def babble(length: int, others: Sequence[Samples], rng: np.random.Generator) -> Samples:
-    """Mix TALKERS of the `others`, each over and over from a random instant: speech, which no pause is labelled with.
+    """Mix TALKERS of the `others`, each repeated from a random instant: speech without pauses.
 
     others: speech without pauses, (samples,) each, of who is not heard otherwise.
     """

@@ -89,7 +89,7 @@ def speakers(part: Part) -> list[Speaker]:
 
 
 def cut(recordings: Sequence[Samples]) -> list[Samples]:
-    """Return the utterances of some recordings, but for long ones: those may have pauses inside."""
+    """Cut some recordings into utterances, without long ones, which may have pauses inside."""
     return [
         samples[start:end]
         for samples in recordings

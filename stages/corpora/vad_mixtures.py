@@ -106,7 +106,7 @@ def make(dataset: MixturesDataset, archives: Mapping[str, Path], folder: Path) -
 
 
 def spoken(part: Part, cast: Sequence[Voice], count: int, seed: int) -> list[Take]:
-    """Let voices speak in turn, each time in the next condition, for `count` mixtures."""
+    """Draw what voices say in turn, each time in the next condition, for `count` mixtures."""
     takes = []
     for number in progress.each(range(count), f"{part}: speech"):
         rng = np.random.default_rng([seed, PARTS.index(part), number])
@@ -122,7 +122,7 @@ def spoken(part: Part, cast: Sequence[Voice], count: int, seed: int) -> list[Tak
 
 
 def _condition(part: Part, number: int, voices: int) -> Condition:
-    """Return the next condition; for calibration, every voice is clean the first time, for new mixtures of it."""
+    """Return a mixture's condition; for calibration each voice is clean first, so that pruning can mix it anew."""
     if part == "calibration" and number < voices:
         return CONDITIONS[0]
     conditions = FINAL_CONDITIONS if part == "final" else CONDITIONS
@@ -162,7 +162,7 @@ def _between_gaps(utterances: Sequence[Samples], rng: np.random.Generator) -> tu
 
 
 def _within(samples: Samples, segments: Segments) -> Samples:
-    """Return the samples, with silence outside the segments."""
+    """Silence the samples outside the segments."""
     kept = np.zeros(len(samples))
     for start, end in segments:
         kept[start:end] = _fade(samples[start:end])
@@ -170,12 +170,12 @@ def _within(samples: Samples, segments: Segments) -> Samples:
 
 
 def _level(samples: Samples) -> Samples:
-    """Return the samples at the reference level, which is that of what is not silent."""
+    """Scale the samples to the reference level, measured where they are not silent."""
     return samples * _amplitude(LEVEL_DBFS) / root_mean_square(samples[samples != 0])
 
 
 def _fade(samples: Samples) -> Samples:
-    """Return the samples with 5 ms fades, so that their edges do not click."""
+    """Fade the samples in and out over 5 ms, so that their edges do not click."""
     gain = np.ones(len(samples))
     gain[:FADE] = np.linspace(0, 1, FADE)
     gain[-FADE:] = gain[:FADE][::-1]

@@ -37,7 +37,7 @@ NARROW = 8  # outputs; fewer cost nothing
 
 
 def find(model: ir.Model) -> set[ir.Node]:
-    """Return the nodes of a graph that stay in fp32. Its shapes are inferred, and its nodes in order."""
+    """Find the nodes of a graph that stay in fp32; its shapes are inferred, and its nodes in order."""
     nodes = list(model.graph)
     found = {node for node in nodes if _rounds(node)}
     exact = {value: False for value in model.graph.inputs if is_float(value)}  # to whether it is of whole numbers
@@ -54,19 +54,19 @@ def find(model: ir.Model) -> set[ir.Node]:
 
 
 def is_float(value: ir.Value | None) -> bool:
-    """Tell whether there is a value, and that in fp32."""
+    """Tell whether a value exists and is fp32."""
     import onnx_ir as ir
 
     return value is not None and value.dtype == ir.DataType.FLOAT
 
 
 def _computed(node: ir.Node) -> list[ir.Value]:
-    """Return the fp32 inputs of a node that are no constants."""
+    """Return the fp32 inputs of a node that are not constants."""
     return [value for value in node.inputs if value is not None and is_float(value) and value.const_value is None]
 
 
 def _rounds(node: ir.Node) -> bool:
-    """Tell whether a node's floats become whole numbers, or what is right only of exact ones."""
+    """Tell whether a node turns floats into whole numbers, or is right only for exact floats."""
     if not any(map(is_float, node.inputs)) or node.op_type in SIZES:
         return False
     return node.op_type in ROUNDING | PERIODIC or not all(map(is_float, node.outputs))
@@ -133,7 +133,7 @@ def _is_narrow(node: ir.Node) -> bool:
 
 
 def _is_outer(node: ir.Node) -> bool:
-    """Tell whether a product adds nothing up: each number of it is one number times another."""
+    """Tell whether a product adds nothing up: each of its numbers is one number times another."""
     if node.op_type == "Einsum":
         inputs, _, output = node.attributes["equation"].as_string().replace(" ", "").partition("->")
         return bool(output) and set(inputs) - {","} <= set(output)
@@ -141,7 +141,7 @@ def _is_outer(node: ir.Node) -> bool:
 
 
 def _inner_sizes(node: ir.Node) -> Iterator[object]:
-    """Give what is known of the size of the axis over which a MatMul or Gemm adds up."""
+    """Return what is known of the size of the axis over which a MatMul or Gemm adds up."""
     transposed = [name in node.attributes and node.attributes[name].as_int() == 1 for name in ("transA", "transB")]
     for value, axis, other, flipped in zip(node.inputs, (-1, -2), (-2, -1), transposed, strict=False):
         if value is not None and value.shape is not None and len(value.shape) > 1:

@@ -77,7 +77,7 @@ def _prepare(source: Path, kind: ir.DataType) -> ir.Model:
 
 
 def _may_lower(model: ir.Model, node: ir.Node, kind: ir.DataType) -> bool:
-    """Tell whether a node computes outputs of a kind from inputs of that kind."""
+    """Tell whether a node can compute outputs of a type from inputs of that type."""
     named = {"dtype", "to"} & set(node.attributes)  # its type, whatever it reads
     lowers = any(_takes(model, node, index, kind) for index, value in enumerate(node.inputs) if is_float(value))
     outputs = (index for index, value in enumerate(node.outputs) if is_float(value))
@@ -85,7 +85,7 @@ def _may_lower(model: ir.Model, node: ir.Node, kind: ir.DataType) -> bool:
 
 
 def _takes(model: ir.Model, node: ir.Node, index: int, kind: ir.DataType, *, output: bool = False) -> bool:
-    """Tell whether a node's input or output may be of a kind, by the operator's schema."""
+    """Tell whether a node's input or output may have a type, by the operator's schema."""
     import onnx
 
     opset = model.opset_imports.get(node.domain, 1)
@@ -98,7 +98,7 @@ def _takes(model: ir.Model, node: ir.Node, index: int, kind: ir.DataType, *, out
 
 
 def _lower(model: ir.Model, lowered: Sequence[ir.Node], kind: ir.DataType) -> None:
-    """Have nodes compute in a kind, in place, with casts where values go in and out of them."""
+    """Make nodes compute in a type, in place, with casts where values go in and out of them."""
     nodes = set(lowered)
     values = [*model.graph.inputs, *model.graph.initializers.values(), *(v for n in model.graph for v in n.outputs)]
     for value in filter(is_float, values):
@@ -106,7 +106,7 @@ def _lower(model: ir.Model, lowered: Sequence[ir.Node], kind: ir.DataType) -> No
 
 
 def _retype(model: ir.Model, value: ir.Value, lowered: set[ir.Node], kind: ir.DataType) -> None:
-    """Give a value's readers what they take: itself, or it in the other type."""
+    """Give a value's readers the type that they take: the value itself, or its cast."""
     import onnx_ir as ir
 
     half = [use for use in value.uses() if use.node in lowered and _takes(model, use.node, use.idx, kind)]
@@ -145,7 +145,7 @@ def _cast(model: ir.Model, value: ir.Value, kind: ir.DataType) -> ir.Value:
 
 
 def _rounded(model: ir.Model, value: ir.Value, kind: ir.DataType) -> ir.Value:
-    """Return a constant in another type, computed when it is written: all at once are the model's size again."""
+    """Return a constant in another type, computed only when written: all at once would need the model's size again."""
     import onnx_ir as ir
 
     numbers, name = value.const_value, fresh_name(f"{value.name}.{kind.name.lower()}", value)

@@ -90,7 +90,7 @@ def forget(files: Mapping[str, PinnedFile]) -> None:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """Give the SDK settings for which it has no argument, where the user has not."""
+    """Set options of the SDK that it has no argument for, where the user has not set them."""
     added = {name: value for name, value in SETTINGS.items() if name not in os.environ}
     os.environ |= added
     try:
@@ -145,7 +145,7 @@ def _connect() -> HubApi:
 
 
 def _listing(source: ModelScopeSource) -> tuple[HubApi, dict[str, FileInfo]]:
-    """Connect, and return with the connection what the hub lists at the source's revision, by path.
+    """Connect, and return the connection with what the hub lists at the source's revision, by path.
 
     Raises:
         UserError: it lists nothing, a path that would leave its folder, sends something else, or takes too long.

@@ -25,7 +25,7 @@ def seconds(size: int) -> float:
 
 
 def within(limit: Callable[[], float], who: str, work: Callable[[], Result]) -> Result:
-    """Run `work` in a thread and return what it gives, or leave it behind when its time is over.
+    """Run `work` in a thread and return its result, or abandon it when its time is over.
 
     Nothing else ends every wait: the read timeout of a socket begins again with each byte, and the look-up of a name
     has none. `limit` gives seconds from the start and is asked again, since it may grow with the bytes that came; `who`
@@ -54,7 +54,7 @@ def _settle(done: Future[Result], work: Callable[[], Result]) -> None:
 
 @contextmanager
 def one_line(who: str) -> Iterator[None]:
-    """Turn whatever a library raises into one line; a full disk and what is one already stay as they are."""
+    """Turn whatever a library raises into one line; a full disk and a UserError stay as they are."""
     try:
         yield
     except UserError:
@@ -69,7 +69,7 @@ def one_line(who: str) -> Iterator[None]:
 
 
 def root(error: BaseException) -> BaseException:
-    """Return the first cause: the operating system's word is clearer than three libraries' quotes of it."""
+    """Return the first cause: the operating system's message is clearer than three libraries' quotes of it."""
     while cause := error.__cause__ or error.__context__:
         error = cause
     return error

@@ -124,7 +124,7 @@ class Target(Section):
 
     @property
     def is_exact(self) -> bool:
-        """Tell whether its graphs should compute what the fp32 torch model computes: unquantized, rewritten at most."""
+        """Tell whether a target's graphs should compute what the fp32 torch model does: at most rewritten."""
         return self.variant == "dense" and self.graph in UNQUANTIZED
 
 
@@ -152,7 +152,7 @@ class Params(Section):
     baselines: dict[Key, Annotated[dict[str, float], Field(min_length=1)]]
 
     def prune_settings(self, model: str) -> PruneParams:
-        """Return what prunes a model: the settings of its family with the model's own in their place."""
+        """Return the settings that prune a model: its family's, with the model's own in their place."""
         own = self.models[model].prune.model_dump(exclude_unset=True)
         return self.prune[self.models[model].family].model_copy(update=own)
 

@@ -18,7 +18,7 @@ _ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
 
 
 def problems(p: Params) -> list[str]:
-    """Return one line for each thing that is wrong; of what names something unknown, nothing else is checked."""
+    """Return one line for each problem; what names something unknown is checked no further."""
     unknown = [*_unknown(p), *_limits(p)]
     return unknown or [*_hub_datasets(p), *_prune(p), *_targets(p), *_models(p), *_pipelines(p)]
 
@@ -56,7 +56,7 @@ def _limits(p: Params) -> Iterator[str]:
 
 
 def _metrics(where: str, limits: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the families, and the metrics of each, that there are not: every build would keep such a limit."""
+    """Yield a line for each limit on a family or metric that does not exist: every build would keep it."""
     known = {family: measured.names() for family, measured in accuracy.FAMILIES.items()}
     known[PIPELINE] = [*accuracy.PIPELINE, accuracy.TEXTS_CHANGED]
     for family, metrics in limits.items():
@@ -71,7 +71,7 @@ def _known(where: str, what: str, name: str, table: Collection[str]) -> Iterator
 
 
 def _hub_datasets(p: Params) -> Iterator[str]:
-    """Yield where the lock file of a data set is not where `pin` writes it, or is that of a model too."""
+    """Yield a line for each data set of the hub whose lock file has another place or is a model's too."""
     for name, dataset in p.datasets.items():
         if not isinstance(dataset, ModelScopeDataset):
             continue
@@ -99,7 +99,7 @@ def _validated(where: str, settings: PruneParams) -> Iterator[str]:
 
 
 def _targets(p: Params) -> Iterator[str]:
-    """Yield what a runtime cannot run, whatever model it is asked for."""
+    """Yield a line for each target whose runtime cannot run its graphs, whatever the model."""
     for name, target in p.targets.items():
         where, recipe = f"targets.{name}", p.quantize.recipes.get(target.graph)
         if recipe is not None and (why := _cannot_run(target.runtime, recipe)):
@@ -165,7 +165,7 @@ def _pipelines(p: Params) -> Iterator[str]:
 
 
 def _parts(where: str, pipeline: Pipeline, p: Params) -> Iterator[str]:
-    """Yield the parts that are no model for their role, or not built for one of the pipeline's targets."""
+    """Yield a line for each part of a pipeline that its model cannot take or is not built for."""
     for role, able in ROLES.items():
         name = getattr(pipeline, role)
         model = p.models[name]

@@ -27,7 +27,7 @@ def explain(error: Mapping[str, Any], raw: Mapping[str, Any], schema: dict[str, 
 
 
 def _printable(name: str) -> str:
-    """Return a key as it is, or in quotes where it has a line's end, say, or a colour's escape sequence."""
+    """Return a key as it is, or in quotes where it has control characters such as a line's end."""
     return name if name.isprintable() else repr(name)
 
 

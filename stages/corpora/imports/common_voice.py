@@ -42,7 +42,7 @@ def read(folder: Path) -> Found:
 
 
 def _clip(path: Path) -> Path:
-    """Complete the name of a clip, of which old tables leave out what it ends with."""
+    """Complete a clip's file name, from which old tables omit the ending."""
     return path if path.suffix else path.with_suffix(".mp3")
 
 

@@ -50,12 +50,12 @@ def _no_file(place: str) -> str | None:
 
 
 def _path(folder: Path, place: str) -> Path:
-    """Find a file that is named relative to the data folder, or to where the user stands."""
+    """Find a file whose name is relative to the data folder or to the current one."""
     return folder / place if (folder / place).is_file() else Path(place)
 
 
 def _segments(path: Path, recordings: dict[str, tuple[str, str]]) -> dict[str, Cut]:
-    """Read the times of each utterance.
+    """Read the recording, the start and the end of each utterance.
 
     Raises:
         UserError: a line is not an utterance, a recording of wav.scp, and two times in order.

@@ -13,7 +13,7 @@ from stages.corpora.imports.utterances import Utterance
 
 
 def by_speaker(utterances: Sequence[Utterance], items: Mapping[Split, int], seed: int) -> dict[Split, list[Utterance]]:
-    """Give each speaker to the split that has least of what is wanted, and order each split's utterances.
+    """Assign each speaker to the split that lacks most utterances, and order each split's utterances.
 
     In a split speakers take turns, so that its first `items` are of as many speakers as can be.
 

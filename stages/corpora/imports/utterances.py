@@ -30,7 +30,7 @@ class Found:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def add(self, utterance: Utterance) -> None:
-        """Take an utterance that has a text, a speaker and a file; leave another out."""
+        """Keep an utterance that has a text, a speaker and a file; leave others out."""
         if not utterance.text:
             self.left_out[utterance.id] = "no text"
         elif not utterance.speaker:
@@ -42,7 +42,7 @@ class Found:
 
 
 def rows(path: Path) -> Iterator[tuple[str, str]]:
-    """Give each line of a file that is not empty, with the place that a message names.
+    """Yield each line of a file that is not empty, with its place for messages.
 
     Raises:
         UserError: the file is not there, or not UTF-8.
@@ -53,7 +53,7 @@ def rows(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def gather_unique(pairs: Iterable[tuple[str, str, str]], what: str) -> dict[str, tuple[str, str]]:
-    """Gather (place, id, value) by id, with the place of each.
+    """Gather (place, id, value) by id, each with its place; no id may occur twice.
 
     Raises:
         UserError: an id stands there twice.
@@ -67,7 +67,7 @@ def gather_unique(pairs: Iterable[tuple[str, str, str]], what: str) -> dict[str,
 
 
 def read_keyed_lines(path: Path) -> dict[str, tuple[str, str]]:
-    """Read lines of an id and the rest, by id, with the place of each.
+    """Read lines that begin with an id: the rest of each by its id, with its place for messages.
 
     Raises:
         UserError: the file is not there, not UTF-8, or has an id twice.
