@@ -6,6 +6,7 @@ Every recipe is timed against the plain fp32 export, in turn, in one process, on
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -60,8 +61,9 @@ def main() -> None:
                 networks = [onnxruntime.network(path, graph, threads) for path in (plain / graph.file, model)]
                 for case, pairs in PAIRS.items():
                     feeds = example_feeds(graph, graph_set.cases[case].sizes, seed=0)
-                    calls = tuple(lambda network=network, feeds=feeds: network(feeds) for network in networks)
-                    blocks = [time_block(*calls, pairs // BLOCKS, warmup=5, number=number) for number in range(BLOCKS)]
+                    first, second = (partial(network, feeds) for network in networks)
+                    timed = partial(time_block, first, second, pairs // BLOCKS, warmup=5)
+                    blocks = [timed(number=number) for number in range(BLOCKS)]
                     found = speedup([(block.baseline, block.candidate) for block in blocks], CONFIDENCE)
                     ratios.append(describe_speedup(found))
             table.add_row(name, f"{model.stat().st_size / 1000:.0f}", *ratios)

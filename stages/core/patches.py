@@ -137,5 +137,5 @@ def dvc_params() -> Iterator[None]:
             known[key] = load(path, fs)
         return known[key]
 
-    with _replaced(param, LOAD, load_path):
+    with _replace(param, LOAD, load_path):
         yield

@@ -50,10 +50,12 @@ def test_dvc_reads_params_once_and_again_when_they_changed(tmp_path: Path):
     place, reads = tmp_path / "params.yaml", []
     place.write_text("a: 1\n")
     load = getattr(param, patches.LOAD)
-    with (
-        patches._replaced(param, patches.LOAD, lambda *given: (reads.append(given[0]), load(*given))[1]),
-        patches.dvc_params(),
-    ):
+
+    def counted(path: str, fs: object) -> object:
+        reads.append(path)
+        return load(path, fs)
+
+    with patches._replace(param, patches.LOAD, counted), patches.dvc_params():
         found = [param.read_param_file(localfs, str(place), ["a"], flatten=True) for _ in range(3)]
         place.write_text("a: 22\n")
         found.append(param.read_param_file(localfs, str(place), ["a"], flatten=True))
