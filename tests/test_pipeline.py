@@ -18,7 +18,7 @@ from stages.core.files import write_json
 from stages.core.params import EvaluateParams
 from stages.corpora.manifest import Recording
 from stages.models import accuracy
-from stages.pipeline import Heard
+from stages.pipelines.measurement import Heard
 from stages.pipelines.transcription import Transcript, TwoPass
 from stages.reporting import results
 from tests import workspace
