@@ -105,7 +105,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
     lines = []
     for name, length in LENGTHS.items():
         digest = manifest.write_wav(folder / f"{length}.wav", sound[:length])
-        lines.append(Line(id=name, wav=f"{length}.wav", seconds=length / SAMPLE_RATE, sha256=digest))
+        lines.append(Line(id=name, wav=f"{length}.wav", seconds=length / SAMPLE_RATE, text="一二三", sha256=digest))
     manifest.write(folder, "evaluation", lines)
     return manifest.read(folder, "evaluation")
 
