@@ -6,7 +6,7 @@ export PYTHONUNBUFFERED := 1
 # Every stage is a process of its own: without cached bytecode each would compile torch again (5 s).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: repro test lint gate scale peers lock clean
+.PHONY: repro test lint gate final scale peers lock clean
 .DELETE_ON_ERROR:
 
 repro: .venv/runtime  ## build, measure and report everything that changed
@@ -22,6 +22,9 @@ lint: .venv/dev  ## ruff and mypy
 
 gate: .venv/runtime  ## exit 0 only if every required build passed; reads the last report
 	@kiln gate
+
+final: .venv/runtime  ## the required builds on the sealed split, which nothing was chosen with
+	@kiln final
 
 scale: .venv/runtime  ## MODEL of the catalogue at full size, with random weights: seconds, memory, disk, latency
 	@python -m benchmarks.scale $(MODEL) $(if $(TARGETS),--targets $(TARGETS))

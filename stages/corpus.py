@@ -61,7 +61,7 @@ def _generate_more(dataset: MixturesDataset | SyntheticDataset, folder: Path, co
 
 def _copy(origin: Path, folder: Path) -> None:
     """Copy the user's manifests and the WAV files that they name, and nothing else."""
-    for split in manifest.SPLITS:
+    for split in manifest.splits(origin):
         for recording in manifest.read(origin, split):
             if recording.wav is None:
                 continue
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     place = layout.corpus(name)
     with new_folder(place) as folder:
         corpus(datasets[name], folder)
-    for split in manifest.SPLITS:
+    for split in manifest.splits(place):
         recordings = manifest.read(place, split)
         print(f"{name}: {split}: {len(recordings)} items, {sum(r.seconds for r in recordings):.0f} s of audio")
         if marks := manifest.marks(recordings):

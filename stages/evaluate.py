@@ -15,9 +15,10 @@ from stages.core import graphs, layout, params, plan
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.parallel import in_shares
-from stages.core.params import EvaluateParams
+from stages.core.params import EvaluateParams, Target
 from stages.core.params.gates import Limit, absolute_limit
 from stages.core.parity import LoadedArtifact
+from stages.core.plan import Build
 from stages.core.statistics import Counts, Groups, describe_drift, drift, verdict
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
@@ -82,6 +83,13 @@ def evaluate(
     }
 
 
+def load_artifact(build: Build, target: Target) -> LoadedArtifact:
+    """Load what a build runs, on one thread."""
+    folder = layout.ARTIFACTS / build.artifact
+    graph_set = graphs.read(folder)
+    return graph_set, runtimes.load(folder, graph_set, target.runtime, threads=1)
+
+
 def _counts(
     family: Family[Any],
     checkpoint: Path,
@@ -143,9 +151,7 @@ def main(argv: Sequence[str]) -> None:
     result: dict[str, Any] = {"unavailable": why}
     if why is None:
         family = models.load(model.family)
-        folder = layout.ARTIFACTS / build.artifact
-        graph_set = graphs.read(folder)
-        artifact = (graph_set, runtimes.load(folder, graph_set, target.runtime, threads=1))
+        artifact = load_artifact(build, target)
         recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
         checkpoint, reference = layout.checkpoint(build.model), layout.reference(build.model)
         processes = None if target.runtime == "onnxruntime" else 1  # a CUDA context does not survive a fork

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from scipy.fft import next_fast_len
 
 from stages.core import params
 from stages.corpora import emotional_prosody, manifest
+from stages.corpora.espeak import speak
 from stages.models import emotion2vec
 from stages.models.emotion2vec.metrics import labels
 from stages.models.shared.checkpoint import torch_networks
@@ -70,7 +72,8 @@ def voices(labels: tuple[str, ...]) -> Voices:
     spoken = []
     for number in range(UTTERANCES):
         label, speaker = labels[number % len(labels)], str(rng.choice(emotional_prosody.TRAINING_SPEAKERS))
-        _, samples = emotional_prosody.say(label, speaker, emotional_prosody.TRAINING_ENDINGS, rng)
+        speak_as = partial(speak, variant=speaker)
+        _, samples = emotional_prosody.say(label, speak_as, emotional_prosody.TRAINING_ENDINGS, rng)
         spoken.append((samples, label))
     return sorted(spoken, key=lambda pair: len(pair[0]))
 

@@ -9,6 +9,7 @@ REPORTS = Path("reports")
 CACHE = Path(".cache")  # downloads: outside DVC's outs, which DVC deletes before a stage runs
 SUMMARY = REPORTS / "summary.json"
 GATE = REPORTS / "gate.json"
+FINAL = REPORTS / "final.md"  # by a person's wish only: no stage writes or reads it
 FAILURES = REPORTS / "failures"  # a file for each stage that failed in the last build
 RELEASE = ARTIFACTS / "release"
 ENVIRONMENT = ARTIFACTS / "environment"

@@ -15,26 +15,38 @@ import numpy as np
 
 from stages.core import progress
 from stages.core.params.section import Split
-from stages.corpora import spoken_commands
+from stages.corpora import spoken_commands, voices
 from stages.corpora.manifest import SAMPLE_RATE, Line, write
-from stages.corpora.spoken_commands import WITHIN_TURN_SECONDS, Samples, pause
+from stages.corpora.spoken_commands import CONDITIONS, WITHIN_TURN_SECONDS, Samples, babblers, pause
+from stages.corpora.voices import Condition
 
-SECONDS = 30.0  # a recording ends with the turn that reaches it
+SECONDS = 8.0  # a recording ends with the turn that reaches it
+SPLITS: tuple[Split, ...] = ("calibration", "tuning", "evaluation", "final")  # in the order of their seeds
 BETWEEN_TURNS_SECONDS = (0.9, 2.2)
 END_OF_SENTENCE = "\u3002"
 
 
 def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
     """Write WAV files and the manifests of all splits into `folder`. The same seed gives the same bytes."""
-    for index, (split, count) in enumerate(items.items()):
-        rng = np.random.default_rng([seed, index])
-        write(
-            folder, split, [_line(f"{split}-{n:02d}", split, rng, folder) for n in progress.each(range(count), split)]
-        )
+    for split, count in items.items():
+        rng = np.random.default_rng([seed, SPLITS.index(split)])
+        conditions, crowd = CONDITIONS.get(split, (None,)), babblers(split) if split in CONDITIONS else {}
+        lines = [
+            _line(f"{split}-{n:02d}", split, conditions[n % len(conditions)], crowd, rng, folder)
+            for n in progress.each(range(count), split)
+        ]
+        write(folder, split, lines)
 
 
-def conversation(part: Split, rng: np.random.Generator) -> tuple[Samples, list[tuple[int, int]], list[str]]:
+def conversation(
+    part: Split,
+    rng: np.random.Generator,
+    condition: Condition | None = None,
+    crowd: Mapping[str, Samples] | None = None,
+) -> tuple[Samples, list[tuple[int, int]], list[str]]:
     """Speak turns with several speakers of `part`, in one room.
+
+    condition: whose noise there is; that of the room's own if None. crowd: whose speech its babble is.
 
     Returns:
         Float64 (samples,) at 16 kHz, the sample range [start, end) of each sentence, and the sentences.
@@ -48,10 +60,20 @@ def conversation(part: Split, rng: np.random.Generator) -> tuple[Samples, list[t
             # One level for all: some voices of espeak-ng are a fifth as loud as others.
             pieces += [speech / np.sqrt(np.mean(speech**2)), pause(*WITHIN_TURN_SECONDS, rng)]
         pieces[-1] = pause(*BETWEEN_TURNS_SECONDS, rng)
-    return spoken_commands.room(np.concatenate(pieces), segments, rng), segments, texts
+    samples = np.concatenate(pieces)
+    noise = None if condition is None else voices.noise(condition, len(samples), crowd or {}, rng)
+    return spoken_commands.room(samples, segments, rng, noise), segments, texts
 
 
-def _line(id_: str, split: Split, rng: np.random.Generator, folder: Path) -> Line:
-    samples, segments, texts = conversation(split, rng)
+def _line(
+    id_: str,
+    split: Split,
+    condition: Condition | None,
+    crowd: Mapping[str, Samples],
+    rng: np.random.Generator,
+    folder: Path,
+) -> Line:
+    samples, segments, texts = conversation(split, rng, condition, crowd)
     text = "".join(text + END_OF_SENTENCE for text in texts)
-    return spoken_commands.line(id_, samples, segments, text, folder)
+    line = spoken_commands.line(id_, samples, segments, text, folder)
+    return line.model_copy(update={"condition": condition.name}) if condition else line

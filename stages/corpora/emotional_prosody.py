@@ -4,14 +4,15 @@ espeak-ng speaks our own Mandarin and English sentences; a recipe for each label
 bends the result: contour, tremor, roughness, spectral tilt, breath, noise. The directions are those that Scherer,
 "Vocal communication of emotion: a review of research paradigms", 2003, reports for acted speech; the sizes
 are ours, and overlap so that a small model is right often but not always. Speakers and last words of a sentence
-belong to one split.
+belong to one split. What judges a model has voices and conditions with names (stages/corpora/voices.py).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ from scipy.ndimage import uniform_filter1d
 
 from stages.core import progress
 from stages.core.params.section import Split
+from stages.corpora import voices
 from stages.corpora.espeak import speak, trim
 from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
+from stages.corpora.voices import Condition, Take
 
 Samples = NDArray[np.float64]
 Between = tuple[float, float]
@@ -69,10 +72,26 @@ RECIPES = {
 LABELS = tuple(RECIPES)
 
 # Voice variants of espeak-ng.
+PARTS: tuple[Split, ...] = ("calibration", "tuning", "evaluation", "final")  # in the order of their seeds
 SPEAKERS: dict[Split, tuple[str, ...]] = {
     "calibration": ("Andy", "f5", "gustave", "linda", "m7", "Gene"),
     "tuning": ("steph3", "boris", "f4", "ian", "m8", "quincy"),
     "evaluation": ("Michael", "Andrea", "f2", "m3", "paul", "belinda", "max", "Lee", "steph"),
+    "final": ("Annie", "Henrique", "Hugo", "Reed", "announcer", "iven2", "rob", "shelby"),
+}
+CONDITIONS: dict[Split, tuple[Condition, ...]] = {
+    "evaluation": (
+        Condition("clean", "white", (40, 50)),
+        Condition("pink 20-30 dB", "pink", (20, 30)),
+        Condition("babble 20-30 dB", "babble", (20, 30)),
+        Condition("hum 15-25 dB", "hum", (15, 25)),
+    ),
+    "final": (  # noises that no other split has
+        Condition("clean", "white", (40, 50)),
+        Condition("rain 20-30 dB", "rain", (20, 30)),
+        Condition("babble 15-25 dB", "babble", (15, 25)),
+        Condition("engine 15-25 dB", "engine", (15, 25)),
+    ),
 }
 TRAINING_SPEAKERS = (
     *("Alex", "Alicia", "Denis", "Diogo", "Gene2", "Jacky", "Marco", "Mario", "Mike", "Nguyen"),
@@ -96,6 +115,7 @@ ENDINGS: dict[Split, Endings] = {
         "cmn": ("坐在窗边", "写了一封信", "要去学校"),
         "en-us": ("closed the door", "bought some bread", "seen the train"),
     },
+    "final": {"cmn": ("种了一棵树", "弄丢了钥匙"), "en-us": ("rung the bell", "climbed the hill")},
 }
 TRAINING_ENDINGS: Endings = {
     "cmn": (
@@ -115,35 +135,71 @@ def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
 
     The same seed gives the same bytes.
     """
-    for index, (split, count) in enumerate(items.items()):
-        rng = np.random.default_rng([seed, index])
-        lines = []
-        for number in progress.each(range(count), split):
-            label = LABELS[number % len(LABELS)]
-            speaker = SPEAKERS[split][number // len(LABELS) % len(SPEAKERS[split])]
-            text, samples = utterance(label, speaker, ENDINGS[split], rng)
-            name = f"{split}-{number:03d}-{label}"
-            digest = write_wav(folder / f"wav/{name}.wav", samples)
-            seconds = len(samples) / SAMPLE_RATE
-            lines.append(Line(id=name, wav=f"wav/{name}.wav", seconds=seconds, sha256=digest, text=text, label=label))
-        write(folder, split, lines)
+    for split, count in items.items():
+        write(
+            folder,
+            split,
+            list(
+                _judging(split, seed, count, folder) if split in CONDITIONS else _learning(split, seed, count, folder)
+            ),
+        )
+
+
+def _learning(split: Split, seed: int, count: int, folder: Path) -> Iterator[Line]:
+    rng = np.random.default_rng([seed, PARTS.index(split)])
+    for number in progress.each(range(count), split):
+        label = LABELS[number % len(LABELS)]
+        speaker = SPEAKERS[split][number // len(LABELS) % len(SPEAKERS[split])]
+        text, samples = utterance(label, speaker, ENDINGS[split], rng)
+        yield _line(f"{split}-{number:03d}-{label}", samples, text, label, folder)
+
+
+def _judging(split: Split, seed: int, count: int, folder: Path) -> Iterator[Line]:
+    seeds = [seed, PARTS.index(split)]
+    rng = np.random.default_rng(seeds)
+    crowd = {
+        name: say("neutral", voices.cast([name], 0, rng).speak, ENDINGS[split], rng)[1] for name in SPEAKERS[split]
+    }
+    takes = list(voices.takes(SPEAKERS[split], CONDITIONS[split], count, seeds))
+    for number, take in enumerate(progress.each(takes, split)):
+        label = LABELS[number // len(CONDITIONS[split]) % len(LABELS)]
+        text, clean = say(label, take.voice.speak, ENDINGS[split], take.rng)
+        samples = _surround(act(label, clean, take.rng), take, crowd)
+        yield take.label(_line(f"{split}-{number:04d}-{label}", samples, text, label, folder))
+
+
+def _surround(samples: Samples, take: Take, crowd: Mapping[str, Samples]) -> Samples:
+    """Return the samples with the noise of the take's condition, at the peak that they had."""
+    others = {variant: speech for variant, speech in crowd.items() if variant != take.voice.variant}
+    noise = voices.noise(take.condition, len(samples), others, take.rng)
+    noisy = samples + noise * np.sqrt(np.mean(samples**2))
+    return np.asarray(noisy * np.abs(samples).max() / np.abs(noisy).max())
+
+
+def _line(id_: str, samples: Samples, text: str, label: str, folder: Path) -> Line:
+    wav = f"wav/{id_}.wav"
+    digest = write_wav(folder / wav, samples)
+    return Line(id=id_, wav=wav, seconds=len(samples) / SAMPLE_RATE, sha256=digest, text=text, label=label)
 
 
 def utterance(label: str, speaker: str, endings: Endings, rng: np.random.Generator) -> tuple[str, Samples]:
     """A sentence and how it sounds, float64 (samples,): spoken by a voice variant in the manner of a label."""
-    text, samples = say(label, speaker, endings, rng)
+    text, samples = say(label, partial(speak, variant=speaker), endings, rng)
     return text, act(label, samples, rng)
 
 
-def say(label: str, speaker: str, endings: Endings, rng: np.random.Generator) -> tuple[str, Samples]:
-    """A sentence and espeak-ng's voice at the label's pitch, range and tempo, which `act` makes the rest of."""
+def say(label: str, speaker: Callable[..., Samples], endings: Endings, rng: np.random.Generator) -> tuple[str, Samples]:
+    """A sentence and a voice at the label's pitch, range and tempo, which `act` makes the rest of.
+
+    speaker: speaks a text in a language, with settings of espeak-ng.
+    """
     voice = ("cmn", "en-us")[int(rng.integers(2))]
     parts = [str(rng.choice(list(words))) for words in (_OPENINGS[voice], endings[voice])]
     text = ("" if voice == "cmn" else " ").join(parts)
     recipe = RECIPES[label]
     settings = {"rate": recipe.rate, "pitch": recipe.pitch, "pitch_range": recipe.pitch_range}
     drawn = {name: int(rng.uniform(*bounds)) for name, bounds in settings.items()}
-    return text, trim(speak(text, voice, speaker, **drawn))
+    return text, trim(speaker(text, voice, **drawn))
 
 
 def act(label: str, samples: Samples, rng: np.random.Generator) -> Samples:

@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.core import progress
 from stages.core.params.section import Split
 from stages.corpora import spoken_commands
 from stages.corpora.espeak import speak, trim
 from stages.corpora.manifest import Line, write
 from stages.corpora.spoken_commands import Part, Samples, pause, room
+from stages.corpora.voices import Take
 
 # Characters with one reading in espeak-ng's dictionary, in groups of one sound, tone included.
 HOMOPHONES = (
@@ -29,14 +31,26 @@ HOMOPHONES = (
 )
 COMMANDS = ("给{}打电话", "呼叫{}", "告诉{}我在开会", "提醒{}吃药", "导航去找{}", "{}在客厅吗")
 LISTED = 500  # words in the list of a recording
-SHARES: dict[Part, float] = {"evaluation": 0.2, "calibration": 0.1, "tuning": 0.1, "training": 0.6}  # of the names
+SHARES: dict[Part, float] = {  # of the names
+    "evaluation": 0.14,
+    "final": 0.06,
+    "calibration": 0.1,
+    "tuning": 0.1,
+    "training": 0.6,
+}
 
 
 def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
     """Write WAV files and the manifests of all splits into `folder`. The same seed gives the same bytes."""
     for split, count in items.items():
-        rng = np.random.default_rng([seed, list(SHARES).index(split)])
-        write(folder, split, [_line(f"{split}-{n:03d}", split, rng, folder) for n in range(count)])
+        if split in spoken_commands.CONDITIONS:
+            crowd = spoken_commands.babblers(split)
+            judging = progress.each(list(spoken_commands.takes(split, seed, count)), split)
+            lines = [_judging_line(f"{split}-{n:03d}", split, take, crowd, folder) for n, take in enumerate(judging)]
+        else:
+            rng = np.random.default_rng([seed, spoken_commands.PARTS.index(split)])
+            lines = [_line(f"{split}-{n:03d}", split, rng, folder) for n in range(count)]
+        write(folder, split, lines)
 
 
 def characters() -> list[str]:
@@ -60,8 +74,7 @@ def utterance(part: Part, rng: np.random.Generator) -> tuple[Samples, list[tuple
     Returns:
         Float64 (samples,) at 16 kHz, the sample range [start, end) of the speech, its characters, and the name in it.
     """
-    name = _of_part(part, rng)
-    text = COMMANDS[int(rng.integers(len(COMMANDS)))].format(name)
+    name, text = command(part, rng)
     speakers = spoken_commands.SPEAKERS[part]
     variant = speakers[int(rng.integers(len(speakers)))]
     prosody = {"rate": (140, 220), "pitch": (30, 70), "pitch_range": (35, 65)}
@@ -69,6 +82,12 @@ def utterance(part: Part, rng: np.random.Generator) -> tuple[Samples, list[tuple
     before, speech, after = pause(0.2, 0.5, rng), trim(speak(text, "cmn", variant, **settings)), pause(0.2, 0.5, rng)
     segments = [(len(before), len(before) + len(speech))]
     return room(np.concatenate([before, speech, after]), segments, rng), segments, text, name
+
+
+def command(part: Part, rng: np.random.Generator) -> tuple[str, str]:
+    """Draw a name of `part` and a command with it."""
+    name = _of_part(part, rng)
+    return name, COMMANDS[int(rng.integers(len(COMMANDS)))].format(name)
 
 
 def listed(name: str, rng: np.random.Generator) -> list[str]:
@@ -100,3 +119,10 @@ def _line(id_: str, split: Split, rng: np.random.Generator, folder: Path) -> Lin
     samples, segments, text, name = utterance(split, rng)
     line = spoken_commands.line(id_, samples, segments, text, folder)
     return line.model_copy(update={"hotwords": listed(name, rng)})
+
+
+def _judging_line(id_: str, split: Split, take: Take, crowd: Mapping[str, Samples], folder: Path) -> Line:
+    name, text = command(split, take.rng)
+    samples, segments = spoken_commands.recorded(take, [take.speak(text, "cmn")], crowd)
+    line = take.label(spoken_commands.line(id_, samples, segments, text, folder))
+    return line.model_copy(update={"hotwords": listed(name, take.rng)})

@@ -14,7 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import numpy as np
 import soundfile
@@ -27,7 +27,8 @@ from stages.core.params.section import Sha256, Split
 
 SAMPLE_RATE = 16_000
 LARGEST_SAMPLE = 2.0
-SPLITS: tuple[Split, ...] = get_args(Split)
+SPLITS: tuple[Split, ...] = ("calibration", "tuning", "evaluation")
+FINAL: Split = "final"  # which a data set may have beside them: no stage reads it (stages/commands/final.py)
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -163,6 +164,11 @@ def marks(recordings: Sequence[Recording]) -> Counter[str]:
     return Counter(c for r in recordings for c in r.text if unicodedata.category(c).startswith("P"))
 
 
+def splits(folder: Path) -> list[Split]:
+    """Return the splits of a data set: those that all have, and `final` where it is there."""
+    return [*SPLITS, *([FINAL] if (folder / f"{FINAL}.jsonl").is_file() else [])]
+
+
 def check(folder: Path) -> None:
     """Read every manifest and WAV file of a data set.
 
@@ -170,7 +176,7 @@ def check(folder: Path) -> None:
         UserError: a WAV file is not as it should be, differs from its line, or holds the same sound as another.
     """
     seen: dict[str, tuple[str, str]] = {}
-    for split in SPLITS:
+    for split in splits(folder):
         for recording in read(folder, split):
             where = f"{folder / split}.jsonl: {recording.id}"
             if recording.wav is None:

@@ -23,7 +23,10 @@ from stages.core.params.section import Split
 from stages.corpora.manifest import SPLITS, Line, write
 
 SENTENCES = (2, 6)  # of a paragraph, both included
-OWNERS: tuple[Split | Literal["training"], ...] = ("training", "training", "training", *SPLITS)
+Owner = Split | Literal["training"]
+OWNERS: tuple[Owner, ...] = ("training", "training", "training", *SPLITS)
+FINAL_SHARE = 1 / 4  # of what would be the evaluation's
+PARTS: tuple[Owner, ...] = (*OWNERS, "final")  # in the order of their seeds
 
 # name: alternatives, each with its weight before a colon where that is not 1; {name} is expanded in turn.
 GRAMMAR = """
@@ -75,9 +78,9 @@ def make(seed: int, items: dict[Split, int], folder: Path) -> None:
         write(folder, split, [Line(id=f"{split}-{n:03d}", text=text) for n, text in enumerate(texts)])
 
 
-def paragraphs(owner: Split | Literal["training"], seed: int, count: int) -> list[str]:
+def paragraphs(owner: Owner, seed: int, count: int) -> list[str]:
     """Punctuated paragraphs of 2 to 6 sentences that only `owner` has."""
-    rng = np.random.default_rng([seed, OWNERS.index(owner)])
+    rng = np.random.default_rng([seed, PARTS.index(owner)])
     low, high = SENTENCES
     return ["".join(_sentence(owner, rng) for _ in range(rng.integers(low, high + 1))) for _ in range(count)]
 
@@ -85,21 +88,38 @@ def paragraphs(owner: Split | Literal["training"], seed: int, count: int) -> lis
 def _sentence(owner: str, rng: np.random.Generator) -> str:
     while True:
         text = _expand("sentence", rng)
-        if OWNERS[int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) % len(OWNERS)] == owner:
+        if _owner(text) == owner:
             return text
 
 
+def _owner(sentence: str) -> Owner:
+    """Return the split, or the training, that a sentence belongs to."""
+    digest = hashlib.sha256(sentence.encode()).digest()
+    owner = OWNERS[int.from_bytes(digest[:4]) % len(OWNERS)]
+    return "final" if owner == "evaluation" and digest[4] < 256 * FINAL_SHARE else owner
+
+
 def _expand(name: str, rng: np.random.Generator) -> str:
-    """A text that the grammar derives from `name`; no alternative is drawn twice for one rule, as in a list."""
+    """A text that the grammar derives from `name`: a rule that ends with itself goes on as often as it is drawn."""
     texts, limits = _rules()[name]
+    expanded, again = "", True
+    while again:
+        text = texts[int(np.searchsorted(limits, rng.random(), side="right"))]
+        again = text.endswith(f"{{{name}}}")
+        expanded += _fill(text.removesuffix(f"{{{name}}}"), rng)
+    return expanded
+
+
+def _fill(text: str, rng: np.random.Generator) -> str:
+    """An alternative with its rules expanded; of one rule no text is drawn twice, as in a list."""
     drawn: set[str] = set()
 
-    def fill(match: re.Match[str]) -> str:
+    def one(match: re.Match[str]) -> str:
         text = next(t for t in iter(lambda: _expand(match[1], rng), None) if t not in drawn or not t)
         drawn.add(text)
         return text
 
-    return re.sub(r"\{(\w+)\}", fill, texts[int(np.searchsorted(limits, rng.random(), side="right"))])
+    return re.sub(r"\{(\w+)\}", one, text)
 
 
 @functools.cache

@@ -1,5 +1,8 @@
 """Mandarin digit strings and voice commands, spoken by espeak-ng in a room with some noise.
 
+To learn from, every recording has another rate and pitch and a noise of another colour. What judges a model has voices
+and conditions with names instead (stages/corpora/voices.py), of which some are harder.
+
 The sentences are our own: a small grammar with a few hundred commands, and random digits. A sentence belongs to one
 split by its hash and a speaker (a variant of espeak-ng's voice `cmn`) by the lists below, so no split shares either
 with another or with `training`, from which `zoo/train_paraformer.py` trains the miniatures. Variants that no list
@@ -9,7 +12,7 @@ names do not speak Mandarin, or are effects. Two whose spectra are nearly the sa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -20,18 +23,22 @@ from scipy.signal import fftconvolve
 
 from stages.core import progress
 from stages.core.params.section import Split
+from stages.corpora import voices
 from stages.corpora.espeak import speak, trim
 from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
+from stages.corpora.voices import Condition, Take
 
 Samples = NDArray[np.float64]
 Part = Split | Literal["training"]
 _T = TypeVar("_T")
 
+PARTS: tuple[Part, ...] = ("evaluation", "calibration", "tuning", "training", "final")  # in the order of their seeds
 SPEAKERS: dict[Part, tuple[str, ...]] = {
     "evaluation": (
         *("belinda", "f4", "grandma", "gustave", "ian", "m2", "m4"),
         *("marcelo", "paul", "quincy", "sandro", "shelby", "travis", "victor"),
     ),
+    "final": ("Andrea", "Marco", "anika", "antonio", "pedro", "robosoft3", "robosoft5", "robosoft7"),
     "calibration": ("Denis", "Gene2", "Storm", "f1", "m6", "pablo", "rob", "robert"),
     "tuning": ("Alex", "aunty", "boris", "ed", "grandpa", "kaukovalta", "m8", "miguel"),
     "training": (
@@ -42,7 +49,31 @@ SPEAKERS: dict[Part, tuple[str, ...]] = {
         *("norbert", "robosoft6", "robosoft8", "steph", "steph2", "steph3", "zac"),
     ),
 }
-SHARES: dict[Part, float] = {"evaluation": 0.1, "calibration": 0.1, "tuning": 0.1, "training": 0.7}  # of the sentences
+SHARES: dict[Part, float] = {  # of the sentences
+    "evaluation": 0.07,
+    "final": 0.03,
+    "calibration": 0.1,
+    "tuning": 0.1,
+    "training": 0.7,
+}
+CONDITIONS: dict[Part, tuple[Condition, ...]] = {
+    "evaluation": (
+        Condition("clean", "white", (30, 40)),
+        Condition("white 5-15 dB", "white", (5, 15)),
+        Condition("babble 20-30 dB", "babble", (20, 30)),
+        Condition("pink 5-15 dB", "pink", (5, 15)),
+        Condition("fast", "pink", (20, 30), tempo=1.3),
+        Condition("brown 0-10 dB", "brown", (0, 10)),
+        Condition("hum 0-10 dB", "hum", (0, 10)),
+    ),
+    "final": (  # noises that no other part has
+        Condition("clean", "rain", (30, 40)),
+        Condition("rain 5-15 dB", "rain", (5, 15)),
+        Condition("babble 15-25 dB", "babble", (15, 25)),
+        Condition("engine 5-15 dB", "engine", (5, 15)),
+        Condition("slow", "pink", (20, 30), tempo=0.7),
+    ),
+}
 
 DIGITS = "零一二三四五六七八九"
 _NUMBERS = tuple(tens + ones for tens in ("十", "二十", "三十", "四十", "五十") for ones in ("", *DIGITS[1:]))
@@ -68,10 +99,14 @@ DIRECT_TO_REVERBERANT_DB = (3.0, 15.0)
 def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
     """Write WAV files and the manifests of all splits into `folder`. The same seed gives the same bytes."""
     for split, count in items.items():
-        rng = np.random.default_rng([seed, list(SPEAKERS).index(split)])
-        write(
-            folder, split, [_line(f"{split}-{n:03d}", split, rng, folder) for n in progress.each(range(count), split)]
-        )
+        if split in CONDITIONS:
+            crowd = babblers(split)
+            judging = progress.each(list(takes(split, seed, count)), split)
+            lines = [_judging_line(f"{split}-{n:03d}", split, take, crowd, folder) for n, take in enumerate(judging)]
+        else:
+            rng = np.random.default_rng([seed, PARTS.index(split)])
+            lines = [_line(f"{split}-{n:03d}", split, rng, folder) for n in progress.each(range(count), split)]
+        write(folder, split, lines)
 
 
 def characters() -> list[str]:
@@ -96,13 +131,40 @@ def utterance(part: Part, rng: np.random.Generator) -> tuple[Samples, list[tuple
     Returns:
         Float64 (samples,) at 16 kHz, the sample range [start, end) of each sentence, and the characters of both.
     """
-    spoken = turn(part, rng)
+    texts, speech = zip(*turn(part, rng), strict=True)
+    samples, segments = join(speech, rng)
+    return room(samples, segments, rng), segments, "".join(texts)
+
+
+def takes(part: Part, seed: int, count: int) -> Iterator[Take]:
+    """Yield `count` recordings of `part` that are to be made, each of a voice of its own."""
+    return voices.takes(SPEAKERS[part], CONDITIONS[part], count, [seed, PARTS.index(part)])
+
+
+def babblers(part: Part) -> dict[str, Samples]:
+    """Return speech of a voice of each variant of `part`: what babble is made of."""
+    rng = np.random.default_rng(PARTS.index(part))
+    cast = [voices.cast(SPEAKERS[part], number, rng) for number in range(len(SPEAKERS[part]))]
+    return {voice.variant: voice.speak(sentence(part, rng), "cmn") for voice in cast}
+
+
+def recorded(
+    take: Take, speech: Sequence[Samples], crowd: Mapping[str, Samples]
+) -> tuple[Samples, list[tuple[int, int]]]:
+    """Return sentences of a take, (samples,) each, in a room with the noise of its condition, and where each is."""
+    samples, segments = join(speech, take.rng)
+    others = {variant: speech for variant, speech in crowd.items() if variant != take.voice.variant}
+    return room(samples, segments, take.rng, voices.noise(take.condition, len(samples), others, take.rng)), segments
+
+
+def join(speech: Sequence[Samples], rng: np.random.Generator) -> tuple[Samples, list[tuple[int, int]]]:
+    """Join sentences, (samples,) each, with pauses around them, and return where each is: [start, end)."""
     pieces, segments = [pause(0.2, 0.5, rng)], []
-    for _, speech in spoken:
+    for sentence_ in speech:
         start = sum(map(len, pieces))
-        segments.append((start, start + len(speech)))
-        pieces += [speech, pause(*WITHIN_TURN_SECONDS, rng)]
-    return room(np.concatenate(pieces), segments, rng), segments, "".join(text for text, _ in spoken)
+        segments.append((start, start + len(sentence_)))
+        pieces += [sentence_, pause(*WITHIN_TURN_SECONDS, rng)]
+    return np.concatenate(pieces), segments
 
 
 def turn(part: Part, rng: np.random.Generator) -> list[tuple[str, Samples]]:
@@ -130,15 +192,22 @@ def _part(text: str) -> Part:
     return list(SHARES)[int(np.searchsorted(edges, position, side="right"))]
 
 
-def room(samples: Samples, segments: list[tuple[int, int]], rng: np.random.Generator) -> Samples:
-    """The clean speech at a level, with reverberation and coloured noise."""
+def room(
+    samples: Samples, segments: list[tuple[int, int]], rng: np.random.Generator, noise: Samples | None = None
+) -> Samples:
+    """The clean speech at a level, with reverberation and noise.
+
+    noise: (samples,), beside speech of unit power; coloured noise of a drawn level where it is None.
+    """
     speech = np.concatenate([samples[start:end] for start, end in segments])
     samples = samples * _ratio(LEVEL_DBFS) / np.sqrt(np.mean(speech**2))
     t = np.arange(1, SAMPLE_RATE // 2) / SAMPLE_RATE
     tail = rng.standard_normal(len(t)) * 10 ** (-3 * t / rng.uniform(*REVERBERATION_SECONDS))
     tail *= _ratio(-rng.uniform(*DIRECT_TO_REVERBERANT_DB)) / np.sqrt(np.sum(tail**2))
     samples = fftconvolve(samples, np.concatenate([[1.0], tail]))[: len(samples)]
-    noise = _noise(len(samples), rng) * _ratio(LEVEL_DBFS - rng.uniform(*SNR_DB))
+    if noise is None:
+        noise = _noise(len(samples), rng) * _ratio(-rng.uniform(*SNR_DB))
+    noise = noise * _ratio(LEVEL_DBFS)
     return np.clip((samples + noise) * _ratio(rng.uniform(*GAIN_DB)), -1, 1)
 
 
@@ -159,6 +228,12 @@ def _noise(length: int, rng: np.random.Generator) -> Samples:
 
 def _line(id_: str, split: Split, rng: np.random.Generator, folder: Path) -> Line:
     return line(id_, *utterance(split, rng), folder)
+
+
+def _judging_line(id_: str, split: Split, take: Take, crowd: Mapping[str, Samples], folder: Path) -> Line:
+    text = sentence(split, take.rng)
+    samples, segments = recorded(take, [take.speak(text, "cmn")], crowd)
+    return take.label(line(id_, samples, segments, text, folder))
 
 
 def line(id_: str, samples: Samples, segments: list[tuple[int, int]], text: str, folder: Path) -> Line:

@@ -104,7 +104,7 @@ def _judge(
     _check_measured(f"gates.{target.gate}.speedup.{family}", speedups, cases)
     judged = {
         "accuracy": {
-            name: _judge_metric(m, limits.get(name), p.gates[target.gate].worst) for name, m in metrics.items()
+            name: judge_metric(m, limits.get(name), p.gates[target.gate].worst) for name, m in metrics.items()
         },
         "latency": {case: _judge_speedup(measured, speedups.get(case)) for case, measured in cases.items()},
     }
@@ -142,7 +142,7 @@ def _check_measured(where: str, limits: Mapping[str, float], measured: Mapping[s
             raise UserError(f"params.yaml {where}.{name}: nothing of that name was measured; {hint}")
 
 
-def _judge_metric(measured: dict[str, Any], limit: Limit | None, worst: float | None) -> dict[str, Any]:
+def judge_metric(measured: dict[str, Any], limit: Limit | None, worst: float | None) -> dict[str, Any]:
     if limit is None:
         return {**measured, "limit": None, "verdict": None}
     most = absolute_limit(limit, measured)

@@ -12,7 +12,7 @@ Variant = Literal["dense", "pruned"]
 Runtime = Literal["onnxruntime", "tensorrt_rtx", "tensorrt"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every library takes
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
-Split = Literal["calibration", "tuning", "evaluation"]
+Split = Literal["calibration", "tuning", "evaluation", "final"]
 
 
 class Section(BaseModel):

@@ -1,0 +1,83 @@
+"""Measure every required build on the sealed split `final` of its data set, and write reports/final.md.
+
+No stage reads that split, so no default was chosen with it: what it says differs from the report where choices were
+fitted to the evaluation data. Look seldom: a choice that follows from it uses it up. Pipelines are left out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages import models
+from stages.core import layout, params, plan
+from stages.core.errors import UserError
+from stages.core.files import write_text
+from stages.core.params import Params
+from stages.core.statistics import describe_drift
+from stages.corpora import manifest
+from stages.evaluate import evaluate, load_artifact
+from stages.reference import write_reference
+from stages.reporting.results import judge_metric
+
+EXAMPLE = "kiln final"
+HEAD = """# The final split
+
+Other voices, noises and seeds than all other splits; nothing was chosen with it. Drift from the fp32 torch model, with
+its 95 % interval. Each limit is the gate's.
+
+| build | recordings | metric | baseline | value, drift and interval | loss at most | verdict |
+|---|---:|---|---:|---|---:|---|
+"""
+
+
+def add_arguments(_parser: ArgumentParser) -> None:
+    """Take none."""
+
+
+def run(_arguments: Namespace) -> None:
+    """Measure what has a `final` split, print each line as it is known, and write them all.
+
+    Raises:
+        UserError: a build was not made, or no data set has the split.
+    """
+    p = params.load()
+    lines = []
+    for name in p.models:
+        for line in measure(p, name):
+            print(line)
+            lines.append(line)
+    if not lines:
+        raise UserError(f"no data set of a required build has {manifest.FINAL}.jsonl: nothing to measure")
+    write_text(layout.FINAL, HEAD + "\n".join(lines) + "\n")
+
+
+def measure(p: Params, name: str) -> Iterator[str]:
+    """Yield a row for each gated metric of each required build of a model; none where there is no `final` split."""
+    model, folder = p.models[name], layout.corpus(p.models[name].dataset)
+    required = {
+        key: build
+        for key, build in plan.derive(p).builds.items()
+        if build.model == name and p.targets[build.target].required and not p.targets[build.target].is_exact
+    }
+    if manifest.FINAL not in manifest.splits(folder) or not required:
+        return
+    family, recordings = models.load(model.family), manifest.read(folder, manifest.FINAL)
+    checkpoint = layout.checkpoint(name)
+    with tempfile.TemporaryDirectory() as place:
+        write_reference(family, checkpoint, recordings, Path(place))
+        for key, build in required.items():
+            artifact = load_artifact(build, p.targets[build.target])
+            found = evaluate(family, checkpoint, recordings, artifact, Path(place), p.evaluate)
+            gate = p.gates[p.targets[build.target].gate]
+            for metric, limit in gate.accuracy[model.family].items():
+                yield _row(key, metric, judge_metric(found["metrics"][metric], limit, gate.worst), len(recordings))
+
+
+def _row(build: str, metric: str, judged: dict[str, Any], recordings: int) -> str:
+    limit = f"{judged['limit']:.4g}"
+    cells = (build, recordings, metric, f"{judged['baseline']:.4f}", describe_drift(judged), limit, judged["verdict"])
+    return f"| {' | '.join(map(str, cells))} |"
