@@ -25,6 +25,10 @@ def failures(summary: dict[str, Any]) -> Iterator[str]:
         yield from (bad if is_judged else ()) or [f"{name}: {build['verdict']}: {build['reason']}"]
 
 
+def _because(build: dict[str, Any]) -> str:
+    return f" ({build['excuse']})" if build["excuse"] else ""
+
+
 def gated(summary: dict[str, Any]) -> dict[str, Any]:
     """Return builds and pipelines by name: the gate judges both alike."""
     return {**summary["builds"], **summary["pipelines"]}
@@ -44,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"gate: all {len(required)} required builds passed")
     others = {name: build for name, build in gated(summary).items() if not build["required"]}
     for name, build in others.items():
-        print(f"gate: {name}: {build['verdict']}, not required: {build['reason']}")
+        print(f"gate: {name}: {build['verdict']}, not required{_because(build)}: {build['reason']}")
 
 
 if __name__ == "__main__":

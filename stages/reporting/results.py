@@ -32,7 +32,7 @@ def build_entry(p: Params, name: str) -> dict[str, Any]:
     build = plan.derive(p).builds[name]
     target = p.targets[build.target]
     folder = layout.measurements(build.target, build.model)
-    entry = _unmeasured(build.model, build.target, target) | {"records": {}}
+    entry = _unmeasured(p, build.model, build.target) | {"records": {}}
     if why := failures.behind(f"evaluate@{name}", f"benchmark@{name}"):
         return entry | {"reason": why}
     accuracy, latency = read_json(folder / "accuracy.json"), read_json(folder / "latency.json")
@@ -54,7 +54,7 @@ def pipeline_entry(p: Params, name: str) -> dict[str, Any]:
     """Collect one entry of summary.json's `pipelines`: as for a build, with its parts and its latencies."""
     line = plan.derive(p).pipelines[name]
     target = p.targets[line.target]
-    entry = _unmeasured(line.pipeline, line.target, target) | {"parts": {}}
+    entry = _unmeasured(p, line.pipeline, line.target) | {"parts": {}}
     if why := failures.behind(f"pipeline@{name}"):
         return entry | {"reason": why}
     measured = read_json(layout.measurements(line.target, line.pipeline) / "pipeline.json")
@@ -79,12 +79,16 @@ def pipeline_entry(p: Params, name: str) -> dict[str, Any]:
     return entry
 
 
-def _unmeasured(model: str, name: str, target: Target) -> dict[str, Any]:
-    """Return the entry of a build whose making failed: nothing is known of it."""
+def _unmeasured(p: Params, model: str, name: str) -> dict[str, Any]:
+    """Return the entry of a build or pipeline whose making failed: nothing is known of it."""
+    target = p.targets[name]
+    excuse = p.gates[target.gate].optional.get(model)
     return {
         "model": model,
         "target": name,
         **target.model_dump(),
+        "required": target.required and excuse is None,
+        "excuse": excuse,
         "verdict": "failed",
         "reason": None,
         "artifact": {"path": None, "sha256": None, "bytes": 0, "files": {}},

@@ -24,12 +24,13 @@ class Gate(Section):
     """The largest loss and the smallest speedup that pass, by family (or `pipeline`) and metric or latency case.
 
     worst: how many times its limit a metric may lose in the one condition, or for the one speaker, where it loses most;
-    null: no matter.
+    null: no matter. optional: models and pipelines that need not pass, each with the reason, which the report says.
     """
 
     accuracy: dict[Key, dict[str, Limit]]
     worst: float | None = Field(default=None, ge=1)
     speedup: dict[Key, dict[str, Annotated[float, Field(gt=0)]]] = Field(default_factory=dict)
+    optional: dict[Key, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
 
 
 def absolute_limit(limit: Limit, measured: Mapping[str, Any]) -> float:

@@ -53,6 +53,8 @@ def _limits(p: Params) -> Iterator[str]:
         yield from _metrics(f"gates.{name}.accuracy", gate.accuracy)
         for family in gate.speedup:
             yield from _known(f"gates.{name}.speedup", "family", family, [*FAMILIES, PIPELINE])
+        for model in gate.optional:
+            yield from _known(f"gates.{name}.optional", "model or pipeline", model, [*p.models, *p.pipelines])
 
 
 def _metrics(where: str, limits: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
