@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,28 +71,24 @@ def score(p: Params) -> Iterator[Scored]:
             scored = in_shares(partial(finite.score, family, checkpoint, artifact, mode), recordings)
             measure = partial(family.measure, checkpoint, recordings, expected)
             counts[mode] = measure(expected), measure([outcome for outcome, _ in scored])
-        yield _gated(name, model.dataset, gate.worst, gate.accuracy[model.family], family, counts, recordings)
+        limits, conditions = gate.accuracy[model.family], [r.condition for r in recordings]
+        kept, metrics = _gated(family, limits, counts)
+        yield Scored(name, model.dataset, gate.worst, limits, metrics, kept, conditions)
         Console().print(f"{name}: {len(recordings)} recordings scored")
 
 
 def _gated(
-    build: str,
-    dataset: str,
-    worst: float | None,
-    limits: Mapping[str, Limit],
-    family: Family,
-    counts: Mapping[str, Pair],
-    recordings: Sequence[manifest.Recording],
-) -> Scored:
+    family: Family[Any], limits: Mapping[str, Limit], counts: Mapping[str, Pair]
+) -> tuple[dict[str, Pair], dict[str, Metric]]:
     """Keep of a build's counts those of its gated metrics, by the name that params.yaml has for each."""
-    names = {f"{mode}_{name}": (mode, name) for mode in family.MODES for name in family.METRICS}
-    kept = {
-        full: tuple([{full: of_one[name]} for of_one in side] for side in counts[mode])
-        for full, (mode, name) in names.items()
-        if full in limits
-    }
-    metrics = {full: family.METRICS[names[full][1]] for full in kept}
-    return Scored(build, dataset, worst, limits, metrics, kept, [r.condition for r in recordings])
+    kept: dict[str, Pair] = {}
+    metrics: dict[str, Metric] = {}
+    for mode, (before, after) in counts.items():
+        for name, metric in family.METRICS.items():
+            if (full := f"{mode}_{name}") in limits:
+                kept[full] = [{full: one[name]} for one in before], [{full: one[name]} for one in after]
+                metrics[full] = metric
+    return kept, metrics
 
 
 def judge(scored: Scored, counts: Mapping[str, Pair], drawn: NDArray[np.intp]) -> dict[str, str]:
@@ -99,7 +96,7 @@ def judge(scored: Scored, counts: Mapping[str, Pair], drawn: NDArray[np.intp]) -
     found = {}
     for share, risk in LOOKS:
         seen = drawn[: math.ceil(share * len(drawn))]
-        settings = {"resamples": RESAMPLES, "confidence": 1 - risk * 0.05, "seed": 1}
+        settings: dict[str, Any] = {"resamples": RESAMPLES, "confidence": 1 - 0.05 * risk, "seed": 1}
         conditions = [scored.conditions[i] for i in seen]
         groups = Groups([str(n) for n in range(len(seen))], [""] * len(seen), conditions)
         for name, sides in counts.items():

@@ -147,6 +147,7 @@ def _check_measured(where: str, limits: Mapping[str, float], measured: Mapping[s
 
 
 def judge_metric(measured: dict[str, Any], limit: Limit | None, worst: float | None) -> dict[str, Any]:
+    """Return a measured metric with its limit, that of its worst condition, and the verdict; None where not gated."""
     if limit is None:
         return {**measured, "limit": None, "verdict": None}
     most = absolute_limit(limit, measured)
