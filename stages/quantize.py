@@ -39,8 +39,10 @@ def quantize(source: Path, place: Path, recipe: Recipe, feeds: Sequence[Feeds] =
         if isinstance(recipe, DynamicRecipe | StaticRecipe):
             smoothed = smoothing.smooth(source, Path(scratch), recipe, feeds)
             before = graphs.load_proto(smoothed)
-            integer.quantize(smoothing.quantize_tables(smoothed, Path(scratch), recipe), place, recipe, feeds)
-            record = record_of(before, graphs.load_proto(place), recipe)
+            quantized = Path(scratch) / f"quantized.{source.name}"
+            integer.quantize(smoothing.quantize_tables(smoothed, Path(scratch), recipe), quantized, recipe, feeds)
+            record = record_of(before, graphs.load_proto(quantized), recipe)
+            graphs.save(graphs.load(quantized), place, apart=True)  # a release has the graph under two names
         else:
             record = half.convert(source, place, recipe, Path(scratch), feeds)
     with from_library(f"{source}: the quantized graph is not valid ONNX"):

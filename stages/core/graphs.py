@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stages.core import versions
 from stages.core.errors import UserError, from_library
 from stages.core.files import read_json, sha256, write_json
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 FILE = "graphs.json"
 EXTERNAL_BYTES = 2**27  # from here on, weights are mapped from a file, not read and copied
-LARGE_TENSOR = 2**16
+LARGE_TENSOR, SMALL_TENSOR = 2**16, 2**10
 Feeds = dict[str, NDArray[Any]]  # a dtype is known only when a graph runs
 
 
@@ -131,6 +132,7 @@ def load(place: Path, weights: Path | None = None) -> ir.Model:
     with from_library(f"{place} cannot be read as ONNX"):
         model = ir.load(place)
         ir.external_data.set_base_dir(model.graph, weights or weights_folder(place))
+        versions.lift(model)
     return model
 
 
@@ -146,24 +148,30 @@ def load_proto(place: Path) -> onnx.ModelProto:
         return onnx.load(place, load_external_data=False)
 
 
-def save(model: ir.Model, place: Path, shared: Path | None = None) -> None:
-    """Write a model; of over 128 MiB of weights, the large ones into a file beside it.
+def save(model: ir.Model, place: Path, shared: Path | None = None, *, apart: bool = False) -> None:
+    """Write a model in the lowest ONNX versions that it can have; of over 128 MiB of weights, the large ones beside it.
 
-    ONNX Runtime and `onnx_ir.load` map that one; what lies in the graph's own they read and copy.
+    ONNX Runtime and `onnx_ir.load` map the file beside it; what lies in the graph's own they read and copy.
 
     shared: a folder whose weights the model may go on referring to. They are not written again, unless more than
-    128 MiB are not of it: a graph has one file of weights.
+    128 MiB are not of it: a graph has one file of weights. apart: put nearly all weights beside it, however few.
     """
+    with versions.lowest(model):
+        _save(model, place, shared, apart=apart)
+
+
+def _save(model: ir.Model, place: Path, shared: Path | None, *, apart: bool) -> None:
     import onnx_ir as ir
 
     weights = {name: v.const_value for name, v in model.graph.initializers.items() if v.const_value is not None}
     own = {name: tensor for name, tensor in weights.items() if not _lies_in(tensor, shared)}
-    if sum(tensor.nbytes for tensor in own.values()) > EXTERNAL_BYTES:
-        ir.save(model, place, external_data=_weights_file(place).name, size_threshold_bytes=LARGE_TENSOR)
+    if apart or sum(tensor.nbytes for tensor in own.values()) > EXTERNAL_BYTES:
+        least = SMALL_TENSOR if apart else LARGE_TENSOR
+        ir.save(model, place, external_data=_weights_file(place).name, size_threshold_bytes=least)
         return
-    if apart := {name: tensor for name, tensor in own.items() if isinstance(tensor, ir.ExternalTensor)}:
+    if foreign := {name: tensor for name, tensor in own.items() if isinstance(tensor, ir.ExternalTensor)}:
         model = model.clone()  # or the graph would go on pointing into the file of the one it was made of
-        for name, tensor in apart.items():
+        for name, tensor in foreign.items():
             model.graph.initializers[name].const_value = ir.tensor(tensor.numpy(), name=name)
     ir.save(model, place)
 

@@ -1,0 +1,46 @@
+"""Metadata in a graph's own file, by which sherpa-onnx runs it: without it, that program exits.
+
+Read in sherpa-onnx 2.0.1. Its feature sizes and, of streams, its chunks are its own: tests/test_release.py says what
+they cost. What is not here, such as SeACo-Paraformer with its list of hotwords, it has no place for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from stages.models.shared import cmvn, tokens
+from stages.models.shared.schema_parts import Frontend
+
+SEPARATOR = "|"  # between tokens: there is no way to escape it
+Metadata = dict[str, str]
+
+
+def recognizer(folder: Path, frontend: Frontend) -> Metadata:
+    """Return what it reads of a recognizer: how features are stacked, shifted and scaled, and how many tokens are."""
+    shift, scale = cmvn.read(folder)
+    return {
+        "vocab_size": str(len(tokens.read(folder))),
+        "lfr_window_size": str(frontend.lfr_m),
+        "lfr_window_shift": str(frontend.lfr_n),
+        "neg_mean": ",".join(shift),
+        "inv_stddev": ",".join(scale),
+    }
+
+
+def punctuator(folder: Path, marks: Sequence[str]) -> Metadata:
+    """Return what it reads of a punctuation model: all tokens and marks; nothing where one has the separator in it."""
+    known = tokens.read(folder)
+    if any(SEPARATOR in symbol for symbol in (*known, *marks)):
+        return {}
+    return {
+        "tokens": SEPARATOR.join(known),
+        "punctuations": SEPARATOR.join(marks),
+        "vocab_size": str(len(known)),
+        "unk_symbol": tokens.UNKNOWN,
+    }
+
+
+def streaming(sizes: Mapping[str, int]) -> Metadata:
+    """Return what it reads of a stream's encoder beside that, from the sizes in the configuration."""
+    return {name: str(size) for name, size in sizes.items()}
