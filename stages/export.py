@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stages import models
@@ -29,10 +30,15 @@ if TYPE_CHECKING:
     import torch
 
 
-def export(module: torch.nn.Module, graph: Graph, place: Path, opset: int) -> None:
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+
+def export(
+    module: torch.nn.Module, graph: Graph, place: Path, opset: int, metadata: Mapping[str, str] = NO_METADATA
+) -> None:
     """Write one module to `place` as ONNX with the graph's names and dynamic axes, the same bytes each time.
 
-    Of over 128 MiB of weights, the large ones go into a file beside it.
+    Of over 128 MiB of weights, the large ones go into a file beside it. metadata: for other programs, in the file.
 
     Raises:
         UserError: the exporter refuses the module.
@@ -66,6 +72,7 @@ def export(module: torch.nn.Module, graph: Graph, place: Path, opset: int) -> No
         raise UserError(f"torch {torch.__version__} could not export {graph.file}: {e}") from e
     model: ir.Model = program.model  # type: ignore[union-attr]  # None only without dynamo
     _drop_stack_traces(model)
+    model.metadata_props.update(metadata)
     _name_output_axes(model, graph)
     graphs.save(model, place)
 
@@ -136,9 +143,18 @@ def _declared(value: onnx.ValueInfoProto) -> Tensor:
 
 
 def export_variant(
-    family: Family[Any], checkpoint: Path, folder: Path, *, opset: int, tolerance: float
+    family: Family[Any],
+    checkpoint: Path,
+    folder: Path,
+    *,
+    opset: int,
+    tolerance: float,
+    metadata: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> dict[str, dict[str, float]]:
-    """Write every graph of a checkpoint into `folder` and return how far each is from torch."""
+    """Write every graph of a checkpoint into `folder` and return how far each is from torch.
+
+    metadata: what other programs read in the file of each graph, as `stages.models.metadata` gives it.
+    """
     import torch
 
     torch.set_num_threads(1)  # one thread: the sums, and so the differences on record, repeat
@@ -149,7 +165,7 @@ def export_variant(
     differences = {}
     for name, graph in graph_set.graphs.items():
         with progress.phase(f"export {graph.file}"):
-            export(modules[name], graph, folder / graph.file, opset)
+            export(modules[name], graph, folder / graph.file, opset, metadata.get(name, NO_METADATA))
         with progress.phase(f"compare {graph.file} with torch"):
             differences[name] = check(folder / graph.file, graph, networks[name], tolerance)
     graphs.write(folder, graph_set)
@@ -161,10 +177,18 @@ def main(argv: Sequence[str]) -> None:
     p = params.load()
     variants = plan.derive(p).variants
     line = variants[key_from(argv, "export", variants)]
-    family = models.load(p.models[line.model].family)
+    family_name = p.models[line.model].family
+    family = models.load(family_name)
     with new_folder(layout.graphs(line.model, line.variant, "export")) as folder:
         checkpoint = layout.checkpoint(line.model, line.variant)
-        differences = export_variant(family, checkpoint, folder, opset=p.export.opset, tolerance=p.parity.tolerance)
+        differences = export_variant(
+            family,
+            checkpoint,
+            folder,
+            opset=p.export.opset,
+            tolerance=p.parity.tolerance,
+            metadata=models.metadata(family_name, checkpoint),
+        )
         opsets = {name: graphs.opset(folder / graph.file) for name, graph in graphs.read(folder).graphs.items()}
         record = {"opset": opsets, "difference_from_torch": differences}
         write_json(folder / "export.json", record | {"checkpoint": left_out(family, checkpoint)})
@@ -174,9 +198,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _describe_opsets(opsets: Mapping[str, int], p: params.Params) -> str:
-    """Describe the graphs' opsets, and the one asked for where it is another."""
+    """Return the opsets that the graphs have, and where one is newer than the one asked for, that one."""
     found = " and ".join(str(opset) for opset in sorted(set(opsets.values())))
-    asked = "" if set(opsets.values()) == {p.export.opset} else f" (export.opset asks for {p.export.opset})"
+    asked = "" if max(opsets.values()) <= p.export.opset else f" (export.opset asks for {p.export.opset})"
     return f"opset {found}{asked}"
 
 

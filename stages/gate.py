@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stages.core import layout
 from stages.core.errors import UserError, entrypoint, no_arguments
 from stages.core.files import read_json, write_json
+from stages.release import verification
 from stages.reporting.results import describe
 
 CLOSING = ("fail", "inconclusive")
@@ -29,6 +30,18 @@ def _because(build: dict[str, Any]) -> str:
     return f" ({build['excuse']})" if build["excuse"] else ""
 
 
+def touched(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield in what the release folders are not those that were made of what the summary has; they may be absent."""
+    passed = {name: build for name, build in summary["builds"].items() if build["verdict"] == "pass"}
+    folders = {path.name: path for path in sorted(layout.RELEASE.iterdir())} if layout.RELEASE.is_dir() else {}
+    for name, folder in folders.items():
+        if name not in passed:
+            yield f"{folder}: extra: no build of that name passed"
+        else:
+            yield from list(verification.problems(folder)) or verification.contradictions(folder, passed[name])
+    yield from (f"{layout.RELEASE / name}: missing: it passed" for name in passed if folders and name not in folders)
+
+
 def gated(summary: dict[str, Any]) -> dict[str, Any]:
     """Return builds and pipelines by name: the gate judges both alike."""
     return {**summary["builds"], **summary["pipelines"]}
@@ -38,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     """Run `python -m stages.gate`."""
     no_arguments(argv, "gate")
     summary = read_json(layout.SUMMARY)
-    lines = list(failures(summary))
+    lines = [*failures(summary), *touched(summary)]
     if lines:
         raise UserError("\n  ".join(["the gate is closed:", *lines]))
     required = [name for name, build in gated(summary).items() if build["required"]]

@@ -1,57 +1,63 @@
 """Stage `package`: the builds that passed, as folders that FunASR's own ONNX runtime loads.
 
-`artifacts/release/<model>-<target>/` holds what the runtime reads (graphs or engines under FunASR's names, config,
-tokens, CMVN), `provenance.json`, which says where each byte came from, and `SHA256SUMS`.
+`artifacts/release/<model>-<target>/` holds what consumers load (graphs or engines under FunASR's names, config, tokens,
+CMVN), a model card, `provenance.json`, which says where each byte came from, a bill of materials, `SHA256SUMS`, and,
+where KILN_SIGNING_KEY has a key, a signature over all of it.
 """
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.core import graphs, layout, params, pins, plan, progress
-from stages.core.errors import UserError, entrypoint, no_arguments
+from stages.core import layout, params, pins, plan, progress
+from stages.core.errors import entrypoint, no_arguments
 from stages.core.files import new_folder, read_json, sha256, write_json, write_text
-from stages.models.shared.checkpoint import WEIGHTS
+from stages.core.params import UNQUANTIZED, Params
+from stages.release import bom, card, contents, signature, statement, verification
+from stages.release.facts import Facts
 
-SUMS = "SHA256SUMS"
-PROVENANCE = "provenance.json"
 
-
-def package(artifact: Path, checkpoint: Path, provenance: Mapping[str, Any], folder: Path) -> None:
-    """Fill `folder` with one build: the artifact's files, and the checkpoint's without its weights.
+def package(artifact: Path, checkpoint: Path, facts: Facts, folder: Path) -> None:
+    """Fill `folder` with one build: what consumers load, and the documents about it.
 
     Raises:
-        UserError: an artifact's file is not the one that was measured.
+        UserError: an artifact's file is not the one that was measured, or the key is not one.
     """
-    for path in sorted(checkpoint.iterdir()):
-        if path.is_file() and path.name not in {WEIGHTS, "prune.json"}:
-            shutil.copyfile(path, folder / path.name)
-    files = graphs.files(artifact)
-    for name, digest in provenance["artifact"]["files"].items():
-        shutil.copyfile(files[name], folder / name)
-        if sha256(folder / name) != digest:
-            raise UserError(f"{files[name]} is not the file that was measured; run `dvc repro` again")
-    graphs.write(folder, graphs.read(artifact))  # its weights are here, wherever the artifact has them
-    write_json(folder / PROVENANCE, provenance)
-    names = sorted(path.name for path in folder.iterdir())
-    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
+    key = signature.environment_key()
+    contents.fill(artifact, checkpoint, facts.entry["artifact"]["files"], folder, integer=facts.is_integer)
+    write_text(folder / contents.README, card.render_card(facts, signed=key is not None))
+    write_json(folder / bom.FILE, bom.bill(facts, _digests(folder)))
+    write_json(folder / statement.FILE, statement.statement(facts, _digests(folder)))
+    write_text(folder / verification.SUMS, verification.sums(folder))
+    if key:
+        signature.sign(folder, key)
 
 
-def provenance(summary: Mapping[str, Any], name: str, model: params.Model) -> dict[str, Any]:
-    """Describe where the bytes of a build came from and what was measured of them."""
+def _digests(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in sorted(folder.iterdir())}
+
+
+def gather(summary: Mapping[str, Any], name: str, p: Params, checkpoint: Path) -> Facts:
+    """Gather what is known of a build, of which `summary` has what was measured."""
     entry = summary["builds"][name]
-    pin = pins.demand(entry["model"], model).model_dump(exclude_none=True)
-    return {
-        "build": name,
-        "kiln": _commit(),
-        "model": {**model.model_dump(mode="json", include=set(params.Checkpoint.model_fields)), "pin": pin},
-        "environment": summary["environment"],
-        **{key: entry[key] for key in ("artifact", "records", "verdict", "reason", "accuracy", "latency", "flags")},
-    }
+    model, target = p.models[entry["model"]], p.targets[entry["target"]]
+    licensed, origin = card.read_license(checkpoint, model)
+    plain = target.graph in UNQUANTIZED
+    return Facts(
+        build=name,
+        commit=_commit(),
+        model=model,
+        pin=pins.demand(entry["model"], model),
+        license=licensed,
+        license_origin=origin,
+        target=target,
+        recipe=None if plain else p.recipe(entry["model"], target.variant, target.graph),
+        environment=summary["environment"],
+        entry=entry,
+    )
 
 
 def _commit() -> str:
@@ -75,9 +81,10 @@ def main(argv: Sequence[str]) -> None:
             build = builds[name]
             (folder / name).mkdir()
             checkpoint = layout.checkpoint(build.model, p.targets[build.target].variant)
-            record = provenance(summary, name, p.models[build.model])
-            package(layout.ARTIFACTS / build.artifact, checkpoint, record, folder / name)
-    print(f"{layout.RELEASE}: {len(passed)} of {len(builds)} builds")
+            facts = gather(summary, name, p, checkpoint)
+            package(layout.ARTIFACTS / build.artifact, checkpoint, facts, folder / name)
+    signed = "signed" if signature.environment_key() else f"unsigned: {signature.VARIABLE} has no key"
+    print(f"{layout.RELEASE}: {len(passed)} of {len(builds)} builds, {signed}")
 
 
 if __name__ == "__main__":

@@ -142,6 +142,7 @@ def _run_onnxsim(source: Path, place: Path) -> None:
         sys.exit("onnxsim's own check found a difference")
     simplified = ir.from_proto(found)
     simplified.metadata_props.clear()  # what onnxsim did, in more bytes than it spares
+    simplified.metadata_props.update(model.metadata_props)
     for value in [value for value in simplified.graph.inputs if value.name in apart]:
         simplified.graph.inputs.remove(value)
         value.const_value = apart[str(value.name)]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from stages.core.errors import UserError
-from stages.models.protocols import Detector, Family, Prunable, Punctuator, Recognizer, StreamingRecognizer
+from stages.models.protocols import Described, Detector, Family, Prunable, Punctuator, Recognizer, StreamingRecognizer
 
 if TYPE_CHECKING:  # at run time, each becomes a name of this package when `Kind.load` has imported it
     from stages.models import (  # noqa: TC004
@@ -77,6 +78,13 @@ PRUNABLE = Kind[Prunable[Any, Any]](
         "seaco_paraformer": lambda: seaco_paraformer,
     }
 )
+DESCRIBED = Kind[Described](
+    {
+        "ct_transformer": lambda: ct_transformer,
+        "paraformer": lambda: paraformer,
+        "paraformer_streaming": lambda: paraformer_streaming,
+    }
+)
 DETECTORS = Kind[Detector]({"fsmn_vad": lambda: fsmn_vad})
 RECOGNIZERS = Kind[Recognizer]({"paraformer": lambda: paraformer, "seaco_paraformer": lambda: seaco_paraformer})
 STREAMING_RECOGNIZERS = Kind[StreamingRecognizer]({"paraformer_streaming": lambda: paraformer_streaming})
@@ -96,6 +104,11 @@ def load(name: str) -> Family[Any]:
         UserError: there is none of that name.
     """
     return FAMILIES.load(name)
+
+
+def metadata(name: str, checkpoint: Path) -> Mapping[str, Mapping[str, str]]:
+    """Return what sherpa-onnx reads in the file of each graph that a family makes of a checkpoint."""
+    return DESCRIBED.load(name).metadata(checkpoint) if name in DESCRIBED else {}
 
 
 def find(model: str) -> str | None:

@@ -131,6 +131,13 @@ class Prunable(Family[Outcome], Protocol[Outcome, Data]):
         """Return the loss of one step: how far the small model's outputs are from the model's on some of the data."""
 
 
+class Described(Protocol):
+    """A family whose graphs sherpa-onnx runs."""
+
+    def metadata(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
+        """Return what that reads in each graph's file; folder: the checkpoint."""
+
+
 class HasSegments(Protocol):
     """What a detector makes of a recording."""
 

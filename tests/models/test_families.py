@@ -13,12 +13,13 @@ import pytest
 
 from stages import models
 from stages.core.errors import UserError
-from stages.models.protocols import Detector, Family, Prunable, Punctuator, Recognizer, StreamingRecognizer
+from stages.models.protocols import Described, Detector, Family, Prunable, Punctuator, Recognizer, StreamingRecognizer
 from tests.workspace import ROOT
 
 PROTOCOLS: dict[type, models.Kind[Any]] = {
     Family: models.FAMILIES,
     Prunable: models.PRUNABLE,
+    Described: models.DESCRIBED,
     Detector: models.DETECTORS,
     Recognizer: models.RECOGNIZERS,
     StreamingRecognizer: models.STREAMING_RECOGNIZERS,

@@ -19,7 +19,7 @@ from stages.models.ct_transformer.metrics import (
     read_outcomes,
     write_outcomes,
 )
-from stages.models.ct_transformer.network import SCHEMAS, build, export_modules, graph_set, load, read_config
+from stages.models.ct_transformer.network import SCHEMAS, build, export_modules, graph_set, load, metadata, read_config
 from stages.models.ct_transformer.pruning import (
     calibration,
     counter,
@@ -48,6 +48,7 @@ __all__ = [
     "load",
     "load_punctuator",
     "measure",
+    "metadata",
     "multiplications",
     "narrowed",
     "read_config",

@@ -10,7 +10,7 @@ import torch
 from stages.core.errors import UserError
 from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
 from stages.models.ct_transformer.schema import Offline, Punctuator, Realtime
-from stages.models.shared import checkpoint, sanm, tokens
+from stages.models.shared import checkpoint, sanm, sherpa, tokens
 
 if TYPE_CHECKING:
     from funasr.models.ct_transformer.model import CTTransformer
@@ -149,3 +149,11 @@ def graph_set(model: CTTransformer) -> GraphSet:
 def export_modules(model: CTTransformer) -> dict[str, torch.nn.Module]:
     """Return the module behind each graph of `graph_set`."""
     return {"model": (ExportedRealtime if model.with_vad() else ExportedOffline)(model)}
+
+
+def metadata(folder: Path) -> dict[str, sherpa.Metadata]:
+    """Return what sherpa-onnx reads in the graph's file; of the realtime kind nothing, of which it has another."""
+    config = read_config(folder)
+    if config["model"] != "CTTransformer":
+        return {}
+    return {"model": sherpa.punctuator(folder, config["model_conf"]["punc_list"])}

@@ -6,7 +6,7 @@ Speech Recognition", 2022. FunASR's own front end and decoding run unchanged; on
 
 from __future__ import annotations
 
-from stages.models.paraformer.network import SCHEMAS, build, export_modules, graph_set, load, read_config
+from stages.models.paraformer.network import SCHEMAS, build, export_modules, graph_set, load, metadata, read_config
 from stages.models.paraformer.pruning import (
     calibration,
     counter,
@@ -36,6 +36,7 @@ __all__ = [
     "load",
     "load_recognizer",
     "measure",
+    "metadata",
     "multiplications",
     "narrowed",
     "read_config",

@@ -10,7 +10,7 @@ import torch
 
 from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
 from stages.models.paraformer import schema
-from stages.models.shared import checkpoint, cif, cmvn, sanm, tokens
+from stages.models.shared import checkpoint, cif, cmvn, sanm, sherpa, tokens
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontend
@@ -129,3 +129,8 @@ def graph_set(model: Any) -> GraphSet:
 def export_modules(model: Any) -> dict[str, torch.nn.Module]:
     """Return the module behind each graph of `graph_set`."""
     return {"model": Recognizer(model)}
+
+
+def metadata(folder: Path) -> dict[str, sherpa.Metadata]:
+    """Return what sherpa-onnx reads in the graph's file."""
+    return {"model": sherpa.recognizer(folder, read_typed(folder, "paraformer", SCHEMAS)[1].frontend_conf)}

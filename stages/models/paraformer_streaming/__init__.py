@@ -24,6 +24,7 @@ from stages.models.paraformer_streaming.network import (
     export_modules,
     graph_set,
     load,
+    metadata,
     read_config,
 )
 from stages.models.paraformer_streaming.pruning import (
@@ -55,6 +56,7 @@ __all__ = [
     "load",
     "load_streaming_recognizer",
     "measure",
+    "metadata",
     "multiplications",
     "narrowed",
     "read_config",

@@ -13,7 +13,7 @@ from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
 from stages.corpora.manifest import SAMPLE_RATE
 from stages.models.paraformer.network import arguments, read_typed
 from stages.models.paraformer_streaming.schema import Streaming
-from stages.models.shared import checkpoint, cmvn, sanm
+from stages.models.shared import checkpoint, cmvn, sanm, sherpa
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontendOnline
@@ -203,3 +203,15 @@ def graph_set(model: ParaformerStreaming) -> GraphSet:
 def export_modules(model: ParaformerStreaming) -> dict[str, torch.nn.Module]:
     """Return the module behind each graph of `graph_set`."""
     return {"encoder": ExportedEncoder(model), "decoder": ExportedDecoder(model)}
+
+
+def metadata(folder: Path) -> dict[str, sherpa.Metadata]:
+    """Return what sherpa-onnx reads in the encoder's file: also how large the decoder's caches are."""
+    typed = read_typed(folder, "paraformer_streaming", SCHEMAS)[1]
+    sizes = {
+        "encoder_output_size": typed.encoder_conf.output_size,
+        "decoder_num_blocks": typed.decoder_conf.num_blocks,
+        "decoder_kernel_size": typed.decoder_conf.kernel_size,
+    }
+    caches = {name: str(size) for name, size in sizes.items()}
+    return {"encoder": sherpa.recognizer(folder, typed.frontend_conf) | caches}

@@ -6,7 +6,7 @@ they cost. What is not here, such as SeACo-Paraformer with its list of hotwords,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from stages.models.shared import cmvn, tokens
@@ -39,8 +39,3 @@ def punctuator(folder: Path, marks: Sequence[str]) -> Metadata:
         "vocab_size": str(len(known)),
         "unk_symbol": tokens.UNKNOWN,
     }
-
-
-def streaming(sizes: Mapping[str, int]) -> Metadata:
-    """Return what it reads of a stream's encoder beside that, from the sizes in the configuration."""
-    return {name: str(size) for name, size in sizes.items()}

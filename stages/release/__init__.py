@@ -1,0 +1,1 @@
+"""What a release folder has beside the graphs: names for each consumer, provenance, bill of materials, signature."""

@@ -1,0 +1,53 @@
+"""The files that a consumer loads: a build's graphs under each name that one asks for, and the checkpoint's others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from stages.core import graphs
+from stages.core.errors import UserError
+from stages.core.files import sha256, write_text
+
+NETWORK = (".pt", ".onnx", ".data", ".engine")  # of a checkpoint: weights, and graphs that nobody measured here
+TOKENS, SHERPA_TOKENS = "tokens.json", "tokens.txt"
+README, CHECKPOINT_README = "README.md", "README.checkpoint.md"
+OWN = ("provenance.json", "bom.cdx.json", "SHA256SUMS", "model.sig", "prune.json")  # never a checkpoint's
+
+
+def fill(artifact: Path, checkpoint: Path, measured: Mapping[str, str], folder: Path, *, integer: bool) -> None:
+    """Copy an artifact's files, and a checkpoint's without its networks, into `folder`.
+
+    measured: SHA-256 of the artifact's files by name. integer: the graphs are INT8, for which FunASR has other names.
+    They get these beside the plain ones, whose graphs are the same: a release has one precision, so whoever does not
+    ask for INT8 gets what was measured too. The weights are not doubled, as they lie in a file of their own.
+
+    Raises:
+        UserError: an artifact's file is not the one that was measured.
+    """
+    for path in sorted(checkpoint.iterdir()):
+        if path.is_file() and path.suffix not in NETWORK and path.name not in OWN:
+            shutil.copyfile(path, folder / (CHECKPOINT_README if path.name == README else path.name))
+    files = graphs.files(artifact)
+    for name, digest in measured.items():
+        shutil.copyfile(files[name], folder / name)
+        if sha256(folder / name) != digest:
+            raise UserError(f"{files[name]} is not the file that was measured; run `dvc repro` again")
+        if integer and name.endswith(".onnx"):
+            shutil.copyfile(folder / name, folder / quantized_name(name))
+    graphs.write(folder, graphs.read(artifact))  # its weights are here, wherever the artifact has them
+    if (folder / TOKENS).is_file() and not (folder / SHERPA_TOKENS).is_file():
+        write_text(folder / SHERPA_TOKENS, sherpa_tokens(folder / TOKENS))
+
+
+def quantized_name(name: str) -> str:
+    """Return the name that FunASR's runtimes have for an INT8 graph: `model_quant.onnx` of `model.onnx`."""
+    return f"{name.removesuffix('.onnx')}_quant.onnx"
+
+
+def sherpa_tokens(tokens: Path) -> str:
+    """Return a checkpoint's list of tokens as sherpa-onnx reads it: a line with each and its number."""
+    listed = json.loads(tokens.read_text(encoding="utf-8"))
+    return "".join(f"{token} {number}\n" for number, token in enumerate(listed))

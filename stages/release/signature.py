@@ -1,0 +1,84 @@
+"""model.sig: a signature over all other files of a release folder, with an elliptic-curve key and no network.
+
+In the format of OpenSSF Model Signing, which other programs verify too: `model_signing verify key`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.core.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from model_signing import hashing
+
+FILE = "model.sig"
+VARIABLE = "KILN_SIGNING_KEY"
+PEM = "-----BEGIN"
+HOW = "openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
+
+
+def sign(folder: Path, key: str) -> None:
+    """Sign all that is in `folder`; key: a private key in PEM, or the path of a file with one.
+
+    Raises:
+        UserError: it is no private key on one of the curves that model-signing takes.
+    """
+    from model_signing import signing
+
+    with _as_file(key) as path:
+        try:
+            signer = signing.Config().use_elliptic_key_signer(private_key=path)
+            signer.set_hashing_config(_all_but_signature(folder)).sign(folder, folder / FILE)
+        except (OSError, TypeError, ValueError) as e:  # no file; a password; no key, or another curve
+            wanted = f"wanted an elliptic-curve private key in PEM: {HOW}"
+            raise UserError(f"{VARIABLE}: {type(e).__name__}: {first_line(e)}; {wanted}") from e
+
+
+def why_not_verified(folder: Path, key: Path) -> str | None:
+    """Return in what a folder is not what the owner of a key signed, or None; key: the public one, in PEM.
+
+    Raises:
+        UserError: it is no public key.
+    """
+    from model_signing import verifying
+
+    try:
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
+    except (OSError, TypeError, ValueError) as e:
+        raise UserError(f"{key}: {type(e).__name__}: {first_line(e)}; wanted an elliptic-curve public key") from e
+    if not (folder / FILE).is_file():
+        return "is not signed"
+    try:
+        verifier.set_hashing_config(_all_but_signature(folder)).verify(folder, folder / FILE)
+    except Exception as e:  # noqa: BLE001  a signature is untrusted input, which the library parses with three others
+        return f"{FILE} is no signature of this folder with {key}: {first_line(e)}"
+    return None
+
+
+def environment_key() -> str | None:
+    """Return the private key that the environment names, or holds; None where it has none."""
+    return os.environ.get(VARIABLE) or None
+
+
+def _all_but_signature(folder: Path) -> hashing.Config:
+    from model_signing import hashing
+
+    return hashing.Config().set_ignored_paths(paths=[folder / FILE], ignore_git_paths=False)
+
+
+@contextmanager
+def _as_file(key: str) -> Iterator[Path]:
+    """Give the path of a key: the library reads files."""
+    if not key.lstrip().startswith(PEM):
+        yield Path(key)
+        return
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as f:  # readable by its owner alone
+        f.write(key)
+        f.flush()
+        yield Path(f.name)
