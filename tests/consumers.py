@@ -32,7 +32,8 @@ def runtime(name: str, folder: Path) -> Any:
         from funasr_onnx import paraformer_online_bin
 
     classes = {"ParaformerOnline": paraformer_online_bin.Paraformer}  # the package exports it under no name
-    return (classes.get(name) or getattr(funasr_onnx, name))(str(folder), intra_op_num_threads=1)
+    quantize = (folder / "model_quant.onnx").is_file()  # as its documentation wants it for INT8
+    return (classes.get(name) or getattr(funasr_onnx, name))(str(folder), quantize=quantize, intra_op_num_threads=1)
 
 
 def fsmn_vad(folder: Path, recordings: Sequence[Recording]) -> list[Any]:

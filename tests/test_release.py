@@ -1,4 +1,4 @@
-"""A release folder loads and decodes in FunASR's own ONNX runtime, and says there what it says here.
+"""A release folder loads and decodes in FunASR's own ONNX runtime and in sherpa-onnx, and says there what it says here.
 
 The real graphs of the miniatures, dense and at INT8; for FSMN-VAD, whose weights are not in this repository, the
 tiny network of the other tests.
@@ -6,24 +6,26 @@ tiny network of the other tests.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jiwer
 import pytest
 
-from stages import models, package
+from stages import models
 from stages.core import graphs, params
 from stages.core.errors import UserError
-from stages.core.files import sha256
 from stages.corpora import manifest, punctuated_text, spoken_commands
 from stages.corpora.manifest import Recording
 from stages.export import export_variant
 from stages.models.ct_transformer import read_marks
 from stages.models.protocols import Family
 from stages.quantize import quantize
+from stages.release import contents
 from stages.runtimes import onnxruntime
-from tests import consumers
+from tests import consumers, sherpa
 from tests.workspace import ROOT
 
 SETTINGS = params.load(ROOT / "params.yaml")
@@ -58,6 +60,7 @@ def release(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
                     artifact,
                     opset=SETTINGS.export.opset,
                     tolerance=SETTINGS.parity.tolerance,
+                    metadata=models.metadata(FAMILIES[model], checkpoints[model]),
                 )
             else:
                 plain = make(model, "export")
@@ -65,8 +68,7 @@ def release(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
                 for one in graphs.read(plain).graphs.values():
                     quantize(plain / one.file, artifact / one.file, recipe)
                 graphs.write(artifact, graphs.read(plain))
-            provenance = {"artifact": {"files": graphs.digests(artifact)}}
-            package.package(artifact, checkpoints[model], provenance, folder)
+            contents.fill(artifact, checkpoints[model], graphs.digests(artifact), folder, integer=graph == "int8")
             made[model, graph] = folder
         return made[model, graph]
 
@@ -155,19 +157,64 @@ def test_ct_transformer_vad_realtime(
     assert found == [outcome.marks for outcome in ours(model, graph, written, "text")]
 
 
-def test_a_release_says_what_its_bytes_are(release: Release):
-    folder = release("paraformer_streaming", "export")
-    lines = (line.split("  ") for line in (folder / package.SUMS).read_text().splitlines())
-    digests = {name: digest for digest, name in lines}
-    assert {"model.onnx", "decoder.onnx", "config.yaml", "tokens.json", "am.mvn", package.PROVENANCE} <= set(digests)
-    assert all(sha256(folder / name) == digest for name, digest in digests.items())
-    assert not (folder / "model.pt").exists()
+@pytest.mark.parametrize("model", FAMILIES)
+def test_int8_has_both_of_funasr_s_names_and_the_weights_once(release: Release, model: str):
+    folder = release(model, "int8")
+    plain = [graph.file for graph in graphs.read(folder).graphs.values()]
+    for name in plain:
+        graph = (folder / name).read_bytes()
+        assert (folder / contents.quantized_name(name)).read_bytes() == graph
+        assert (folder / f"{name}.data").is_file()
+    assert not list(release(model, "export").glob("*_quant.onnx"))
+
+
+def test_the_names_of_a_bias_encoder_are_funasr_s():
+    assert contents.quantized_name("model_eb.onnx") == "model_eb_quant.onnx"
+    assert contents.quantized_name("decoder.onnx") == "decoder_quant.onnx"
 
 
 def test_another_file_than_the_one_measured_is_not_released(checkpoints: dict[str, Path], tmp_path: Path):
     artifact = tmp_path / "artifact"
     artifact.mkdir()
     (artifact / "model.onnx").write_bytes(b"other")
-    provenance = {"artifact": {"files": {"model.onnx": "0" * 64}}}
     with pytest.raises(UserError, match="is not the file that was measured"):
-        package.package(artifact, checkpoints["ct_transformer"], provenance, tmp_path)
+        contents.fill(artifact, checkpoints["ct_transformer"], {"model.onnx": "0" * 64}, tmp_path, integer=False)
+
+
+@GRAPHS
+def test_paraformer_in_sherpa(release: Release, ours: Callable[..., list[Any]], spoken: list[Recording], graph: str):
+    found = sherpa.run("paraformer", release("paraformer", graph), wavs(spoken))
+    assert found == [outcome.text for outcome in ours("paraformer", graph, spoken, "offline")]
+    assert all(found)
+
+
+@GRAPHS
+def test_paraformer_streaming_in_sherpa_loses_by_its_own_chunks(
+    release: Release, ours: Callable[..., list[Any]], spoken: list[Recording], graph: str
+):
+    """It cuts a stream where it likes: it says less exactly what was said, and says it all the same."""
+    model = "paraformer_streaming"
+    found = sherpa.run(model, release(model, graph), wavs(spoken))
+    said = [outcome.text for outcome in ours(model, graph, spoken, "streaming")]
+    truth = [recording.text for recording in spoken]
+    assert jiwer.cer(truth, said) <= jiwer.cer(truth, found) < 0.4
+
+
+@GRAPHS
+def test_ct_transformer_in_sherpa(
+    release: Release, ours: Callable[..., list[Any]], written: list[Recording], graph: str
+):
+    texts = ["".join(read_marks(recording.text)[0]) for recording in written]
+    found = sherpa.run("ct_transformer", release("ct_transformer", graph), texts)
+    outcomes = ours("ct_transformer", graph, written, "text")
+    assert [read_marks(text) for text in found] == [read_marks(outcome.text) for outcome in outcomes]
+    assert any("。" in text for text in found)
+
+
+def test_sherpa_exits_where_a_graph_says_nothing_of_its_features(release: Release, spoken: list[Recording]):
+    with pytest.raises(subprocess.CalledProcessError):
+        sherpa.run("paraformer", release("fsmn_vad", "export"), wavs(spoken))
+
+
+def wavs(recordings: list[Recording]) -> list[str]:
+    return [str(recording.path) for recording in recordings]
