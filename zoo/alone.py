@@ -88,6 +88,6 @@ def release(p: Params) -> dict[str, Path]:
         folder = folders[build.target] = layout.RELEASE / key
         folder.mkdir(parents=True)
         checkpoint = layout.checkpoint(build.model, p.targets[build.target].variant)
-        record = package.provenance(summary, key, p.models[build.model])
-        package.package(layout.ARTIFACTS / build.artifact, checkpoint, record, folder)
+        facts = package.gather(summary, key, p, checkpoint)
+        package.package(layout.ARTIFACTS / build.artifact, checkpoint, facts, folder)
     return folders
