@@ -59,7 +59,7 @@ def _utterances(recording: Recording) -> Voice:
 
 
 def mix(voices: Sequence[Voice], length: int, rng: np.random.Generator) -> Audio:
-    """Mix one voice, at another speed and colour, with noise or other voices: float32 (length,)."""
+    """Mix what one voice says, at another speed and colour, with noise or other voices: float32 (length,)."""
     speech, spoken = _turns(voices[int(rng.integers(len(voices)))], length, rng)
     speech = _colour(speech, rng) / _level(speech[spoken])
     if rng.random() < BABBLE_SHARE:
@@ -72,7 +72,7 @@ def mix(voices: Sequence[Voice], length: int, rng: np.random.Generator) -> Audio
 
 
 def _turns(voice: Voice, length: int, rng: np.random.Generator) -> tuple[Samples, NDArray[np.bool_]]:
-    """Lay out a voice's utterances with gaps between, from a random instant on; return audio and where it speaks."""
+    """Let a voice speak between gaps, from the middle of one or of an utterance on; and where it speaks."""
     low, high = np.log(GAP_SECONDS)
     speech, spoken = np.zeros(length), np.zeros(length, bool)
     speed, start = rng.uniform(*SPEED), int(rng.uniform(-1, 1) * SAMPLE_RATE)
@@ -86,7 +86,7 @@ def _turns(voice: Voice, length: int, rng: np.random.Generator) -> tuple[Samples
 
 
 def _babble(voices: Sequence[Voice], spoken: NDArray[np.bool_], rng: np.random.Generator) -> Samples:
-    """Mix other voices, half the time only while the voice speaks, over noise that is 25 to 50 dB weaker."""
+    """Mix what others say, one time in two only while the voice speaks, over noise that is 25 to 50 dB weaker."""
     others = [np.concatenate(voices[i]) for i in rng.integers(len(voices), size=noises.TALKERS)]
     talk = noises.babble(len(spoken), others, rng)
     if rng.random() < 0.5:
