@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stages import models
-from stages.core import layout, params, plan
+from stages.core import layout, params, plan, progress
 from stages.core.parallel import in_shares
 from stages.core.params import Params
 from stages.core.params.gates import Limit, absolute_limit
@@ -91,17 +91,15 @@ def _gated(
     return kept, metrics
 
 
-def judge(scored: Scored, counts: Mapping[str, Pair], drawn: NDArray[np.intp]) -> dict[str, str]:
-    """Return the verdict of each metric on recordings `drawn` by index, in the order in which they are scored."""
-    found = {}
+def judge(scored: Scored, counts: Mapping[str, Pair], conditions: Sequence[str]) -> dict[str, str]:
+    """Return the verdict of each metric on recordings in the order in which they are scored, with their conditions."""
+    found: dict[str, Any] = {}
     for share, risk in LOOKS:
-        seen = drawn[: math.ceil(share * len(drawn))]
+        seen = math.ceil(share * len(conditions))
         settings: dict[str, Any] = {"resamples": RESAMPLES, "confidence": 1 - 0.05 * risk, "seed": 1}
-        conditions = [scored.conditions[i] for i in seen]
-        groups = Groups([str(n) for n in range(len(seen))], [""] * len(seen), conditions)
-        for name, sides in counts.items():
-            before, after = ([side[i] for i in seen] for side in sides)
-            found[name] = drift(scored.metrics[name], name, before, after, groups, **settings)
+        groups = Groups([str(n) for n in range(seen)], [""] * seen, conditions[:seen])
+        for name, (before, after) in counts.items():
+            found[name] = drift(scored.metrics[name], name, before[:seen], after[:seen], groups, **settings)
         if all(
             verdict(found[name], absolute_limit(scored.limits[name], found[name])) != "inconclusive" for name in counts
         ):
@@ -110,9 +108,9 @@ def judge(scored: Scored, counts: Mapping[str, Pair], drawn: NDArray[np.intp]) -
 
 
 def worsened(baseline: Sequence[Counts], name: str, rng: np.random.Generator) -> list[Counts]:
-    """Return the baseline's counts with WORSE times as many errors more, each in a recording at random by length."""
+    """Return the baseline's counts with about WORSE times as many errors more, at characters at random."""
     errors, lengths = (np.array([of_one[name][side] for of_one in baseline]) for side in (0, 1))
-    added = rng.multinomial(rng.poisson(WORSE * errors.sum()), lengths / lengths.sum())
+    added = rng.poisson(WORSE * errors.sum() * lengths / lengths.sum())
     return [{name: (e + a, n)} for e, a, n in zip(errors, added, lengths, strict=True)]
 
 
@@ -121,21 +119,26 @@ def power(all_scored: Sequence[Scored], redraws: int) -> tuple[float, dict[tuple
     rng, opened = np.random.default_rng(0), 0
     passed: dict[tuple[str, str], float] = {}
     refused: dict[str, float] = {}
-    for _ in range(redraws):
-        is_open, drawn = True, dict[str, NDArray[np.intp]]()
+    for _ in progress.each(range(redraws), "draws"):
+        is_open, indices = True, dict[str, NDArray[np.intp]]()
         for scored in all_scored:
             count = len(scored.conditions)
-            indices = drawn.setdefault(scored.dataset, rng.integers(count, size=count))
-            for name, found in judge(scored, scored.counts, indices).items():
+            drawn = indices.setdefault(scored.dataset, rng.integers(count, size=count))
+            conditions = [scored.conditions[i] for i in drawn]
+            counts = {name: (_take(old, drawn), _take(new, drawn)) for name, (old, new) in scored.counts.items()}
+            for name, found in judge(scored, counts, conditions).items():
                 passed[scored.build, name] = passed.get((scored.build, name), 0) + (found == "pass") / redraws
                 is_open &= found == "pass"
-            for name in [name for name in scored.counts if name.endswith("_cer")][:1]:
-                before = scored.counts[name][0]
-                worse = {name: (before, worsened(before, name, rng))}
-                is_refused = judge(scored, worse, indices)[name] != "pass"
+            for name in [name for name in counts if name.endswith("_cer")][:1]:
+                worse = {name: (counts[name][0], worsened(counts[name][0], name, rng))}
+                is_refused = judge(scored, worse, conditions)[name] != "pass"
                 refused[scored.build] = refused.get(scored.build, 0) + is_refused / redraws
         opened += is_open
     return opened / redraws, passed, refused
+
+
+def _take(counts: Sequence[Counts], drawn: NDArray[np.intp]) -> list[Counts]:
+    return [counts[i] for i in drawn]
 
 
 def main() -> None:
