@@ -51,8 +51,15 @@ clean:  ## forget everything that was built here; the downloads in .cache/ stay
 	touch $@
 
 # Kiln itself, as a link to this folder: `kiln` is then on the PATH of .venv. Its requirements are those of the lock.
-.venv/runtime: .venv/libraries pyproject.toml
+.venv/runtime: .venv/libraries .venv/older pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --editable .
+	touch $@
+
+# ONNX Runtime as others still have it, to find the oldest one that loads a release. Newer Pythons have no wheel of some.
+OLDER := $(patsubst stages/runtimes/older_versions/%.txt,%,$(wildcard stages/runtimes/older_versions/*.txt))
+.venv/older: .venv/uv $(wildcard stages/runtimes/older_versions/*.txt)
+	$(foreach version,$(OLDER),$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes \
+	  --target .cache/onnxruntime/$(version) -r stages/runtimes/older_versions/$(version).txt &&) true
 	touch $@
 
 .venv/libraries: .venv/uv

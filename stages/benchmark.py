@@ -34,6 +34,7 @@ from stages.core.params.section import Runtime
 from stages.core.parity import Network
 from stages.core.statistics import describe_speedup, speedup
 from stages.core.timing import Block, quietest, time_block
+from stages.runtimes import older
 
 MEMORY = "--memory"
 P99_NEEDS = 500  # samples: fewer leave under five beyond the 99th percentile
@@ -201,6 +202,9 @@ def main(argv: Sequence[str]) -> None:
     if why is None:
         baseline: Artifact = (layout.graphs(build.model, "dense", "export"), "onnxruntime")
         result |= benchmark(p, baseline, (layout.ARTIFACTS / build.artifact, target.runtime))
+        if target.runtime == "onnxruntime":
+            with progress.phase("older versions of ONNX Runtime"):
+                result["runtimes"] = older.oldest(layout.ARTIFACTS / build.artifact)
     write_json(layout.measurements(build.target, build.model) / "latency.json", result)
     speeds = [f"{case} {describe_speedup(r)}" for case, r in result.get("cases", {}).items()]
     print(f"{name}: {why or ', '.join(speeds)}")

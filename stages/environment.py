@@ -17,6 +17,8 @@ from stages.core.errors import entrypoint, no_arguments
 from stages.core.files import new_folder
 from stages.core.parallel import cores
 from stages.core.params.origins import ModelScopeDataset
+from stages.release import signature
+from stages.runtimes import older
 
 LIBRARIES = (
     "torch",
@@ -74,6 +76,8 @@ def main(argv: Sequence[str]) -> None:
     for name, each in pinned.items():
         pins.demand(name, each)
     facts = {name: library(name) for name in LIBRARIES} | {
+        "older-onnxruntime": " ".join(older.versions()) or "none",
+        "signing-key": signature.fingerprint() or "none",
         "python": platform.python_version(),
         "cpu": cpu(),
         "gpu": gpu(),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cyclonedx.model.component import Component, ComponentType
 
 FILE = "bom.cdx.json"
-MACHINE = ("cpu", "gpu", "python")  # of `environment`: no library
+MACHINE = ("cpu", "gpu", "older-onnxruntime", "python", "signing-key")  # of `environment`: no library
 ABSENT = "not installed"
 
 

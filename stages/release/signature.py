@@ -5,6 +5,7 @@ In the format of OpenSSF Model Signing, which other programs verify too: `model_
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -31,13 +32,9 @@ def sign(folder: Path, key: str) -> None:
     """
     from model_signing import signing
 
-    with _as_file(key) as path:
-        try:
-            signer = signing.Config().use_elliptic_key_signer(private_key=path)
-            signer.set_hashing_config(_all_but_signature(folder)).sign(folder, folder / FILE)
-        except (OSError, TypeError, ValueError) as e:  # no file; a password; no key, or another curve
-            wanted = f"wanted an elliptic-curve private key in PEM: {HOW}"
-            raise UserError(f"{VARIABLE}: {type(e).__name__}: {first_line(e)}; {wanted}") from e
+    with _as_file(key) as path, _reading():
+        signer = signing.Config().use_elliptic_key_signer(private_key=path)
+        signer.set_hashing_config(_all_but_signature(folder)).sign(folder, folder / FILE)
 
 
 def why_not_verified(folder: Path, key: Path) -> str | None:
@@ -64,6 +61,32 @@ def why_not_verified(folder: Path, key: Path) -> str | None:
 def environment_key() -> str | None:
     """Return the private key that the environment names, or holds; None where it has none."""
     return os.environ.get(VARIABLE) or None
+
+
+def fingerprint() -> str | None:
+    """Return the SHA-256 of the public half of the environment's key, by which a build tells that it is another.
+
+    Raises:
+        UserError: it is no private key.
+    """
+    from cryptography.hazmat.primitives import serialization
+
+    if (key := environment_key()) is None:
+        return None
+    with _as_file(key) as path, _reading():
+        public = serialization.load_pem_private_key(path.read_bytes(), None).public_key()
+    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    return hashlib.sha256(public.public_bytes(*form)).hexdigest()
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Name the environment's key in the error where the block cannot use it."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError) as e:  # no file; a password; no key, or another curve
+        wanted = f"wanted an elliptic-curve private key in PEM: {HOW}"
+        raise UserError(f"{VARIABLE}: {type(e).__name__}: {first_line(e)}; {wanted}") from e
 
 
 def _all_but_signature(folder: Path) -> hashing.Config:

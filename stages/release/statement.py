@@ -18,7 +18,7 @@ STATEMENT, PREDICATE = "https://in-toto.io/Statement/v1", "https://slsa.dev/prov
 BUILD_TYPE, BUILDER = "urn:kiln:build:v1", "urn:kiln:dvc-repro"
 MEASURED = "kiln_measured"  # SLSA lets a vendor add fields with a prefix
 JUDGED = ("verdict", "reason", "accuracy", "latency", "flags")
-KEPT = ("artifact", "records", *JUDGED, "load_ms", "peak_memory_mib", "bytes")
+KEPT = ("artifact", "records", *JUDGED, "load_ms", "peak_memory_mib", "bytes", "runtimes")
 
 
 def statement(facts: Facts, files: Mapping[str, str]) -> dict[str, Any]:
