@@ -1,7 +1,7 @@
 """Which older versions of ONNX Runtime load an artifact, found by loading it in each.
 
 `make` puts them into .cache/onnxruntime/<version>, from the locks in stages/runtimes/older_versions. 1.16.1 is that of
-FunASR's server on Windows; no older one than 1.15 has a wheel for Python 3.11, and benchmarks/NOTES.md says what 1.14 loads.
+FunASR's server on Windows. None older than 1.15 has a wheel for Python 3.11; benchmarks/NOTES.md says what 1.14 loads.
 """
 
 from __future__ import annotations
