@@ -43,7 +43,7 @@ Networks = dict[str, Network]
 
 
 def thread_counts() -> dict[str, int]:
-    """One thread and all cores, by the name that a latency case carries."""
+    """Return one thread and all cores, by the name that a latency case carries."""
     return {"1_thread": 1} if cores() == 1 else {"1_thread": 1, f"{cores()}_threads": cores()}
 
 
@@ -146,14 +146,14 @@ def _summary(blocks: Sequence[Block], seconds: float | None, confidence: float) 
 
 
 def peak_memory_mib(artifact: Artifact) -> float:
-    """What loading the artifact and running its largest case adds to the peak memory of a fresh process."""
+    """Measure in a fresh process what loading an artifact and running its largest case adds to the peak memory."""
     command = [sys.executable, "-m", "stages.benchmark", MEMORY, str(os.getpid()), str(artifact[0]), artifact[1]]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
 def _print_memory(folder: Path, runtime: Runtime) -> None:
-    """What runs in the fresh process, whose libraries are loaded before and do not count."""
+    """Print the added peak memory of this fresh process; its libraries are loaded before and do not count."""
     graph_set = graphs.read(folder)
     runtimes.warm(runtime)
     before = _peak_mib()
@@ -163,7 +163,7 @@ def _print_memory(folder: Path, runtime: Runtime) -> None:
 
 
 def _peak_mib() -> float:
-    """Peak resident memory of this process. Linux's ru_maxrss would count the parent's before the exec too."""
+    """Return the peak resident memory of this process; Linux's ru_maxrss includes the parent's before the exec."""
     status = Path("/proc/self/status")
     if status.is_file():
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
@@ -172,7 +172,7 @@ def _peak_mib() -> float:
 
 
 def benchmark(p: Params, baseline: Artifact, candidate: Artifact) -> dict[str, Any]:
-    """All that is measured of a candidate beside the baseline."""
+    """Measure a candidate beside the baseline: times, loads, memory and size."""
     both = {"baseline": baseline, "value": candidate}
     with (
         progress.phase("memory"),
@@ -188,7 +188,7 @@ def benchmark(p: Params, baseline: Artifact, candidate: Artifact) -> dict[str, A
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.benchmark MODEL-TARGET`."""
+    """Run `python -m stages.benchmark MODEL-TARGET`."""
     if argv[:1] == [MEMORY]:
         lifetime.end_with_parent(int(argv[1]))
         return _print_memory(Path(argv[2]), argv[3])  # type: ignore[arg-type]

@@ -77,7 +77,7 @@ def normalizer() -> Callable[[str], str]:
     return normalize
 
 
-def listen_to(
+def run_both(
     baseline: LoadedPipeline,
     target: LoadedPipeline,
     recordings: Sequence[Recording],
@@ -103,7 +103,7 @@ def listen_to(
                 runs=runs,
                 busy=waited,
                 swapped=transcription.swap_each(samples, *both, *runs[0]),
-                live=_in_turn(live, both, index) if index < settings.live else ([], []),
+                live=_run_in_turn(live, both, index) if index < settings.live else ([], []),
                 is_finite=target.take_finite(),
             )
         )
@@ -121,13 +121,13 @@ def _runs(
     """Run both over one recording; return what they made of it, and how busy the machine was meanwhile."""
     watch = Watch()
     transcribe = partial(transcription.transcribe, samples=samples)
-    return [_in_turn(transcribe, both, index + number) for number in range(rounds)], watch.share()
+    return [_run_in_turn(transcribe, both, index + number) for number in range(rounds)], watch.share()
 
 
-def _in_turn(
+def _run_in_turn(
     run: Callable[[LoadedPipeline], Any], both: tuple[LoadedPipeline, LoadedPipeline], number: int
 ) -> tuple[Any, Any]:
-    """What both give; which of them goes first alternates with the number of the round."""
+    """Run both and return what they give; which goes first alternates with the number of the round."""
     if number % 2:
         second = run(both[1])
         return run(both[0]), second
@@ -167,7 +167,7 @@ def pipeline(heard: Sequence[Heard], settings: EvaluateParams) -> dict[str, Any]
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.pipeline PIPELINE-TARGET`."""
+    """Run `python -m stages.pipeline PIPELINE-TARGET`."""
     p = params.load()
     lines = plan.derive(p).pipelines
     name = key_from(argv, "pipeline", lines)
@@ -179,7 +179,7 @@ def main(argv: Sequence[str]) -> None:
         recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)
         baseline = load(p, line, lambda model: layout.graphs(model, "dense", "export"), "onnxruntime")
         target = load(p, line, lambda model: layout.ARTIFACTS / model / line.artifact, runtime)
-        result |= pipeline(listen_to(baseline, target, recordings, p.pipeline, p.benchmark.busy), p.evaluate)
+        result |= pipeline(run_both(baseline, target, recordings, p.pipeline, p.benchmark.busy), p.evaluate)
     write_json(layout.measurements(line.target, line.pipeline) / "pipeline.json", result)
     said = why or f"{HEADLINE} {describe_drift(result['metrics'][HEADLINE])}"
     print(f"{name}: {said}")

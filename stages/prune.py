@@ -83,16 +83,19 @@ def prune(
     *,
     accuracy: Accuracy,
 ) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
-    """The smaller model, its config.yaml and a record of what was done. The same inputs give the same weights.
+    """Prune a model by narrower layers, refit and distillation. The same inputs give the same weights.
 
     calibration, tuning: what the family's `calibration` gives of either split.
     accuracy: measured of the dense model and after each part of the recovery, for the record.
+
+    Returns:
+        The smaller model, its config.yaml and a record of what was done.
 
     Raises:
         UserError: no widths remove what `settings` want, or there is too little to train on.
     """
     wanted = goal(family, model, config, settings)
-    small_config, sensitivity = _allocated(family, model, config, calibration, tuning, settings, wanted=wanted)
+    small_config, sensitivity = _allocate(family, model, config, calibration, tuning, settings, wanted=wanted)
     _check_removed(model, checkpoint.weightless(family.build, small_config), settings, wanted)
     with recovery.fixed_threads(recovery.REFIT_THREADS):
         small, refit = family.cut(model, small_config, calibration, settings.criterion, settings.refit_damping)
@@ -133,14 +136,14 @@ def prune(
             "distillation": {
                 "steps": len(course.losses),
                 "kept_step": course.kept,
-                "calibration_loss": _ends(course.losses),
+                "calibration_loss": _mean_ends(course.losses),
                 "tuning_loss": course.validation,
             },
         },
     )
 
 
-def _allocated(
+def _allocate(
     family: Prunable[Any, Any],
     model: torch.nn.Module,
     config: dict[str, Any],
@@ -150,10 +153,13 @@ def _allocated(
     *,
     wanted: Goal,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The configuration of the smaller model and, where they decided, what was measured of each width.
+    """Choose the widths of the smaller model by `settings.allocation`.
 
     A width costs what the refitted model loses on the tuning split. On the split of the refit it would look too small:
     a layer narrowed below the rank of what passes fits what it was fitted to, and little else.
+
+    Returns:
+        The configuration of the smaller model and, where costs decided, what was measured of each width.
     """
     steps = wanted.steps
     if settings.allocation == "uniform":
@@ -204,7 +210,7 @@ def _heads(widths: dict[str, int]) -> list[str]:
 
 
 def _removed(model: torch.nn.Module, small: torch.nn.Module) -> float:
-    """Share of the parameters that are gone."""
+    """Return the share of the parameters that are gone."""
     return 1 - _parameters(small) / _parameters(model)
 
 
@@ -224,7 +230,7 @@ def _check_removed(model: torch.nn.Module, small: torch.nn.Module, settings: Pru
 
 
 def _size(family: Prunable[Any, Any], model: torch.nn.Module) -> dict[str, Any]:
-    """Parameters, layer widths, and multiply-accumulates of the family's usual input: weights only, no activations."""
+    """Count parameters, layer widths, and multiply-accumulates of the family's usual input (of weights alone)."""
     return {
         "parameters": _parameters(model),
         "macs": family.multiplications(model),
@@ -257,14 +263,14 @@ def tuning_accuracy(
     return accuracy
 
 
-def _ends(losses: Sequence[float]) -> dict[str, float] | None:
-    """Mean loss of the first and the last tenth of the steps."""
+def _mean_ends(losses: Sequence[float]) -> dict[str, float] | None:
+    """Average the loss over the first and the last tenth of the steps."""
     tenth = max(1, len(losses) // 10)
     return {"first": sum(losses[:tenth]) / tenth, "last": sum(losses[-tenth:]) / tenth} if losses else None
 
 
 def main(argv: Sequence[str]) -> None:
-    """`python -m stages.prune MODEL`."""
+    """Run `python -m stages.prune MODEL`."""
     p = params.load()
     name = key_from(argv, "prune", plan.derive(p).prune)
     settings, model = p.prune_settings(name), p.models[name]

@@ -27,7 +27,7 @@ FUNASR: Choice = {  # funasr.utils.export_utils, 1.4: quantize_dynamic(op_types=
 
 
 def choose(trial: Any, order: Mapping[str, list[str]]) -> Choice:
-    """Draw a point of the search space; what does not apply to its kind is not asked for."""
+    """Draw a point of the search space; what does not apply to its kind of recipe is not drawn."""
     graph = trial.suggest_categorical("graph", list(order))
     kind = trial.suggest_categorical("kind", ["dynamic", "static"])
     choice: Choice = {
@@ -46,18 +46,18 @@ def choose(trial: Any, order: Mapping[str, list[str]]) -> Choice:
     return choice
 
 
-def to_recipe(on: Bench, choice: Choice, order: Mapping[str, list[str]]) -> Int8:
-    """Return the recipe that a point of the search space stands for."""
+def to_recipe(bench: Bench, choice: Choice, order: Mapping[str, list[str]]) -> Int8:
+    """Build the recipe that a point of the search space describes."""
     op_types = ["MatMul", "Gemm", "Conv"] if choice["conv"] else ["MatMul", "Gemm"]
     kept = order[choice["graph"]][: choice["kept"]]
-    nodes = trials.layers(on.origin(choice["graph"]), _probe(on))
+    nodes = trials.layers(bench.origin(choice["graph"]), _plain_recipe(bench))
     fields = {
         **{key: choice[key] for key in ("weight_type", "per_channel", "reduce_range", "min_outputs")},
         "op_types": op_types,
         "exclude_nodes": [node for layer in kept for node in nodes[layer]],
         "smooth": choice["smooth"] or None,
-        "embedding_rows": on.recipe.embedding_rows,
-        "calibration_feeds": on.recipe.calibration_feeds,
+        "embedding_rows": bench.recipe.embedding_rows,
+        "calibration_feeds": bench.recipe.calibration_feeds,
     }
     if choice["kind"] == "dynamic":
         return DynamicRecipe(kind="dynamic", **fields)
@@ -66,28 +66,30 @@ def to_recipe(on: Bench, choice: Choice, order: Mapping[str, list[str]]) -> Int8
     )
 
 
-def _probe(on: Bench) -> Int8:
-    """Return the build's recipe without exceptions: what each layer is measured at."""
-    return on.recipe.model_copy(update={"exclude_nodes": [], "min_outputs": 1})
+def _plain_recipe(bench: Bench) -> Int8:
+    """Return the build's recipe without exceptions, at which each layer is measured."""
+    return bench.recipe.model_copy(update={"exclude_nodes": [], "min_outputs": 1})
 
 
-def order_layers(on: Bench) -> dict[str, list[str]]:
-    """List the layers of each kind of graph, the most sensitive first.
+def order_layers(bench: Bench) -> dict[str, list[str]]:
+    """Sort the layers of each kind of graph by sensitivity, the most sensitive first.
 
     By `kiln sensitivity` where that was run on the same graphs, else by the error of the outputs.
     """
     order = {}
     for graph in ("simplify", "optimize"):
-        by_layer = trials.layers(on.origin(graph), _probe(on))
+        by_layer = trials.layers(bench.origin(graph), _plain_recipe(bench))
         every = {node for nodes in by_layer.values() for node in nodes}
-        known = trials.read(on.build).get(SENSITIVITY, {})
-        units = known.get("units", {}) if known.get("about", {}).get("graphs") == trials.subject(on)["graphs"] else {}
-        if graph == on.line.graph and all(layer in units for layer in by_layer):
+        known = trials.read(bench.build).get(SENSITIVITY, {})
+        units = (
+            known.get("units", {}) if known.get("about", {}).get("graphs") == trials.subject(bench)["graphs"] else {}
+        )
+        if graph == bench.line.graph and all(layer in units for layer in by_layer):
             cost = {layer: (units[layer]["loss"], units[layer]["error"]) for layer in by_layer}
         else:
             cost = {}
             for layer, nodes in progress.each(list(by_layer.items()), f"layers of {graph}"):
-                alone = _probe(on).model_copy(update={"exclude_nodes": sorted(every - set(nodes))})
-                cost[layer] = (0.0, trials.output_error(on, trials.make(on, alone, graph), graph))
+                alone = _plain_recipe(bench).model_copy(update={"exclude_nodes": sorted(every - set(nodes))})
+                cost[layer] = (0.0, trials.output_error(bench, trials.quantize_graphs(bench, alone, graph), graph))
         order[graph] = sorted(by_layer, key=lambda layer: cost[layer], reverse=True)
     return order

@@ -53,18 +53,18 @@ class Bench:
 
     @property
     def recipe(self) -> Int8:
-        """What params.yaml has for the build."""
+        """Return the recipe that params.yaml has for the build."""
         recipe = self.p.recipe(self.line.model, self.line.variant, self.line.recipe)
-        assert isinstance(recipe, DynamicRecipe | StaticRecipe)  # noqa: S101  `bench` has seen to it
+        assert isinstance(recipe, DynamicRecipe | StaticRecipe)  # noqa: S101  `open_bench` has checked it
         return recipe
 
     @property
     def headline(self) -> str:
-        """The metric that ranks."""
+        """Return the name of the metric that ranks recipes."""
         return f"{self.family.MODES[0]}_{self.family.HEADLINE}"
 
     def origin(self, graph: str) -> Path:
-        """The fp32 graphs that a recipe is applied to."""
+        """Return the folder of the fp32 graphs that a recipe is applied to."""
         return layout.graphs(self.line.model, self.line.variant, graph)
 
 
@@ -75,8 +75,8 @@ def add_build(parser: ArgumentParser) -> None:
 
 
 @contextmanager
-def bench(model: str, target: str) -> Iterator[Bench]:
-    """A build that runs an INT8 recipe on this machine, ready for trials.
+def open_bench(model: str, target: str) -> Iterator[Bench]:
+    """Prepare trials of a build that runs an INT8 recipe on this machine.
 
     Raises:
         UserError: there is no such build, its target has no INT8 recipe for a CPU, or `make repro` has not made it yet.
@@ -106,19 +106,19 @@ def bench(model: str, target: str) -> Iterator[Bench]:
         yield Bench(p, build, line, family, checkpoint, recordings, reference, feeds, Path(scratch))
 
 
-def make(on: Bench, recipe: Int8, graph: str) -> Path:
-    """The build's `graph`s (`simplify` or `optimize`) at another recipe, in a folder that lasts as long as the bench.
+def quantize_graphs(bench: Bench, recipe: Int8, graph: str) -> Path:
+    """Quantize the build's `graph`s (`simplify` or `optimize`) at another recipe, into a folder of the bench.
 
     Raises:
         UserError: the recipe quantizes nothing.
     """
-    origin, folder = on.origin(graph), Path(mkdtemp(dir=on.scratch))
+    origin, folder = bench.origin(graph), Path(mkdtemp(dir=bench.scratch))
     graph_set = graphs.read(origin)
-    names = {node for of_one in layers(origin, recipe).values() for node in of_one}
+    names = {node for nodes in layers(origin, recipe).values() for node in nodes}
     here = {"exclude_nodes": [node for node in recipe.exclude_nodes if node in names]}
     own = recipe.model_copy(update=here)
     records = {
-        name: quantize(origin / one.file, folder / one.file, own, on.feeds[name])
+        name: quantize(origin / one.file, folder / one.file, own, bench.feeds[name])
         for name, one in graph_set.graphs.items()
     }
     check_effect(origin, records)
@@ -126,34 +126,34 @@ def make(on: Bench, recipe: Int8, graph: str) -> Path:
     return folder
 
 
-def accuracy(on: Bench, folder: Path) -> dict[str, dict[str, Any]]:
-    """Every metric on the tuning split against the fp32 torch model, as `evaluate` has it on the evaluation split."""
+def accuracy(bench: Bench, folder: Path) -> dict[str, dict[str, Any]]:
+    """Measure every metric of an artifact against the fp32 torch model, as `evaluate` does, on the tuning split."""
     graph_set = graphs.read(folder)
     artifact = graph_set, runtimes.load(folder, graph_set, "onnxruntime", threads=1)
-    found = evaluate(on.family, on.checkpoint, on.recordings, artifact, on.reference, on.p.evaluate)
+    found = evaluate(bench.family, bench.checkpoint, bench.recordings, artifact, bench.reference, bench.p.evaluate)
     metrics: dict[str, dict[str, Any]] = found["metrics"]
     return metrics
 
 
-def speedups(on: Bench, folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
+def speedups(bench: Bench, folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
     """Return the `speedup` over the plain fp32 export and its `ci`, by latency case at one thread.
 
     seconds: of timing for a case, all its blocks together.
     """
-    settings = on.p.benchmark.model_copy(update={"seconds": seconds / on.p.benchmark.blocks})
-    plain, one_thread = layout.graphs(on.line.model, "dense", "export"), {"1_thread": 1}
+    settings = bench.p.benchmark.model_copy(update={"seconds": seconds / bench.p.benchmark.blocks})
+    plain, one_thread = layout.graphs(bench.line.model, "dense", "export"), {"1_thread": 1}
     both: tuple[benchmark.Artifact, benchmark.Artifact] = (plain, "onnxruntime"), (folder, "onnxruntime")
-    timed = benchmark.latency(*both, settings, on.p.evaluate.confidence, one_thread)
+    timed = benchmark.latency(*both, settings, bench.p.evaluate.confidence, one_thread)
     return {name: {key: case[key] for key in ("speedup", "ci")} for name, case in timed["cases"].items()}
 
 
-def output_error(on: Bench, folder: Path, graph: str) -> float:
-    """Root mean square difference of all outputs from the fp32 graphs, relative to these, over calibration inputs."""
+def output_error(bench: Bench, folder: Path, graph: str) -> float:
+    """Return how far the outputs are from the fp32 graphs': relative root mean square, over calibration inputs."""
     errors = []
-    sets = [graphs.read(place) for place in (on.origin(graph), folder)]
-    both = [onnxruntime.load(place, s) for place, s in zip((on.origin(graph), folder), sets, strict=True)]
+    sets = [graphs.read(place) for place in (bench.origin(graph), folder)]
+    both = [onnxruntime.load(place, s) for place, s in zip((bench.origin(graph), folder), sets, strict=True)]
     for name in sets[0].graphs:
-        for feeds in on.feeds[name][:: max(1, len(on.feeds[name]) // COMPARED)]:
+        for feeds in bench.feeds[name][:: max(1, len(bench.feeds[name]) // COMPARED)]:
             expected, found = (networks[name](feeds) for networks in both)
             errors += [_relative(expected[key], found[key]) for key in expected]
     return float(np.mean(errors))
@@ -167,7 +167,7 @@ def _relative(expected: Any, found: Any) -> float:
 
 
 def layers(folder: Path, recipe: Int8) -> dict[str, list[str]]:
-    """The nodes that a recipe would quantize, none excluded, by the name of the layer that they are of.
+    """Find the nodes that a recipe would quantize if it excluded none, grouped by the name of their layer.
 
     A layer is called as its weight or bias is in torch, where the exporter kept that, else as its node.
     """
@@ -193,7 +193,7 @@ def layers(folder: Path, recipe: Int8) -> dict[str, list[str]]:
 
 
 def read(build: str) -> dict[str, Any]:
-    """What searches found of a build so far."""
+    """Read what searches found of a build so far."""
     place = layout.search(build)
     known: dict[str, Any] = read_json(place) if place.is_file() else {}
     return known
@@ -204,7 +204,7 @@ def write(build: str, part: str, found: Mapping[str, Any]) -> None:
     write_json(layout.search(build), read(build) | {part: dict(found)})
 
 
-def subject(on: Bench) -> dict[str, Any]:
-    """What a search was about: if any of it changed, what was found before does not hold."""
-    digests = {graph: graphs.digests(on.origin(graph)) for graph in ("simplify", "optimize")}
-    return {"graphs": digests, "recordings": len(on.recordings), "metric": on.headline}
+def subject(bench: Bench) -> dict[str, Any]:
+    """Describe what a search depends on: if any of it changed, its findings do not hold."""
+    digests = {graph: graphs.digests(bench.origin(graph)) for graph in ("simplify", "optimize")}
+    return {"graphs": digests, "recordings": len(bench.recordings), "metric": bench.headline}

@@ -52,7 +52,7 @@ class Limits:
     trials: int
 
     def __post_init__(self) -> None:
-        """Check both."""
+        """Check that both limits are numbers over 0."""
         for flag, found in (("--minutes", self.minutes), ("--trials", self.trials)):
             if not 0 < found < math.inf:
                 raise UserError(f"tune: {flag}: found {found}, wanted a number over 0")
@@ -75,14 +75,14 @@ class Tried:
     why: str = ""
 
     def score(self, *, smallest: bool) -> float:
-        """What is maximised, among recipes that pass."""
+        """Return what the search maximizes among recipes that pass: the negative size, or the mean speedup."""
         if smallest:
             return -float(self.bytes)
         return float(mean_speedup(self.speedups.values())["speedup"]) if self.speedups else 0.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Take a build, when to end, and what is best."""
+    """Add the build, when to end the search, and whether the smallest or the fastest wins."""
     trials.add_build(parser)
     parser.add_argument("--minutes", type=float, default=10, help="how long to search, 10 by default")
     parser.add_argument("--trials", type=int, default=200, help="the most recipes to try")
@@ -91,7 +91,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Search, within the limits."""
+    """Search within the limits of the command line."""
     limits = Limits(minutes=arguments.minutes, trials=arguments.trials)
     tune(arguments.model, arguments.target, limits, smallest=arguments.smallest, dry_run=arguments.dry_run)
 
@@ -100,33 +100,33 @@ def tune(model: str, target: str, limits: Limits, *, smallest: bool, dry_run: bo
     """Search, show the best beside what params.yaml has, and write it there if it is better.
 
     Raises:
-        UserError: see `trials.bench`; or no recipe passed the gate.
+        UserError: see `trials.open_bench`; or no recipe passed the gate.
     """
-    with trials.bench(model, target) as on:
-        tried = search(on, limits, smallest=smallest)
+    with trials.open_bench(model, target) as bench:
+        tried = search(bench, limits, smallest=smallest)
         passed = sorted((t for t in tried if t.violation == 0), key=lambda t: t.score(smallest=smallest), reverse=True)
         if not passed:
             nearest = min(tried, key=lambda t: t.violation)
             raise UserError(
-                f"{on.build}: none of {len(tried)} recipes passed the gate on the tuning split; the nearest, "
+                f"{bench.build}: none of {len(tried)} recipes passed the gate on the tuning split; the nearest, "
                 f"{nearest.choice}, misses it by {nearest.violation:.4f}"
             )
-        present = _retimed(on, _try(on, _choice_of(on), on.recipe))
-        finalists = [_retimed(on, t) for t in passed[:FINALISTS]]
+        present = _time_again(bench, _try(bench, _current_choice(bench), bench.recipe))
+        finalists = [_time_again(bench, t) for t in passed[:FINALISTS]]
         best = max(finalists, key=lambda t: t.score(smallest=smallest))
-        record = {"cpu": cpu(), "about": trials.subject(on), "smallest": smallest, "present": _row(present)}
-        trials.write(on.build, PART, record | {"best": _row(best), "trials": [_row(t) for t in tried]})
-        _show(on, [("params.yaml", present), *((f"found {i}", t) for i, t in enumerate(finalists, 1))])
+        record = {"cpu": cpu(), "about": trials.subject(bench), "smallest": smallest, "present": _row(present)}
+        trials.write(bench.build, PART, record | {"best": _row(best), "trials": [_row(t) for t in tried]})
+        _show(bench, [("params.yaml", present), *((f"found {i}", t) for i, t in enumerate(finalists, 1))])
         margin = 1.0 if smallest else BETTER
         ahead = best.score(smallest=smallest) > present.score(smallest=smallest) * margin
         if present.violation == 0 and not ahead:
             print(f"{len(tried)} recipes tried; none is better than what params.yaml has")
             return
-        _write(on, best, dry_run=dry_run)
+        _write(bench, best, dry_run=dry_run)
 
 
-def search(on: Bench, limits: Limits, *, smallest: bool) -> list[Tried]:
-    """Every recipe that was tried, FunASR's first, in turn; each once."""
+def search(bench: Bench, limits: Limits, *, smallest: bool) -> list[Tried]:
+    """Try recipes until a limit is reached, FunASR's own first, each once, and return them in that order."""
     import optuna
     from tqdm import tqdm
 
@@ -134,15 +134,15 @@ def search(on: Bench, limits: Limits, *, smallest: bool) -> list[Tried]:
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=SEED))
     known: dict[str, Tried] = {}
     study.enqueue_trial(recipe_space.FUNASR)
-    ends, order = time.monotonic() + 60 * limits.minutes, recipe_space.order_layers(on)
-    bar = tqdm(total=limits.trials, desc=f"tune {on.build}", unit="recipe", disable=None)
+    ends, order = time.monotonic() + 60 * limits.minutes, recipe_space.order_layers(bench)
+    bar = tqdm(total=limits.trials, desc=f"tune {bench.build}", unit="recipe", disable=None)
     asked = 0
     while len(known) < limits.trials and time.monotonic() < ends and asked < 10 * limits.trials:
         trial, asked = study.ask(), asked + 1
         choice = recipe_space.choose(trial, order)
         key = json.dumps(choice, sort_keys=True)
         if key not in known:
-            known[key] = _try(on, choice, recipe_space.to_recipe(on, choice, order))
+            known[key] = _try(bench, choice, recipe_space.to_recipe(bench, choice, order))
             bar.update()
         trial.set_constraint("gate", known[key].violation)
         study.tell(trial, known[key].score(smallest=smallest))
@@ -152,36 +152,36 @@ def search(on: Bench, limits: Limits, *, smallest: bool) -> list[Tried]:
     return list(known.values())
 
 
-def _choice_of(on: Bench) -> Choice:
-    """What params.yaml has, as a row of the table shows it."""
-    return {"graph": on.line.graph, **on.recipe.model_dump(exclude={"calibration_feeds"})}
+def _current_choice(bench: Bench) -> Choice:
+    """Describe the recipe of params.yaml as a point of the search space."""
+    return {"graph": bench.line.graph, **bench.recipe.model_dump(exclude={"calibration_feeds"})}
 
 
-def _try(on: Bench, choice: Choice, recipe: Int8) -> Tried:
+def _try(bench: Bench, choice: Choice, recipe: Int8) -> Tried:
     try:
-        folder = trials.make(on, recipe, choice["graph"])
-        metrics = trials.accuracy(on, folder)
+        folder = trials.quantize_graphs(bench, recipe, choice["graph"])
+        metrics = trials.accuracy(bench, folder)
     except UserError as e:  # such as a recipe that leaves nothing to quantize
         return Tried(choice, None, float("inf"), float("inf"), {}, 0, str(e))
-    violation = _violation(on, metrics)
-    speedups = trials.speedups(on, folder, SECONDS) if violation == 0 else {}
-    return Tried(choice, recipe, violation, loss(metrics[on.headline]), speedups, graphs.size(folder))
+    violation = _violation(bench, metrics)
+    speedups = trials.speedups(bench, folder, SECONDS) if violation == 0 else {}
+    return Tried(choice, recipe, violation, loss(metrics[bench.headline]), speedups, graphs.size(folder))
 
 
-def _retimed(on: Bench, tried: Tried) -> Tried:
-    """The same with its speed measured for longer, so that luck decides nothing."""
+def _time_again(bench: Bench, tried: Tried) -> Tried:
+    """Time a recipe again and for longer, so that luck decides nothing."""
     assert tried.recipe is not None  # noqa: S101  it was made before
-    folder = trials.make(on, tried.recipe, tried.choice["graph"])
-    return replace(tried, speedups=trials.speedups(on, folder, FINAL_SECONDS))
+    folder = trials.quantize_graphs(bench, tried.recipe, tried.choice["graph"])
+    return replace(tried, speedups=trials.speedups(bench, folder, FINAL_SECONDS))
 
 
-def _violation(on: Bench, metrics: Mapping[str, Any]) -> float:
+def _violation(bench: Bench, metrics: Mapping[str, Any]) -> float:
     """Return by how much the losses are beyond the limits of the target's gate.
 
     The losses themselves and not their intervals, which a tuning split is too small for: the gate has the last word.
     """
-    p = on.p
-    target, family = p.targets[plan.derive(p).builds[on.build].target], p.models[on.line.model].family
+    p = bench.p
+    target, family = p.targets[plan.derive(p).builds[bench.build].target], p.models[bench.line.model].family
     limits = p.gates[target.gate].accuracy[family]
     most = {name: absolute_limit(limit, metrics[name]) for name, limit in limits.items()}
     return sum(max(0.0, loss(metrics[name]) - limit) for name, limit in most.items())
@@ -194,9 +194,9 @@ def _row(tried: Tried) -> dict[str, Any]:
     return known | ({"why": tried.why} if tried.why else {"loss": tried.loss, "speedups": tried.speedups})
 
 
-def _show(on: Bench, rows: list[tuple[str, Tried]]) -> None:
+def _show(bench: Bench, rows: list[tuple[str, Tried]]) -> None:
     cases = list(rows[0][1].speedups)
-    table = Table("", "gate", f"loss of {on.headline}", *cases, "bytes", "recipe", box=None)
+    table = Table("", "gate", f"loss of {bench.headline}", *cases, "bytes", "recipe", box=None)
     for name, tried in rows:
         times = (describe_speedup(tried.speedups[case]) for case in cases)
         recipe = json.dumps(_row(tried)["recipe"])
@@ -205,23 +205,23 @@ def _show(on: Bench, rows: list[tuple[str, Tried]]) -> None:
     Console(width=150).print(table)
 
 
-def _write(on: Bench, best: Tried, *, dry_run: bool) -> None:
+def _write(bench: Bench, best: Tried, *, dry_run: bool) -> None:
     """Put the winner into the model's entry of params.yaml, and print the difference."""
-    line, old = on.line, yaml_text.read(PARAMS)
-    place, model = ("models", line.model), on.p.models[line.model]
+    line, old = bench.line, yaml_text.read(PARAMS)
+    place, model = ("models", line.model), bench.p.models[line.model]
     recipe = _row(best)["recipe"] | {"graph": best.choice["graph"]}
     tuned = {
         variant: {name: one.model_dump(exclude_defaults=True) for name, one in recipes.items()}
         for variant, recipes in model.tuned.items()
     }
     tuned[line.variant] = tuned.get(line.variant, {}) | {line.recipe: recipe}
-    rows = [f"tuned: {json.dumps(tuned)}  # {layout.search(on.build)}"]  # JSON is YAML, and says the types
+    rows = [f"tuned: {json.dumps(tuned)}  # {layout.search(bench.build)}"]  # JSON is YAML, and says the types
     put = yaml_lines.replace if model.tuned else yaml_lines.insert
     new = put(old, place, "tuned", rows)
-    params.parse(new, f"{PARAMS} with {on.build} tuned")
+    params.parse(new, f"{PARAMS} with {bench.build} tuned")
     changed = difflib.unified_diff(old.splitlines(), new.splitlines(), str(PARAMS), str(PARAMS), n=1, lineterm="")
     print("\n".join(changed))
     if not dry_run:
         write_text(PARAMS, new)
         plan.write(params.load())
-        print(f"next: `make repro`, and commit {PARAMS} with {layout.search(on.build)}")
+        print(f"next: `make repro`, and commit {PARAMS} with {layout.search(bench.build)}")

@@ -41,7 +41,7 @@ class Heard:
 
     @property
     def texts(self) -> tuple[str, str]:
-        """Return the final text of either."""
+        """Return the final text of either pipeline."""
         return self.runs[0][0].text, self.runs[0][1].text
 
 
@@ -69,7 +69,7 @@ def counts(heard: Heard, side: int) -> Counts:
 
 
 def attribution(heard: Sequence[Heard], **bootstrap: Any) -> dict[str, dict[str, Any]]:
-    """Return what each component alone, and all together, do to the baseline's final text.
+    """Measure what each component alone, and all together, change in the baseline's final text.
 
     edits: to it; cer_to_fp32: their share of it, with an interval. added_errors: against the known text. What the
     components do alone need not add up to what they do together.
@@ -77,10 +77,10 @@ def attribution(heard: Sequence[Heard], **bootstrap: Any) -> dict[str, dict[str,
     texts = {name: [h.swapped[name] for h in heard] for name in transcription.COMPONENTS} | {
         "all together": [h.texts[1] for h in heard]
     }
-    return {name: _caused(heard, said, **bootstrap) for name, said in texts.items()}
+    return {name: _measure_change(heard, said, **bootstrap) for name, said in texts.items()}
 
 
-def _caused(heard: Sequence[Heard], said: Sequence[str], **bootstrap: Any) -> dict[str, Any]:
+def _measure_change(heard: Sequence[Heard], said: Sequence[str], **bootstrap: Any) -> dict[str, Any]:
     known = [normalized(h.known) for h in heard]
     before = [edits(k, normalized(h.texts[0]))[0] for k, h in zip(known, heard, strict=True)]
     after = [edits(k, normalized(text))[0] for k, text in zip(known, said, strict=True)]
@@ -118,7 +118,7 @@ def speed(heard: Sequence[Heard], confidence: float) -> dict[str, Any]:
 
 
 def latencies(heard: Sequence[Heard]) -> dict[str, Any]:
-    """Return p50 and p90 over segments, in milliseconds: of the wait for audio, of the work after it, and of both."""
+    """Summarize p50 and p90 over segments, in milliseconds, of waiting for audio, of the work after, and of both."""
     result: dict[str, Any] = {}
     for name in LATENCIES:
         for side, label in enumerate(("baseline", "value")):

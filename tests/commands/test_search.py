@@ -63,22 +63,22 @@ def found() -> dict[str, Any]:
 
 def test_sensitivity_measures_every_layer_alone_and_goes_on_where_it_stopped(monkeypatch, capsys):
     measured: list[Any] = []
-    real = sensitivity._alone
+    real = sensitivity._measure_alone
 
-    def counted(on, others):
+    def counted(bench, others):
         measured.append(others)
-        return real(on, others)
+        return real(bench, others)
 
-    def interrupted(on, others):
+    def interrupted(bench, others):
         if len(measured) == 3:
             raise KeyboardInterrupt
-        return counted(on, others)
+        return counted(bench, others)
 
-    monkeypatch.setattr(sensitivity, "_alone", interrupted)
+    monkeypatch.setattr(sensitivity, "_measure_alone", interrupted)
     with pytest.raises(KeyboardInterrupt):
         main(["sensitivity", *BUILD])
     assert len(found()["sensitivity"]["units"]) == 3
-    monkeypatch.setattr(sensitivity, "_alone", counted)
+    monkeypatch.setattr(sensitivity, "_measure_alone", counted)
     main(["sensitivity", *BUILD])
     units = found()["sensitivity"]["units"]
     layers = trials.layers(layout.graphs("fsmn_vad", "dense", "optimize"), int8())
