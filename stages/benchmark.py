@@ -3,7 +3,7 @@
 Both run in this process in turn, a pair at a time, warm and with pinned thread counts, so that what else the machine
 does hits both alike. Rounds over all cases, each with networks that are loaded anew, give every case blocks of pairs
 that lie apart in time: a speedup and its interval are over blocks. Where others work on the machine there are more
-rounds, and the quietest blocks of each case count; time in which the calling thread waits for a core never does.
+rounds, and only quiet blocks count if there are enough; time in which the calling thread waits for a core never does.
 
 ONNX Runtime's threads spin within a run, as they do by default, and stop at its end: else those of one session would
 spin on the cores that the other is timed on.
@@ -33,7 +33,7 @@ from stages.core.params import BenchmarkParams, Params
 from stages.core.params.section import Runtime
 from stages.core.parity import Network
 from stages.core.statistics import describe_speedup, speedup
-from stages.core.timing import Block, quietest, time_block
+from stages.core.timing import Block, quiet, time_block
 from stages.runtimes import older
 
 MEMORY = "--memory"
@@ -66,9 +66,7 @@ def latency(
                 blocks[f"{case}_{name}"].append(block)
     seconds = {f"{case}_{name}": at.seconds for name in counts for case, at in sets[0].cases.items()}
     return {
-        "cases": {
-            case: _summary(quietest(of, settings.blocks), seconds[case], confidence) for case, of in blocks.items()
-        },
+        "cases": {case: _summary(_counted(of, settings), seconds[case], confidence) for case, of in blocks.items()},
         "load_ms": {
             "baseline": float(np.median([load.baseline for load in loads])),
             "value": float(np.median([load.candidate for load in loads])),
@@ -80,10 +78,16 @@ def _rounds(blocks: Mapping[str, Sequence[Block]], settings: BenchmarkParams) ->
     """Yield the numbers of the rounds that give `blocks`: more while others work on the machine."""
     yield from progress.each(range(settings.blocks), "rounds over all cases")
     for number in range(settings.blocks, settings.blocks + settings.extra_blocks):
-        if all(block.busy <= settings.busy for of in blocks.values() for block in quietest(of, settings.blocks)):
+        if all(len(quiet(of, settings.busy)) >= settings.blocks for of in blocks.values()):
             return
         with progress.phase(f"round {number + 1}, because others work on this machine"):
             yield number
+
+
+def _counted(blocks: Sequence[Block], settings: BenchmarkParams) -> Sequence[Block]:
+    """Return the blocks that count: the quiet ones or, where those are too few, all."""
+    undisturbed = quiet(blocks, settings.busy)
+    return undisturbed if len(undisturbed) >= settings.blocks else blocks
 
 
 def _round(

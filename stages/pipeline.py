@@ -78,17 +78,13 @@ def normalizer() -> Callable[[str], str]:
 
 
 def run_both(
-    baseline: LoadedPipeline,
-    target: LoadedPipeline,
-    recordings: Sequence[Recording],
-    settings: PipelineParams,
-    busy: float,
+    both: tuple[LoadedPipeline, LoadedPipeline], recordings: Sequence[Recording], settings: PipelineParams, busy: float
 ) -> list[Heard]:
-    """Run both pipelines over the recordings in turn, so that what else the machine does slows both alike.
+    """Run baseline and target over the recordings in turn, so that what else the machine does slows both alike.
 
     busy: the share of the time in which something waited for a core, above which a recording is run again at the end.
     """
-    both, found = (baseline, target), []
+    found = []
     for one in both:
         transcription.transcribe(one, recordings[0].samples())  # warm
     for index, recording in enumerate(progress.each(recordings, "recordings")):
@@ -99,12 +95,12 @@ def run_both(
         found.append(
             Heard(
                 recording=recording,
-                known=baseline.normalize(recording.text),
+                known=both[0].normalize(recording.text),
                 runs=runs,
                 busy=waited,
                 swapped=transcription.swap_each(samples, *both, *runs[0]),
                 live=_run_in_turn(live, both, index) if index < settings.live else ([], []),
-                is_finite=target.take_finite(),
+                is_finite=both[1].take_finite(),
             )
         )
     again = [(index, heard) for index, heard in enumerate(found) if heard.busy > busy]
@@ -179,7 +175,7 @@ def main(argv: Sequence[str]) -> None:
         recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)
         baseline = load(p, line, lambda model: layout.graphs(model, "dense", "export"), "onnxruntime")
         target = load(p, line, lambda model: layout.ARTIFACTS / model / line.artifact, runtime)
-        result |= pipeline(run_both(baseline, target, recordings, p.pipeline, p.benchmark.busy), p.evaluate)
+        result |= pipeline(run_both((baseline, target), recordings, p.pipeline, p.benchmark.busy), p.evaluate)
     write_json(layout.measurements(line.target, line.pipeline) / "pipeline.json", result)
     said = why or f"{HEADLINE} {describe_drift(result['metrics'][HEADLINE])}"
     print(f"{name}: {said}")

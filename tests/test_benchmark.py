@@ -23,22 +23,24 @@ def test_every_case_at_every_thread_count(tiny_export: Path):
     for case in cases.values():
         low, high = case["ci"]
         assert low <= case["speedup"] <= high
-        assert "p99_ms" not in case  # 20 pairs do not support it
+        assert "p99_ms" not in case  # so few pairs do not support it
         assert case["p50_ms"] <= case["p90_ms"]
-        assert case["blocks"] == 5 <= case["pairs"] <= 20
+        assert 5 <= case["blocks"] <= case["pairs"] <= 28
     assert cases["10s_1_thread"]["rtf"] == pytest.approx(cases["10s_1_thread"]["p50_ms"] / 10_000)
 
 
 @pytest.mark.parametrize(
-    ("busy", "rounds", "left"),
+    ("busy", "rounds", "counted", "left"),
     [
-        pytest.param([0.0] * 7, 5, 0.0, id="quiet"),
-        pytest.param([0.5, 0, 0, 0.3, 0, 0, 0], 7, 0.0, id="quiet-later"),
-        pytest.param([0.5, 1, 0.5, 1, 0.5, 0.5, 0.5], 7, 0.5, id="busy-to-the-end"),
+        pytest.param([0.0] * 7, 5, 5, 0.0, id="quiet"),
+        pytest.param([0.5, 0, 0, 0.3, 0, 0, 0], 7, 5, 0.0, id="quiet-later"),
+        pytest.param([0.5, 1, 0, 0, 0, 0.5, 0.5], 7, 7, 2.5 / 7, id="busy-to-the-end"),
     ],
 )
-def test_a_busy_machine_is_measured_again(tiny_export: Path, monkeypatch, busy: list[float], rounds: int, left: float):
-    """Once a round; then the quietest five of each case count."""
+def test_a_busy_machine_is_measured_again(
+    tiny_export: Path, monkeypatch, busy: list[float], rounds: int, counted: int, left: float
+):
+    """One round after the other; what counts is quiet or, without five quiet blocks, all."""
     numbers: list[int] = []
 
     def time_block(baseline, candidate, *settings: int, number: int, **names: float) -> Block:
@@ -51,8 +53,8 @@ def test_a_busy_machine_is_measured_again(tiny_export: Path, monkeypatch, busy: 
     artifact: benchmark.Artifact = (tiny_export, "onnxruntime")
     found = benchmark.latency(artifact, artifact, SETTINGS, 0.95, {"1_thread": 1})
     assert numbers == list(range(rounds))
-    assert {case["busy"] for case in found["cases"].values()} == {left}
-    assert {case["blocks"] for case in found["cases"].values()} == {5}
+    assert [case["busy"] for case in found["cases"].values()] == pytest.approx([left] * len(found["cases"]))
+    assert {case["blocks"] for case in found["cases"].values()} == {counted}
     assert found["load_ms"] == {"baseline": 2, "value": 1}
 
 

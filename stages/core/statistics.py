@@ -270,17 +270,18 @@ def describe_speedup(measured: Mapping[str, Any]) -> str:
 def speedup(blocks: Sequence[tuple[Floats, Floats]], confidence: float) -> dict[str, Any]:
     """Return the `speedup` over blocks of paired times, and as `ci` where it lies when it is measured again.
 
-    A block's is the median of its pairs' ratios, baseline over candidate; that of all is the blocks' geometric mean.
-    Pairs of a block share what the machine was like at that time, so that only blocks tell how it varies. The interval
-    is, on logarithms, Student's prediction interval for the mean of as many blocks: Hahn & Meeker, "Statistical
-    Intervals", 1991, chapter 4. It is wider than that of the mean itself by the root of 2.
+    A block's is the median of its pairs' ratios, baseline over candidate; that of all is the median of the blocks',
+    which one disturbed block does not move. Pairs of a block share what the machine was like at that time, so that only
+    blocks tell how it varies. The interval is, on logarithms, Student's prediction interval for as many blocks again:
+    Hahn & Meeker, "Statistical Intervals", 1991, chapter 4. That is for their mean; a median has an error larger by the
+    root of pi / 2.
 
     blocks: baseline's and candidate's times, (pairs,) each; 2 blocks and more.
     """
     from scipy.special import stdtrit
 
     logs = np.log([np.median(baseline / candidate) for baseline, candidate in blocks])
-    count, middle = len(logs), logs.mean()
-    half = stdtrit(count - 1, (1 + confidence) / 2) * logs.std(ddof=1) * math.sqrt(2 / count)
+    count, middle = len(logs), np.median(logs)
+    half = stdtrit(count - 1, (1 + confidence) / 2) * logs.std(ddof=1) * math.sqrt(2 / count * math.pi / 2)
     ratio, low, high = np.exp([middle, middle - half, middle + half]).tolist()
     return {"speedup": ratio, "ci": [low, high]}

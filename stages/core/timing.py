@@ -65,7 +65,6 @@ def _milliseconds(call: Callable[[], object], waited: Callable[[], int]) -> floa
     return 1000 * (working if working > 0 else seconds)  # the wait may have been just before or after the call
 
 
-def quietest(blocks: Sequence[Block], count: int) -> list[Block]:
-    """Return the blocks in which others did least, in the order in which they were timed."""
-    kept = sorted(range(len(blocks)), key=lambda i: blocks[i].busy)[:count]
-    return [blocks[i] for i in sorted(kept)]
+def quiet(blocks: Sequence[Block], busy: float) -> list[Block]:
+    """Return the blocks in which something waited for a core for no larger share of the time than `busy`."""
+    return [block for block in blocks if block.busy <= busy]

@@ -11,6 +11,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.core.contention import own_wait
+
 SAMPLES_PER_MS = 16
 COMPONENTS = ("vad", "asr", "punctuation")  # those with a network; the rules of text normalisation are everyone's
 
@@ -155,9 +157,11 @@ def _cut(samples: Floats, segment: Segment) -> Floats:
 
 @contextmanager
 def _timing(seconds: dict[str, float], name: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - began
+    """Time what is done meanwhile, less what the calling thread waited for a core."""
+    with own_wait() as waited:
+        before, began = waited(), time.perf_counter()
+        yield
+        seconds[name] = time.perf_counter() - began - (waited() - before) / 1e9
 
 
 def _time_each(items: Iterable[T]) -> Iterator[tuple[float, T]]:

@@ -136,13 +136,14 @@ def test_speedup_is_of_pairs_and_their_medians():
     assert (found["speedup"], *found["ci"]) == pytest.approx((2, 2, 2))
 
 
-@pytest.mark.parametrize("spread", [0.01, 0.5], ids=["quiet", "busy"])
-def test_a_speedup_measured_again_lies_in_the_interval(spread: float):
-    """Blocks vary more than their pairs tell; two runs lie in each other's intervals nine times of ten."""
+@pytest.mark.parametrize("disturbed", [0, 0.15], ids=["quiet", "busy"])
+def test_a_speedup_measured_again_lies_in_the_interval(disturbed: float):
+    """Blocks vary more than their pairs tell, some of them much; two runs lie in each other's intervals."""
     rng = np.random.default_rng(2)
 
     def measure() -> dict[str, Any]:
-        blocks = rng.normal(0, spread, (5, 1)) + rng.normal(0, 0.02, (5, 60))
+        of_block = rng.normal(0, 0.03, (5, 1)) + (rng.random((5, 1)) < disturbed) * rng.normal(0, 0.4, (5, 1))
+        blocks = of_block + rng.normal(0, 0.02, (5, 60))
         return speedup([(3 * np.exp(ratios), np.ones(60)) for ratios in blocks], 0.95)
 
     runs = [measure() for _ in range(600)]
@@ -151,7 +152,7 @@ def test_a_speedup_measured_again_lies_in_the_interval(spread: float):
         return bool(one["ci"][0] <= other["speedup"] <= one["ci"][1])
 
     mutual = [holds(one, other) and holds(other, one) for one, other in itertools.pairwise(runs)]
-    assert 0.88 < np.mean(mutual) < 0.97
+    assert 0.9 < np.mean(mutual) < 0.97
 
 
 def test_a_mean_speedup_is_no_surer_than_those_it_is_of():

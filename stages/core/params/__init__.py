@@ -83,7 +83,7 @@ class BenchmarkParams(Section):
     """How long is measured: blocks of each case, and of a block pairs until the seconds or the pairs are used up.
 
     busy: the share of the time in which something waited for a core, above which it is measured again, `extra_blocks`
-    at most; the quietest `blocks` count.
+    at most; the others count if there are `blocks` of them, else all.
     """
 
     blocks: int = Field(ge=5)
