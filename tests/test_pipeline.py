@@ -40,7 +40,7 @@ def heard(value: Transcript, swapped: dict[str, str], live: list[TwoPass] | None
         recording=Recording(folder=Path(), id="one", text="x", wav="x.wav", seconds=10, sha256="0" * 64),
         known=KNOWN,
         runs=[(baseline, value)],
-        busy=0.05,
+        busy=0.25,
         swapped=swapped,
         live=([TwoPass("打开", (450.0, 10.0), (900.0, 20.0))], said),
         is_finite=True,
@@ -85,7 +85,7 @@ def test_each_component_s_errors_are_its_own():
 def test_speed_is_a_ratio_of_pairs_and_work_over_audio():
     result = pipeline.pipeline([heard(transcript("", work=0.5), SAME)] * 2, SETTINGS)["cases"][pipeline.CASE]
     assert (result["blocks"], result["pairs"]) == (2, 2)
-    assert (result["speedup"], result["busy"]) == pytest.approx((2, 0.05))
+    assert (result["speedup"], result["busy"]) == pytest.approx((2, 0.25))
     assert (result["baseline_rtf"], result["rtf"]) == (0.1, 0.05)
     assert result["rtf_by_step"]["vad"] == {"baseline": 0.05, "value": 0.025}
 

@@ -1,4 +1,4 @@
-"""Blocks hold pairs that ran in turn, for as long as they may; the quietest are kept. No time is asserted."""
+"""Blocks hold pairs that ran in turn, for as long as they may; quiet ones are told apart. No time is asserted."""
 
 from __future__ import annotations
 
