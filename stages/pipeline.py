@@ -70,7 +70,7 @@ def load(p: Params, line: PipelineBuild, folder: Callable[[str], Path], runtime:
 
 
 def normalizer() -> Callable[[str], str]:
-    """Inverse text normalisation of Mandarin by WeTextProcessing's rules, compiled into the wheel `wetext`."""
+    """Load WeTextProcessing's inverse text normalization of Mandarin, compiled into the wheel `wetext`."""
     from wetext import Normalizer
 
     normalize: Callable[[str], str] = Normalizer(lang="zh", operator="itn").normalize

@@ -73,7 +73,7 @@ def voices(labels: tuple[str, ...]) -> Voices:
     for number in range(UTTERANCES):
         label, speaker = labels[number % len(labels)], str(rng.choice(emotional_prosody.TRAINING_SPEAKERS))
         speak_as = partial(speak, variant=speaker)
-        _, samples = emotional_prosody.say(label, speak_as, emotional_prosody.TRAINING_ENDINGS, rng)
+        _, samples = emotional_prosody.synthesize(label, speak_as, emotional_prosody.TRAINING_ENDINGS, rng)
         spoken.append((samples, label))
     return sorted(spoken, key=lambda pair: len(pair[0]))
 

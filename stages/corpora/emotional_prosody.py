@@ -158,12 +158,13 @@ def _judging(split: Split, seed: int, count: int, folder: Path) -> Iterator[Line
     seeds = [seed, PARTS.index(split)]
     rng = np.random.default_rng(seeds)
     crowd = {
-        name: say("neutral", voices.cast([name], 0, rng).speak, ENDINGS[split], rng)[1] for name in SPEAKERS[split]
+        name: synthesize("neutral", voices.cast([name], 0, rng).speak, ENDINGS[split], rng)[1]
+        for name in SPEAKERS[split]
     }
     takes = list(voices.takes(SPEAKERS[split], CONDITIONS[split], count, seeds))
     for number, take in enumerate(progress.each(takes, split)):
         label = LABELS[number // len(CONDITIONS[split]) % len(LABELS)]
-        text, clean = say(label, take.voice.speak, ENDINGS[split], take.rng)
+        text, clean = synthesize(label, take.voice.speak, ENDINGS[split], take.rng)
         samples = _surround(act(label, clean, take.rng), take, crowd)
         yield take.label(_line(f"{split}-{number:04d}-{label}", samples, text, label, folder))
 
@@ -183,13 +184,15 @@ def _line(id_: str, samples: Samples, text: str, label: str, folder: Path) -> Li
 
 
 def utterance(label: str, speaker: str, endings: Endings, rng: np.random.Generator) -> tuple[str, Samples]:
-    """A sentence and how it sounds, float64 (samples,): spoken by a voice variant in the manner of a label."""
-    text, samples = say(label, partial(speak, variant=speaker), endings, rng)
+    """Speak a drawn sentence with a voice variant in a label's manner; return its text and float64 (samples,)."""
+    text, samples = synthesize(label, partial(speak, variant=speaker), endings, rng)
     return text, act(label, samples, rng)
 
 
-def say(label: str, speaker: Callable[..., Samples], endings: Endings, rng: np.random.Generator) -> tuple[str, Samples]:
-    """A sentence and a voice at the label's pitch, range and tempo, which `act` makes the rest of.
+def synthesize(
+    label: str, speaker: Callable[..., Samples], endings: Endings, rng: np.random.Generator
+) -> tuple[str, Samples]:
+    """Synthesize a drawn sentence at the label's pitch, range and tempo; `act` adds the rest of the label's manner.
 
     speaker: speaks a text in a language, with settings of espeak-ng.
     """
@@ -203,40 +206,40 @@ def say(label: str, speaker: Callable[..., Samples], endings: Endings, rng: np.r
 
 
 def act(label: str, samples: Samples, rng: np.random.Generator) -> Samples:
-    """A voice, float64 (samples,), with the label's contour, tremor, tilt, breath and noise."""
+    """Add the label's contour, tremor, tilt, breath and noise to a voice, float64 (samples,)."""
     recipe = RECIPES[label]
     return _add_noise(_tilt(_tremble(_bend(samples, recipe, rng), recipe, rng), recipe, rng), recipe, rng)
 
 
 def _bend(samples: Samples, recipe: Recipe, rng: np.random.Generator) -> Samples:
-    """Pitch contour and vibrato: played faster where the pitch is higher."""
+    """Bend the pitch by contour and vibrato: play faster where the pitch is higher."""
     place = np.linspace(-0.5, 0.5, len(samples))
-    semitones = rng.uniform(*recipe.slope) * place + rng.uniform(*recipe.rise) * _end(len(samples))
+    semitones = rng.uniform(*recipe.slope) * place + rng.uniform(*recipe.rise) * _ramp(len(samples))
     semitones += _wave(len(samples), recipe.vibrato, rng)
     instants = np.cumsum(2 ** (-semitones / 12))
     return np.interp(np.arange(int(instants[-1])), instants, samples)
 
 
 def _tremble(samples: Samples, recipe: Recipe, rng: np.random.Generator) -> Samples:
-    """Swell, and amplitude modulation: a tremor when slow, roughness when fast."""
-    swell = 10 ** (rng.uniform(*recipe.swell) / 20 * _end(len(samples)))
+    """Modulate the amplitude: a swell, and a tremor when slow or roughness when fast."""
+    swell = 10 ** (rng.uniform(*recipe.swell) / 20 * _ramp(len(samples)))
     return np.asarray(samples * swell * (1 + _wave(len(samples), recipe.tremolo, rng)))
 
 
-def _end(length: int) -> Samples:
-    """A ramp from 0 to 1 over the last third."""
+def _ramp(length: int) -> Samples:
+    """Return a ramp from 0 to 1 over the last third."""
     return np.clip(np.linspace(-2, 1, length), 0, 1)
 
 
 def _wave(length: int, depth_and_hertz: tuple[Between, Between], rng: np.random.Generator) -> Samples:
-    """A sine of drawn depth, frequency and phase."""
+    """Draw a sine of random depth, frequency and phase."""
     depth, hertz = (rng.uniform(*bounds) for bounds in depth_and_hertz)
     phase = rng.uniform(0, 2 * np.pi)
     return np.asarray(depth * np.sin(2 * np.pi * hertz / SAMPLE_RATE * np.arange(length) + phase))
 
 
 def _tilt(samples: Samples, recipe: Recipe, rng: np.random.Generator) -> Samples:
-    """Spectral tilt around 1 kHz; below 125 Hz it goes on no further."""
+    """Tilt the spectrum around 1 kHz, no further below 125 Hz."""
     length = next_fast_len(len(samples), real=True)
     octaves = np.log2(np.maximum(np.fft.rfftfreq(length, 1 / SAMPLE_RATE), 125) / 1000)
     gain = 10 ** (rng.uniform(*recipe.tilt) * octaves / 20)
@@ -244,7 +247,7 @@ def _tilt(samples: Samples, recipe: Recipe, rng: np.random.Generator) -> Samples
 
 
 def _add_noise(samples: Samples, recipe: Recipe, rng: np.random.Generator) -> Samples:
-    """Breath and steady noise, and a level between -12 and -3 dBFS at the peak."""
+    """Add breath and steady noise, and set the peak to a level between -12 and -3 dBFS."""
     breath = _gain(rng, *recipe.breath) * np.sqrt(uniform_filter1d(samples**2, SAMPLE_RATE // 50).clip(0))
     steady = _gain(rng, *recipe.snr) ** -1 * np.sqrt(np.mean(samples**2))
     noise = breath * rng.standard_normal(len(samples)) + steady * rng.standard_normal(len(samples))

@@ -69,7 +69,7 @@ def sound(name: str) -> tuple[int, ...]:
 
 
 def utterance(part: Part, rng: np.random.Generator) -> tuple[Samples, list[tuple[int, int]], str, str]:
-    """One command of one speaker of `part`, in a room.
+    """Speak one command with one speaker of `part`, in a room.
 
     Returns:
         Float64 (samples,) at 16 kHz, the sample range [start, end) of the speech, its characters, and the name in it.
@@ -86,11 +86,11 @@ def utterance(part: Part, rng: np.random.Generator) -> tuple[Samples, list[tuple
 
 def command(part: Part, rng: np.random.Generator) -> tuple[str, str]:
     """Draw a name of `part` and a command with it."""
-    name = _of_part(part, rng)
+    name = _draw_name(part, rng)
     return name, COMMANDS[int(rng.integers(len(COMMANDS)))].format(name)
 
 
-def listed(name: str, rng: np.random.Generator) -> list[str]:
+def list_hotwords(name: str, rng: np.random.Generator) -> list[str]:
     """Return LISTED words for a recognizer that is to hear `name`: it first, then others in no order.
 
     Half of the names that sound like it are among them, wherever in the list.
@@ -101,7 +101,7 @@ def listed(name: str, rng: np.random.Generator) -> list[str]:
     return [name, *rng.permutation([*kept, *different[: LISTED - 1 - len(kept)]]).tolist()]
 
 
-def _of_part(part: Part, rng: np.random.Generator) -> str:
+def _draw_name(part: Part, rng: np.random.Generator) -> str:
     everyone = names()
     while True:
         name = everyone[int(rng.integers(len(everyone)))]
@@ -118,11 +118,11 @@ def _part(name: str) -> Part:
 def _line(id_: str, split: Split, rng: np.random.Generator, folder: Path) -> Line:
     samples, segments, text, name = utterance(split, rng)
     line = spoken_commands.line(id_, samples, segments, text, folder)
-    return line.model_copy(update={"hotwords": listed(name, rng)})
+    return line.model_copy(update={"hotwords": list_hotwords(name, rng)})
 
 
 def _judging_line(id_: str, split: Split, take: Take, crowd: Mapping[str, Samples], folder: Path) -> Line:
     name, text = command(split, take.rng)
     samples, segments = spoken_commands.recorded(take, [take.speak(text, "cmn")], crowd)
     line = take.label(spoken_commands.line(id_, samples, segments, text, folder))
-    return line.model_copy(update={"hotwords": listed(name, take.rng)})
+    return line.model_copy(update={"hotwords": list_hotwords(name, take.rng)})

@@ -79,7 +79,7 @@ def make(seed: int, items: dict[Split, int], folder: Path) -> None:
 
 
 def paragraphs(owner: Owner, seed: int, count: int) -> list[str]:
-    """Punctuated paragraphs of 2 to 6 sentences that only `owner` has."""
+    """Draw punctuated paragraphs of 2 to 6 sentences that only `owner` has."""
     rng = np.random.default_rng([seed, PARTS.index(owner)])
     low, high = SENTENCES
     return ["".join(_sentence(owner, rng) for _ in range(rng.integers(low, high + 1))) for _ in range(count)]
@@ -100,7 +100,7 @@ def _owner(sentence: str) -> Owner:
 
 
 def _expand(name: str, rng: np.random.Generator) -> str:
-    """A text that the grammar derives from `name`: a rule that ends with itself goes on as often as it is drawn."""
+    """Expand the rule `name` of the grammar into a text, drawing no alternative twice for one rule, as in a list."""
     texts, limits = _rules()[name]
     expanded, again = "", True
     while again:
@@ -111,7 +111,7 @@ def _expand(name: str, rng: np.random.Generator) -> str:
 
 
 def _fill(text: str, rng: np.random.Generator) -> str:
-    """An alternative with its rules expanded; of one rule no text is drawn twice, as in a list."""
+    """Expand the rules in an alternative, drawing no text twice for one rule, as in a list."""
     drawn: set[str] = set()
 
     def one(match: re.Match[str]) -> str:
@@ -124,7 +124,7 @@ def _fill(text: str, rng: np.random.Generator) -> str:
 
 @functools.cache
 def _rules() -> dict[str, tuple[list[str], list[float]]]:
-    """Each rule's alternatives, and the upper limit of each one's share of [0, 1)."""
+    """Parse each rule into its alternatives and the upper limit of each one's share of [0, 1)."""
     rules = {}
     for line in GRAMMAR.strip().splitlines():
         name, alternatives = line.split(": ", 1)

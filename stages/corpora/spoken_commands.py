@@ -110,12 +110,12 @@ def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
 
 
 def characters() -> list[str]:
-    """Every character that a sentence can have, sorted."""
+    """Return every character that a sentence can have, sorted."""
     return sorted({c for command in COMMANDS for slot in command for c in "".join(slot)} | set(DIGITS))
 
 
 def sentence(part: Part, rng: np.random.Generator) -> str:
-    """A digit string or a command, of `part` and no other."""
+    """Draw a digit string or a command that belongs to `part` and no other."""
     while True:
         if rng.random() < 0.5:
             text = "".join(DIGITS[i] for i in rng.integers(len(DIGITS), size=rng.integers(4, 10)))
@@ -126,7 +126,7 @@ def sentence(part: Part, rng: np.random.Generator) -> str:
 
 
 def utterance(part: Part, rng: np.random.Generator) -> tuple[Samples, list[tuple[int, int]], str]:
-    """One or two sentences of one speaker of `part`, in a room.
+    """Speak one or two sentences with one speaker of `part`, in a room.
 
     Returns:
         Float64 (samples,) at 16 kHz, the sample range [start, end) of each sentence, and the characters of both.
@@ -168,7 +168,7 @@ def join(speech: Sequence[Samples], rng: np.random.Generator) -> tuple[Samples, 
 
 
 def turn(part: Part, rng: np.random.Generator) -> list[tuple[str, Samples]]:
-    """One or two sentences of one speaker of `part`, each with its clean speech, float64 (samples,)."""
+    """Speak one or two sentences with one speaker of `part`: texts and clean speech, float64 (samples,) each."""
     variant = _one(SPEAKERS[part], rng)
     prosody = {"rate": (140, 220), "pitch": (30, 70), "pitch_range": (35, 65)}
     settings = {name: int(rng.integers(*limits)) for name, limits in prosody.items()}
@@ -177,7 +177,7 @@ def turn(part: Part, rng: np.random.Generator) -> list[tuple[str, Samples]]:
 
 
 def pause(low: float, high: float, rng: np.random.Generator) -> Samples:
-    """Silence of a number of seconds between two bounds."""
+    """Return silence of a random number of seconds between two bounds."""
     return np.zeros(int(rng.uniform(low, high) * SAMPLE_RATE))
 
 
@@ -186,7 +186,7 @@ def _one(options: Sequence[_T], rng: np.random.Generator) -> _T:
 
 
 def _part(text: str) -> Part:
-    """The split that a sentence belongs to."""
+    """Return the split that a sentence belongs to."""
     position = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
     edges = np.cumsum(list(SHARES.values()))
     return list(SHARES)[int(np.searchsorted(edges, position, side="right"))]
@@ -195,7 +195,7 @@ def _part(text: str) -> Part:
 def room(
     samples: Samples, segments: list[tuple[int, int]], rng: np.random.Generator, noise: Samples | None = None
 ) -> Samples:
-    """The clean speech at a level, with reverberation and noise.
+    """Bring clean speech to a level and add reverberation and coloured noise.
 
     noise: (samples,), beside speech of unit power; coloured noise of a drawn level where it is None.
     """
@@ -216,7 +216,7 @@ def _ratio(db: float) -> float:
 
 
 def _noise(length: int, rng: np.random.Generator) -> Samples:
-    """Noise of unit power whose density falls with the frequency to a power of 0 (white) to 2 (brown)."""
+    """Draw noise of unit power whose density falls with frequency to a power of 0 (white) to 2 (brown)."""
     fast = next_fast_len(length, real=True)
     spectrum = np.fft.rfft(rng.standard_normal(fast))
     spectrum[1:] *= np.arange(1, len(spectrum)) ** (-rng.uniform(0, 2) / 2)
@@ -237,7 +237,7 @@ def _judging_line(id_: str, split: Split, take: Take, crowd: Mapping[str, Sample
 
 
 def line(id_: str, samples: Samples, segments: list[tuple[int, int]], text: str, folder: Path) -> Line:
-    """Write a recording, float64 (samples,), and say what is known of it; segments: sample ranges [start, end)."""
+    """Write a recording, float64 (samples,), and return its manifest line; segments: sample ranges [start, end)."""
     wav = f"wav/{id_}.wav"
     return Line(
         id=id_,
