@@ -47,6 +47,23 @@ def test_a_line_for_each_failing_metric_with_build_value_interval_and_limit(buil
     ]
 
 
+def test_a_model_that_need_not_pass_a_gate_does_not_close_it_and_the_reason_is_said(built, monkeypatch, capsys):
+    original = workspace.make
+
+    def excused(root: Path, **required: bool) -> None:
+        original(root, **required)
+        settings = YAML(typ="safe").load(root / "params.yaml")
+        settings["gates"]["lenient"] = settings["gates"]["usual"] | {"optional": {workspace.MODEL: "no redundancy"}}
+        for name in ("bad", "unsure"):
+            settings["targets"][name]["gate"] = "lenient"
+        YAML().dump(settings, root / "params.yaml")
+
+    monkeypatch.setattr(workspace, "make", excused)
+    built()
+    gate.main([])
+    assert "gate: fsmn_vad-bad: fail, not required (no redundancy): " in capsys.readouterr().out
+
+
 def test_a_build_that_fails_on_two_metrics_has_two_lines(built, monkeypatch):
     built(unsure=False)
     found = read_json(layout.SUMMARY)

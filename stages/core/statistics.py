@@ -178,6 +178,11 @@ def describe_drift(measured: Mapping[str, Any]) -> str:
     return f"{measured['value']:.4f}, drift {measured['drift']:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
+def recordings_needed(limit: float, confidence: float) -> int:
+    """Return how many recordings a build needs, of which none loses anything, to be sure to keep a limit over 0."""
+    return math.ceil(math.log((1 - confidence) / 2) / math.log1p(-min(limit, 0.5)))
+
+
 def enough(measured: Mapping[str, Any], limit: float) -> int | None:
     """Estimate how many clusters a build without drift needs to keep a limit; None where there are enough.
 

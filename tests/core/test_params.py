@@ -33,6 +33,13 @@ def test_the_repository_s_own_params_are_valid():
             r"per_chanel: unknown key; did you mean 'per_channel'",
             id="misspelt-recipe-key",
         ),
+        pytest.param(
+            "evaluation: 1200",
+            "evaluation: 96",
+            r"gates\.quantized\.accuracy\.paraformer\.offline_cer: a limit of at most 0\.015 needs about "
+            r"245 recordings, datasets\.spoken_commands\.items has 96",
+            id="too-few-recordings",
+        ),
         pytest.param("prune:\n", "prunne:\n", r"prunne: unknown key; did you mean 'prune'", id="misspelt-section"),
         pytest.param(
             "  opset: 18",
@@ -69,14 +76,14 @@ def test_the_repository_s_own_params_are_valid():
             id="unknown-model",
         ),
         pytest.param(
-            "zoo/paraformer}]\n",
-            "zoo/paraformer}]\n    prune: {ratoi: 0.2}\n",
+            "    prune: {ratio: 0.2}",
+            "    prune: {ratoi: 0.2}",
             r"models\.paraformer\.prune\.ratoi: unknown key; did you mean 'ratio'",
             id="misspelt-override",
         ),
         pytest.param(
-            "zoo/paraformer}]\n",
-            "zoo/paraformer}]\n    prune: {distill_steps: 5}\n",
+            "    prune: {ratio: 0.2}",
+            "    prune: {distill_steps: 5}",
             r"models\.paraformer\.prune\.validate_every: found 20, wanted at most the 5",
             id="override-that-does-not-fit",
         ),

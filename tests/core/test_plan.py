@@ -46,7 +46,7 @@ def test_a_stage_depends_on_a_model_s_own_settings_where_it_has_some():
     text = with_other(OTHER.replace("8]\n", f"8, cpu_pruned_int8]\n{own}"))
     tables, p = derived(text), params.parse(text, "params.yaml")
     assert tables.prune["other"].settings_from == "models.other.prune"
-    assert tables.prune["paraformer"].settings_from == "prune.paraformer"
+    assert tables.prune["paraformer_streaming"].settings_from == "prune.paraformer_streaming"
     assert tables.quantize["other-dense-int8"].recipe_from == "models.other.tuned.dense.int8"
     assert tables.quantize["other-pruned-int8"].recipe_from == "quantize.recipes.int8"
     assert p.prune_settings("other") == p.prune["paraformer"].model_copy(update={"variations": 1})
@@ -85,7 +85,8 @@ def test_each_stage_tracks_what_it_reads_and_every_key_is_there(repository: Path
     found, raw = tracked(repository), YAML(typ="safe").load(TEXT)
     raw["plan"] = YAML(typ="safe").load(ROOT / "plan.yaml")["plan"]
     assert found["fetch@paraformer"] == {"models.paraformer.family", "models.paraformer.sources"}
-    assert found["prune@paraformer"] == {"models.paraformer.family", "prune.paraformer"}
+    assert found["prune@paraformer"] == {"models.paraformer.family", "models.paraformer.prune"}
+    assert found["prune@seaco_paraformer"] == {"models.seaco_paraformer.family", "prune.seaco_paraformer"}
     assert found["quantize@paraformer-dense-int8"] == {"models.paraformer.family", "quantize.recipes.int8"}
     for key in set().union(*found.values()):
         value = raw

@@ -8,10 +8,12 @@ from typing import Any
 from stages.core import layout
 from stages.core.errors import did_you_mean
 from stages.core.params import PIPELINE, UNQUANTIZED, Model, Params, Pipeline, Target
-from stages.core.params.origins import ModelScopeDataset
+from stages.core.params.gates import RelativeLimit
+from stages.core.params.origins import ModelScopeDataset, SyntheticDataset
 from stages.core.params.prune import PruneParams
 from stages.core.params.recipes import BFloat16Recipe, DynamicRecipe, Recipe, StaticRecipe
 from stages.core.params.section import Runtime
+from stages.core.statistics import recordings_needed
 from stages.models import FAMILIES, PRUNABLE, ROLES, accuracy
 
 _ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
@@ -20,7 +22,7 @@ _ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
 def problems(p: Params) -> list[str]:
     """Return one line for each problem; what names something unknown is checked no further."""
     unknown = [*_unknown(p), *_limits(p)]
-    return unknown or [*_hub_datasets(p), *_prune(p), *_targets(p), *_models(p), *_pipelines(p)]
+    return unknown or [*_hub_datasets(p), *_prune(p), *_targets(p), *_models(p), *_unresolvable(p), *_pipelines(p)]
 
 
 def _unknown(p: Params) -> Iterator[str]:
@@ -53,8 +55,6 @@ def _limits(p: Params) -> Iterator[str]:
         yield from _metrics(f"gates.{name}.accuracy", gate.accuracy)
         for family in gate.speedup:
             yield from _known(f"gates.{name}.speedup", "family", family, [*FAMILIES, PIPELINE])
-        for model in gate.optional:
-            yield from _known(f"gates.{name}.optional", "model or pipeline", model, [*p.models, *p.pipelines])
 
 
 def _metrics(where: str, limits: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -151,6 +151,29 @@ def _model_on(where: str, model: Model, key: str, target: Target, p: Params) -> 
     recipe = model.tuned.get(target.variant, {}).get(target.graph)
     if recipe is not None and (why := _cannot_run(target.runtime, recipe)):
         yield f"{where}.tuned.{target.variant}.{target.graph} {why}"
+
+
+def _unresolvable(p: Params) -> Iterator[str]:
+    """Yield the limits that no build can be sure to keep, because the data set that is made here is too small.
+
+    Of a relative limit only the most is known: its share of as many errors as `baselines` lets the fp32 model make.
+    """
+    for name, model in p.models.items():
+        dataset, ceilings = p.datasets[model.dataset], p.baselines.get(model.family, {})
+        if not isinstance(dataset, SyntheticDataset) or (found := dataset.items.get(p.evaluate.split)) is None:
+            continue
+        limits = {
+            f"gates.{gate}.accuracy.{model.family}.{metric}": max(limit.least, limit.relative * ceilings[metric])
+            for gate in dict.fromkeys(p.targets[key].gate for key in model.targets)
+            for metric, limit in p.gates[gate].accuracy.get(model.family, {}).items()
+            if isinstance(limit, RelativeLimit) and metric in ceilings
+        }
+        for where, most in limits.items():
+            if found < (needed := recordings_needed(most, p.evaluate.confidence)):
+                yield (
+                    f"{where}: a limit of at most {most:g} needs about {needed:,} recordings, "
+                    f"datasets.{model.dataset}.items has {found:,} for {p.evaluate.split} (models.{name})"
+                )
 
 
 def _pipelines(p: Params) -> Iterator[str]:
