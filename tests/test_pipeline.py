@@ -140,8 +140,8 @@ def test_rules_of_inverse_text_normalisation(spoken: str, final: str):
             "dataset: conversations\n", "dataset: conversation\n", r"did you mean 'conversations'", id="data-set"
         ),
         pytest.param(
-            "zoo/paraformer}]\n    targets: [cpu_fp32, cpu_fp32_opt, cpu_int8,",
-            "zoo/paraformer}]\n    targets: [cpu_fp32, cpu_fp32_opt,",
+            "    prune: {ratio: 0.2}\n    targets: [cpu_fp32, cpu_fp32_opt, cpu_int8,",
+            "    targets: [cpu_fp32, cpu_fp32_opt,",
             r"asr: 'paraformer' is not built for cpu_int8; add it to models\.paraformer\.targets",
             id="a-part-that-is-not-built",
         ),

@@ -85,7 +85,11 @@ def test_each_stage_tracks_what_it_reads_and_every_key_is_there(repository: Path
     found, raw = tracked(repository), YAML(typ="safe").load(TEXT)
     raw["plan"] = YAML(typ="safe").load(ROOT / "plan.yaml")["plan"]
     assert found["fetch@paraformer"] == {"models.paraformer.family", "models.paraformer.sources"}
-    assert found["prune@paraformer"] == {"models.paraformer.family", "models.paraformer.prune"}
+    assert found["prune@paraformer"] == {
+        "models.paraformer.family",
+        "models.paraformer.prune",
+        "prune.paraformer",
+    }
     assert found["prune@seaco_paraformer"] == {"models.seaco_paraformer.family", "prune.seaco_paraformer"}
     assert found["quantize@paraformer-dense-int8"] == {"models.paraformer.family", "quantize.recipes.int8"}
     for key in set().union(*found.values()):
