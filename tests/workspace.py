@@ -133,6 +133,7 @@ def latency(name: str) -> dict[str, Any]:
         "load_ms": {"baseline": 5.0, "value": 6.0},
         "peak_memory_mib": {"baseline": 70.0, "value": 60.0},
         "bytes": {"baseline": 6, "value": 8 if name == "bad" else 6},
+        "runtimes": {"oldest": "1.15.0", "refused": {}},
     }
 
 

@@ -34,7 +34,7 @@ def sign(folder: Path, key: str) -> None:
 
     with _as_file(key) as path, _reading():
         signer = signing.Config().use_elliptic_key_signer(private_key=path)
-        signer.set_hashing_config(_all_but_signature(folder)).sign(folder, folder / FILE)
+        signer.set_hashing_config(_all_but_signature()).sign(folder, folder / FILE)
 
 
 def why_not_verified(folder: Path, key: Path) -> str | None:
@@ -52,7 +52,7 @@ def why_not_verified(folder: Path, key: Path) -> str | None:
     if not (folder / FILE).is_file():
         return "is not signed"
     try:
-        verifier.set_hashing_config(_all_but_signature(folder)).verify(folder, folder / FILE)
+        verifier.set_hashing_config(_all_but_signature()).verify(folder, folder / FILE)
     except Exception as e:  # noqa: BLE001  a signature is untrusted input, which the library parses with three others
         return f"{FILE} is no signature of this folder with {key}: {first_line(e)}"
     return None
@@ -89,10 +89,10 @@ def _reading() -> Iterator[None]:
         raise UserError(f"{VARIABLE}: {type(e).__name__}: {first_line(e)}; {wanted}") from e
 
 
-def _all_but_signature(folder: Path) -> hashing.Config:
+def _all_but_signature() -> hashing.Config:
     from model_signing import hashing
 
-    return hashing.Config().set_ignored_paths(paths=[folder / FILE], ignore_git_paths=False)
+    return hashing.Config().set_ignored_paths(paths=[FILE], ignore_git_paths=False)
 
 
 @contextmanager
