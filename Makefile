@@ -35,6 +35,8 @@ peers: .venv/runtime  ## the same checkpoints through other tools: accuracy, lat
 lock: .venv/runtime  ## compile the hashed locks again
 	uv pip compile $(LOCK) requirements.in -o requirements.txt
 	uv pip compile $(LOCK) requirements-dev.in -o requirements-dev.txt
+	$(foreach version,$(OLDER),uv pip compile $(LOCK) --no-deps stages/runtimes/older_versions/$(version).in \
+	  -o stages/runtimes/older_versions/$(version).txt &&) true
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock"
 

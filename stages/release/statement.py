@@ -68,10 +68,9 @@ def source(facts: Facts) -> str:
 
 def measured_files(found: Mapping[str, Any]) -> Mapping[str, str]:
     """Return SHA-256 of the files that were measured, by name, as a statement has them."""
-    files: Mapping[str, str] = found["predicate"][MEASURED]["artifact"]["files"]
-    return files
+    return dict(found["predicate"][MEASURED]["artifact"]["files"])
 
 
 def subjects(found: Mapping[str, Any]) -> dict[str, str]:
     """Return SHA-256 of the files that a statement is about, by name."""
-    return {subject["name"]: subject["digest"]["sha256"] for subject in found["subject"]}
+    return {str(subject["name"]): str(subject["digest"]["sha256"]) for subject in found["subject"]}

@@ -92,6 +92,12 @@ def replace_graph(folder: Path) -> None:
     again(folder)
 
 
+def odd_statement(folder: Path) -> None:
+    found = read_json(folder / statement.FILE)
+    found["predicate"][statement.MEASURED]["artifact"]["files"] = 5
+    write_json(folder / statement.FILE, found)
+
+
 def replace_measurements(folder: Path) -> None:
     """The same, and pretend that this was measured."""
     replace_graph(folder)
@@ -111,6 +117,7 @@ TOUCHED = {
     "other-graph": (replace_graph, "model.onnx is not the graph that was measured"),
     "no-list": (lambda folder: (folder / verification.SUMS).unlink(), "SHA256SUMS is not there"),
     "bad-list": (lambda folder: (folder / verification.SUMS).write_text("abc  ../x\n"), "SHA256SUMS line 1"),
+    "odd-statement": (odd_statement, "is not a statement of Kiln's"),
     "no-statement": (lambda folder: (folder / statement.FILE).write_text("{}"), "is not a statement of Kiln's"),
 }
 touched = pytest.mark.parametrize(("touch", "said"), TOUCHED.values(), ids=TOUCHED)
