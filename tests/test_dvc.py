@@ -168,7 +168,7 @@ def project(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def test_a_changed_recipe_is_told_before_anything_runs():
     assert asked() == announced() == set()
     edit(lambda settings: settings["quantize"]["recipes"]["int8"].update(smooth=0.25))
-    assert asked() == announced() == {RECIPE, "package"}  # which names it in releases; what follows depends on what it makes
+    assert asked() == announced() == {RECIPE, "package"}  # which names it; what follows depends on what it makes
     assert Repo().params.diff()["diff"] == {"params.yaml": {SMOOTH: {"old": 0.5, "new": 0.25, "diff": -0.25}}}
     assert ran() == set()
 
