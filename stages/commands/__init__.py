@@ -13,6 +13,7 @@ NAMES = {  # of the modules here that are commands, and what each does
     "gate": "exit 0 only if every required build of the last report passed",
     "final": "measure required builds on data that nothing was chosen with",
     "verify": "exit 0 only if a release folder is what it was when it was made",
+    "compare": "say what differs between two release folders, as Markdown",
     "pin": "write the size and digest of a model's or data set's files to pins/NAME.json",
     "add": "add a model and its builds to params.yaml",
     "data": "make a data set of your own speech",
