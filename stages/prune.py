@@ -16,15 +16,16 @@ from stages.core import layout, params, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.params.prune import PruneParams
-from stages.core.statistics import pooled
+from stages.core.statistics import mean_of_clusters
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
+from stages.evaluation.groups import group
 from stages.models.protocols import Prunable
 from stages.models.shared import checkpoint
 from stages.pruning import allocation, narrowing, recovery
 
 Accuracy = Callable[[torch.nn.Module], float]
-"""The family's headline metric of a model."""
+"""The family's headline metric of a model, the mean over speakers."""
 
 RECORD = "prune.json"
 TOLERANCE = 0.01  # of what `ratio_of` says, between what was asked for and what the widths can give
@@ -104,16 +105,10 @@ def prune(
         as_cut, errors = far(), refit()
         metric["refit"] = accuracy(small)
     with recovery.fixed_threads(recovery.DISTILL_THREADS):
-        course = recovery.distill(
-            small,
-            family.distillation(small, model, calibration),
-            validate=far,
-            validate_every=settings.validate_every,
-            patience=settings.patience,
-            steps=settings.distill_steps,
-            learning_rate=settings.learning_rate,
-            seed=settings.seed,
-        )
+        after_refit = far()
+        validate = far if settings.validate_by == "loss" else functools.partial(_metric_loss, family, accuracy, small)
+        course = recovery.distill(small, family.distillation(small, model, calibration), validate, settings)
+        far_after = {"cut": as_cut, "refit": after_refit, "distillation": far()}
     metric["distillation"] = accuracy(small) if course.kept else metric["refit"]
     record = {
         "dense": _size(family, model),
@@ -122,25 +117,29 @@ def prune(
         "prunable": wanted.prunable,
         "removed_of_prunable": _removed(model, small) * _parameters(model) / wanted.prunable,
     }
-    # of the tuning split, the distillation loss: how far the small model is from the dense one
-    far_after = {"cut": as_cut, "refit": course.validation[0], "distillation": course.validation[course.kept]}
     return (
         small,
         small_config,
         record
         | {
             "sensitivity": sensitivity,
-            "tuning_loss": far_after,
+            "tuning_loss": far_after,  # the distillation loss: how far the small model is from the dense one
             "accuracy": metric,
             "layer_error": errors,
             "distillation": {
                 "steps": len(course.losses),
                 "kept_step": course.kept,
                 "calibration_loss": _mean_ends(course.losses),
-                "tuning_loss": course.validation,
+                f"tuning_{settings.validate_by}": course.validation,
             },
         },
     )
+
+
+def _metric_loss(family: Prunable[Any, Any], accuracy: Accuracy, model: torch.nn.Module) -> float:
+    """Return the headline metric so that less is better."""
+    measured = accuracy(model)
+    return 1 - measured if family.METRICS[family.HEADLINE].higher_is_better else measured
 
 
 def _allocate(
@@ -250,12 +249,12 @@ def tuning_accuracy(
             found: Sequence[Any] = family.score(origin, artifact, family.MODES[0], heard)
         return found
 
-    expected = outcomes(dense)
+    expected, clusters = outcomes(dense), group(recordings).clusters
 
     def accuracy(model: torch.nn.Module) -> float:
         found = expected if model is dense else outcomes(model)
         counts = family.measure(origin, recordings, expected, found)
-        value = pooled(family.METRICS[family.HEADLINE], family.HEADLINE, counts)
+        value = mean_of_clusters(family.METRICS[family.HEADLINE], family.HEADLINE, counts, clusters)
         if math.isnan(value):
             raise UserError(f"{origin}: the tuning split has nothing to measure {family.HEADLINE} by")
         return value

@@ -85,6 +85,14 @@ def pooled(metric: Metric, name: str, counts: Sequence[Counts]) -> float:
     return float(metric.pool(*_columns(name, counts)))
 
 
+def mean_of_clusters(metric: Metric, name: str, counts: Sequence[Counts], clusters: Sequence[str]) -> float:
+    """Return the mean of a metric over clusters, each of which counts the same; NaN where nothing was measured."""
+    numerators, denominators = _columns(name, counts)
+    own = [np.array(clusters) == cluster for cluster in sorted(set(clusters))]
+    values = [metric.pool(numerators[of_one], denominators[of_one]) for of_one in own if denominators[of_one].any()]
+    return float(np.mean(values)) if values else math.nan
+
+
 def drift(
     metric: Metric,
     name: str,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import next_fast_len
 
 from stages.corpora.manifest import SAMPLE_RATE
 
@@ -101,6 +100,8 @@ def _unit(samples: Samples) -> Samples:
 
 def _coloured(length: int, slope: float, rng: np.random.Generator) -> Samples:
     """Draw noise whose amplitude falls with the frequency to a power of `slope` above 10 Hz."""
+    from scipy.fft import next_fast_len  # half a second, which those who only load a model need not spend
+
     fast = next_fast_len(length, real=True)
     spectrum = np.fft.rfft(rng.standard_normal(fast))
     shape = np.maximum(np.arange(len(spectrum)), 10.0 * fast / SAMPLE_RATE) ** -slope

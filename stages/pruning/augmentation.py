@@ -59,7 +59,13 @@ def _utterances(recording: Recording) -> Voice:
 
 
 def mix(voices: Sequence[Voice], length: int, rng: np.random.Generator) -> Audio:
-    """Mix what one voice says, at another speed and colour, with noise or other voices: float32 (length,)."""
+    """Mix what one voice says, at another speed and colour, with noise or with what others say.
+
+    length: samples, of over a second.
+
+    Returns:
+        Float32 (length,) in [-1, 1).
+    """
     speech, spoken = _turns(voices[int(rng.integers(len(voices)))], length, rng)
     speech = _colour(speech, rng) / _level(speech[spoken])
     if rng.random() < BABBLE_SHARE:
@@ -72,15 +78,14 @@ def mix(voices: Sequence[Voice], length: int, rng: np.random.Generator) -> Audio
 
 
 def _turns(voice: Voice, length: int, rng: np.random.Generator) -> tuple[Samples, NDArray[np.bool_]]:
-    """Let a voice speak between gaps, from the middle of one or of an utterance on; and where it speaks."""
+    """Lay out a voice's utterances with gaps between, from the first second on; return audio and where it speaks."""
     low, high = np.log(GAP_SECONDS)
     speech, spoken = np.zeros(length), np.zeros(length, bool)
-    speed, start = rng.uniform(*SPEED), int(rng.uniform(-1, 1) * SAMPLE_RATE)
+    speed, start = rng.uniform(*SPEED), int(rng.uniform(0, 1) * SAMPLE_RATE)
     while start < length:
-        utterance = _at_speed(voice[int(rng.integers(len(voice)))], speed)
-        place = slice(max(0, start), max(0, start + len(utterance)))
-        speech[place] = utterance[max(0, -start) : length - start]
-        spoken[place] = True
+        utterance = _at_speed(voice[int(rng.integers(len(voice)))], speed)[: length - start]
+        place = slice(start, start + len(utterance))
+        speech[place], spoken[place] = utterance, True
         start += len(utterance) + int(np.exp(rng.uniform(low, high)) * SAMPLE_RATE)
     return speech, spoken
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from stages.core import progress
+from stages.core.params.prune import PruneParams
 
 REFIT_THREADS = 2
 DISTILL_THREADS = 1  # steps are small: on a machine that does other work too, a second thread costs more than it gives
@@ -76,30 +77,55 @@ def least_squares(inputs: torch.Tensor, wanted: torch.Tensor, damping: float, *,
     return solution[:-1].T.float(), solution[-1].float()
 
 
-def reduced_rank(inputs: torch.Tensor, wanted: torch.Tensor, rank: int, damping: float) -> tuple[Fit, Fit]:
-    """Two dense layers, `rank` wide between them, that map `inputs` (frames, in) closest to `wanted` (frames, out).
+def reduced_rank(
+    inputs: torch.Tensor, wanted: torch.Tensor, rank: int, damping: float, importance: torch.Tensor | None = None
+) -> tuple[Fit, Fit]:
+    """Return two dense layers, `rank` wide between them, that map `inputs` closest to `wanted`.
 
     Izenman, "Reduced-rank regression for the multivariate linear model", 1975: the full regression
     followed by the leading principal components of what it predicts. Two layers with no
     nonlinearity between them have no channels worth choosing among: any rotation of them is as good.
-    Width beyond the number of outputs has nothing to carry and is zero.
+    Width beyond the number of outputs has nothing to carry and is zero. Both layers' weights are of about one size, so
+    that a step of training is as large for either.
+
+    inputs: (frames, in). wanted: (frames, out). importance: a positive definite matrix A (out, out), in float64; the
+    errors e of a frame count as e^T A e. Without, all count the same.
     """
+    tiny = torch.finfo().tiny
     weight, bias = least_squares(inputs, wanted, damping)
-    predicted = inputs @ weight.T + bias
+    root, inverse = _roots(importance if importance is not None else torch.eye(len(bias), dtype=torch.float64))
+    predicted = (inputs @ weight.T + bias) @ root
     mean = predicted.mean(dim=0)
     centred = predicted - mean
     _, vectors = torch.linalg.eigh((centred.T @ centred).double())
     leading = vectors.flip(1)[:, :rank].float()
     leading = torch.nn.functional.pad(leading, (0, rank - leading.shape[1]))
-    return (leading.T @ weight, leading.T @ (bias - mean)), (leading, mean)
+    first, second = leading.T @ root @ weight, inverse @ leading
+    scale = ((second.norm(dim=0) + tiny) / (first.norm(dim=1) + tiny)).sqrt()
+    return (scale[:, None] * first, scale * (leading.T @ (root @ bias - mean))), (second / scale, inverse @ mean)
 
 
-def refit(linears: Sequence[torch.nn.Linear], inputs: torch.Tensor, wanted: torch.Tensor, damping: float) -> None:
-    """Give one dense layer, or two in a row, the weights that map `inputs` closest to `wanted`."""
+def _roots(matrix: torch.Tensor) -> Fit:
+    """Return the symmetric square root of a positive definite matrix, and that of its inverse."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return ((vectors * values.sqrt()) @ vectors.T).float(), ((vectors / values.sqrt()) @ vectors.T).float()
+
+
+def refit(
+    linears: Sequence[torch.nn.Linear],
+    inputs: torch.Tensor,
+    wanted: torch.Tensor,
+    damping: float,
+    importance: torch.Tensor | None = None,
+) -> None:
+    """Give one dense layer, or two in a row, the weights that map `inputs` closest to `wanted`.
+
+    importance: of two, as `reduced_rank` takes it.
+    """
     if len(linears) == 1:
         fits: Sequence[Fit] = [least_squares(inputs, wanted, damping, intercept=linears[0].bias is not None)]
     else:
-        fits = reduced_rank(inputs, wanted, linears[0].out_features, damping)
+        fits = reduced_rank(inputs, wanted, linears[0].out_features, damping, importance)
     for linear, (weight, bias) in zip(linears, fits, strict=True):
         linear.weight.copy_(weight)
         if linear.bias is not None:
@@ -159,30 +185,22 @@ class Course:
     kept: int
 
 
-def distill(
-    student: torch.nn.Module,
-    loss: Loss,
-    *,
-    validate: Callable[[], float],
-    validate_every: int,
-    patience: int,
-    steps: int,
-    learning_rate: float,
-    seed: int,
-) -> Course:
-    """Train `student` in place with Adam on a cosine schedule, and leave it with the weights that validated best.
+def distill(student: torch.nn.Module, loss: Loss, validate: Callable[[], float], settings: PruneParams) -> Course:
+    """Train `student` in place with Adam, and leave it with the weights that validated best.
 
-    It stops early once `patience` validations in a row, one each `validate_every` steps and one after the last, were
-    no better than the best: Prechelt, "Early stopping - but when?", 1998. The budget is in steps, for bytes to repeat.
+    The learning rate rises for `warmup` steps and then falls as a cosine. It stops early once `patience` validations in
+    a row, one each `validate_every` steps and one after the last, were no better than the best: Prechelt, "Early
+    stopping - but when?", 1998. The budget is in steps, for bytes to repeat.
     """
+    steps = settings.distill_steps
     if steps == 0:
         return Course([], {0: validate()}, 0)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(settings.seed)
     kept, weights = 0, student.state_dict()
     student.load_state_dict(copy.deepcopy(weights), assign=True)  # steps change a copy: some may be the teacher's own
     student.requires_grad_(True)
-    optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    optimizer = torch.optim.Adam(student.parameters(), lr=settings.learning_rate)
+    schedule = _schedule(optimizer, steps, settings.warmup)
     losses, validation = [], {0: validate()}
     for step in progress.each(range(1, steps + 1), "distillation steps"):
         found = loss(generator)
@@ -191,13 +209,22 @@ def distill(
         optimizer.step()
         schedule.step()
         losses.append(float(found.detach()))
-        if step % validate_every and step < steps:
+        if step % settings.validate_every and step < steps:
             continue
         validation[step] = validate()
         if validation[step] < validation[kept]:
             kept, weights = step, copy.deepcopy(student.state_dict())
-        elif sum(validated > kept for validated in validation) >= patience:
+        elif sum(validated > kept for validated in validation) >= settings.patience:
             break
     student.load_state_dict(weights)
     student.requires_grad_(False)
     return Course(losses, validation, kept)
+
+
+def _schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """Raise the learning rate in the first `warmup` of the steps, and let it fall as a cosine over the others."""
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps - warmup))
+    if warmup == 0:
+        return falling
+    rising = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
+    return torch.optim.lr_scheduler.SequentialLR(optimizer, [rising, falling], milestones=[warmup])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from stages.pruning import narrowing, recovery
+from tests.workspace import PRUNE
 
 CRITERIA = ["magnitude", "activation", "taylor", "least_squares"]
 
@@ -183,8 +184,8 @@ def test_neither_a_refit_nor_distillation_touches_the_dense_model(audio: torch.T
     before = {name: weight.clone() for name, weight in dense.state_dict().items()}
     cut(small, dense, audio)
     better = iter((3.0, 2.0, 1.0, 0.0))
-    settings: dict[str, Any] = {"validate_every": 1, "patience": 3, "steps": 3, "learning_rate": 0.1, "seed": 0}
-    recovery.distill(small, lambda _: small(audio).square().mean(), validate=lambda: next(better), **settings)
+    settings = PRUNE.model_copy(update={"distill_steps": 3, "learning_rate": 0.1})
+    recovery.distill(small, lambda _: small(audio).square().mean(), lambda: next(better), settings)
     assert all(torch.equal(weight, before[name]) for name, weight in dense.state_dict().items())
     assert not torch.equal(small.decoder.w_1.weight, dense.decoder.w_1.weight)
 

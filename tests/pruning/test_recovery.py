@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from stages.pruning import recovery
+from tests.workspace import PRUNE
 
 
 class Student(torch.nn.Module):
@@ -24,10 +25,9 @@ class Student(torch.nn.Module):
 
 def distill(student: Student, best: float, **changes: float) -> recovery.Course:
     """Distil for up to 100 steps of 0.01 what is best at a weight of `best`."""
-    settings: dict[str, Any] = {"validate_every": 10, "patience": 2, "steps": 100, "learning_rate": 0.01, "seed": 0}
-    return recovery.distill(
-        student, student.loss, validate=lambda: abs(float(student.weight.detach()) - best), **settings | changes
-    )
+    usual = {"validate_every": 10, "patience": 2, "distill_steps": 100, "learning_rate": 0.01}
+    settings = PRUNE.model_copy(update=usual | changes)
+    return recovery.distill(student, student.loss, lambda: abs(float(student.weight.detach()) - best), settings)
 
 
 def test_the_best_weights_are_kept_and_it_stops_after_its_patience():
@@ -55,9 +55,18 @@ def test_a_student_that_only_gets_worse_stays_as_it_was():
 
 
 def test_a_student_that_gets_better_to_the_end_takes_every_step():
-    course = distill(Student(), best=-1, steps=25)
+    course = distill(Student(), best=-1, distill_steps=25)
     assert course.kept == len(course.losses) == 25
     assert list(course.validation) == [0, 10, 20, 25]
+
+
+def test_the_learning_rate_rises_before_it_falls():
+    cold, warm = Student(), Student()
+    distill(cold, best=-1, distill_steps=10)
+    distill(warm, best=-1, distill_steps=10, warmup=10)
+    risen = sum(step / 11 for step in range(1, 11)) * 0.01  # Adam's steps are as long as the learning rate
+    assert float(warm.weight) == pytest.approx(1 - risen, abs=1e-3)
+    assert float(cold.weight) < 1 - 0.05
 
 
 def test_a_mean_loss_repeats():

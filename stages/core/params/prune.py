@@ -18,6 +18,8 @@ class PruneParams(Section):
 
     ratio_of: of `all` its parameters, or of the `prunable` ones, those of the layers that can be cut: where a large
     vocabulary's embedding is most of a model, they are a few in a hundred. heads: attention heads may go too.
+    warmup: steps in which the learning rate rises. validate_by: what of the tuning split chooses the weights that stay,
+    the `loss` of a few draws or the family's `metric` in its own pipeline, where each speaker counts the same.
     """
 
     ratio: float = Field(gt=0, lt=0.9)
@@ -29,6 +31,8 @@ class PruneParams(Section):
     refit_damping: float = Field(gt=0)
     variations: int = Field(ge=0)
     distill_steps: int = Field(ge=0)
+    warmup: int = Field(default=0, ge=0)
+    validate_by: Literal["loss", "metric"] = "loss"
     validate_every: int = Field(ge=1)
     patience: int = Field(ge=1)
     learning_rate: float = Field(gt=0)

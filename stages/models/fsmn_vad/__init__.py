@@ -10,7 +10,6 @@ from __future__ import annotations
 from stages.models.fsmn_vad.metrics import HEADLINE, METRICS, MODES, Outcome, measure, read_outcomes, write_outcomes
 from stages.models.fsmn_vad.network import SCHEMAS, build, export_modules, graph_set, load, read_config
 from stages.models.fsmn_vad.pruning import (
-    calibration,
     counter,
     cut,
     distillation,
@@ -20,6 +19,7 @@ from stages.models.fsmn_vad.pruning import (
     with_widths,
 )
 from stages.models.fsmn_vad.scoring import load_detector, load_streaming_detector, score
+from stages.models.fsmn_vad.stream import calibration
 
 __all__ = [
     "HEADLINE",
