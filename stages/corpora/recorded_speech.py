@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from stages.core.errors import UserError
+from stages.core.params.section import Split
 from stages.corpora.manifest import SAMPLE_RATE
-from stages.corpora.sentences import Part
 
 Samples = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class Speaker:
     """Who speaks in some members of an archive."""
 
     name: str
-    part: Part
+    part: Split
     archive: str
     members: tuple[str, ...]
 
@@ -83,7 +83,7 @@ def read(archives: Mapping[str, Path]) -> dict[str, list[Samples]]:
     return {s.name: [recordings[s.archive][member] for member in s.members] for s in SPEAKERS}
 
 
-def speakers(part: Part) -> list[Speaker]:
+def speakers(part: Split) -> list[Speaker]:
     """Return the speakers of a part."""
     return [speaker for speaker in SPEAKERS if speaker.part == part]
 

@@ -5,14 +5,11 @@ A number belongs to one split by its remainder, so no split shares a sentence wi
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from stages.core.params.section import Split
 
-Part = Split | Literal["final"]
-PARTS: tuple[Part, ...] = ("calibration", "tuning", "evaluation", "final")
+PARTS: tuple[Split, ...] = ("calibration", "tuning", "evaluation", "final")
 NUMBERS = 250  # of each split
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -45,7 +42,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
-def sentence(language: str, part: Part, rng: np.random.Generator) -> str:
+def sentence(language: str, part: Split, rng: np.random.Generator) -> str:
     """Draw a sentence or, one time in four, its number alone, that belongs to `part` and no other."""
     template = "{}" if rng.random() < 0.25 else str(rng.choice(TEMPLATES[language]))
     return template.format(int(rng.integers(NUMBERS)) * len(PARTS) + PARTS.index(part))

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from stages.core import progress
 from stages.core.params.origins import MixturesDataset
+from stages.core.params.section import Split
 from stages.corpora import noises, recorded_speech
 from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
 from stages.corpora.noises import root_mean_square
-from stages.corpora.sentences import PARTS, Part
+from stages.corpora.sentences import PARTS
 from stages.corpora.vad_voices import Voice, voices
 
 Samples = NDArray[np.float64]
@@ -105,7 +106,7 @@ def make(dataset: MixturesDataset, archives: Mapping[str, Path], folder: Path) -
         write(folder, split, lines)
 
 
-def spoken(part: Part, cast: Sequence[Voice], count: int, seed: int) -> list[Take]:
+def spoken(part: Split, cast: Sequence[Voice], count: int, seed: int) -> list[Take]:
     """Draw what voices say in turn, each time in the next condition, for `count` mixtures."""
     takes = []
     for number in progress.each(range(count), f"{part}: speech"):
@@ -121,7 +122,7 @@ def spoken(part: Part, cast: Sequence[Voice], count: int, seed: int) -> list[Tak
     return takes
 
 
-def _condition(part: Part, number: int, voices: int) -> Condition:
+def _condition(part: Split, number: int, voices: int) -> Condition:
     """Return a mixture's condition; for calibration each voice is clean first, so that pruning can mix it anew."""
     if part == "calibration" and number < voices:
         return CONDITIONS[0]

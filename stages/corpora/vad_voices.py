@@ -14,13 +14,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.core.params.section import Split
 from stages.corpora import recorded_speech
 from stages.corpora.espeak import speak, trim
-from stages.corpora.sentences import PARTS, Part, sentence
+from stages.corpora.sentences import PARTS, sentence
 
 Samples = NDArray[np.float64]
 
-VARIANTS: dict[Part, tuple[str, ...]] = {
+VARIANTS: dict[Split, tuple[str, ...]] = {
     "evaluation": (
         *("belinda", "f4", "f3", "grandma", "gustave", "ian", "m2", "m4", "m5", "marcelo", "paul", "quincy", "sandro"),
         *("shelby", "travis", "victor", "Denis", "steph", "steph2", "iven", "iven3", "iven4", "Alicia", "Annie"),
@@ -40,7 +41,7 @@ VARIANTS: dict[Part, tuple[str, ...]] = {
         *("UniRobot", "whisperf"),
     ),
 }
-LANGUAGES: dict[Part, tuple[str, ...]] = {  # one voice after another; `final` shares none
+LANGUAGES: dict[Split, tuple[str, ...]] = {  # one voice after another; `final` shares none
     "evaluation": ("cmn", "en-us", "de", "fr", "es", "ru", "ja", "hi", "ar", "pt", "vi", "tr"),
     "calibration": ("cmn", "en-us", "de", "es", "it", "ja", "ko", "sw", "cs", "ro"),
     "tuning": ("cmn", "en", "fr", "pl", "id", "hi"),
@@ -77,7 +78,7 @@ class Recorded:
 class Synthetic:
     """A variant of espeak-ng's in one language."""
 
-    part: Part
+    part: Split
     language: str
     variant: str
     prosody: Mapping[str, int]
@@ -94,7 +95,7 @@ class Synthetic:
             yield trim(speak(text, self.language, self.variant, **self.prosody))
 
 
-def voices(part: Part, recordings: Mapping[str, Sequence[Samples]], seed: int) -> list[Voice]:
+def voices(part: Split, recordings: Mapping[str, Sequence[Samples]], seed: int) -> list[Voice]:
     """Return the voices of a part, real ones first.
 
     recordings: of every real speaker, by name, as `recorded_speech.read` gives them.

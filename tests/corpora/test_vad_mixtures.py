@@ -14,6 +14,7 @@ import soundfile
 
 from stages.core.errors import UserError
 from stages.core.params.origins import MixturesDataset
+from stages.core.params.section import Split
 from stages.corpora import manifest, noises, recorded_speech, sentences, vad_mixtures, vad_voices
 from stages.corpora.espeak import speak, variants
 from stages.corpora.vad_mixtures import Condition, Take
@@ -134,7 +135,7 @@ def test_a_part_that_is_sealed_has_voices_and_conditions_of_its_own(archives: di
 
 
 @pytest.mark.parametrize(("part", "voices"), [("evaluation", 40), ("calibration", 20), ("tuning", 10), ("final", 10)])
-def test_there_are_enough_voices_in_enough_languages(archives: dict[str, Path], part: sentences.Part, voices: int):
+def test_there_are_enough_voices_in_enough_languages(archives: dict[str, Path], part: Split, voices: int):
     cast = vad_voices.voices(part, recorded_speech.read(archives), seed=1)
     assert len({voice.name for voice in cast}) == len(cast) >= voices
     assert len({v.language for v in cast if isinstance(v, vad_voices.Synthetic)}) >= 6

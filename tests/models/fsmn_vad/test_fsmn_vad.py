@@ -14,10 +14,10 @@ import yaml
 from stages.core.errors import UserError
 from stages.corpora import manifest
 from stages.models import fsmn_vad
-from stages.models.fsmn_vad import pruning
 from stages.models.fsmn_vad.metrics import Outcome, segment_f1
 from stages.models.fsmn_vad.scoring import load_detector
 from stages.models.shared.checkpoint import torch_networks
+from tests import workspace
 from tests.conftest import CONFIG
 
 
@@ -164,6 +164,9 @@ def test_data_without_segments_measures_nothing(tiny_checkpoint: Path, tiny_corp
         fsmn_vad.measure(tiny_checkpoint, lines, outcomes, outcomes)
 
 
-def test_there_is_nothing_to_prune_on_in_recordings_of_a_moment(tiny_checkpoint: Path):
+def test_there_is_nothing_to_prune_on_in_recordings_of_a_moment(tiny_checkpoint: Path, tmp_path: Path):
+    digest = manifest.write_wav(tmp_path / "a.wav", np.zeros(399))
+    recording = manifest.Recording(folder=tmp_path, id="a", wav="a.wav", seconds=399 / 16_000, sha256=digest)
+    settings = workspace.PRUNE.model_copy(update={"variations": 0})
     with pytest.raises(UserError, match="found 2 recordings, all under 25 ms"):
-        pruning.features(tiny_checkpoint, [np.zeros(399, np.float32)] * 2)
+        fsmn_vad.calibration(tiny_checkpoint, [recording] * 2, settings)
