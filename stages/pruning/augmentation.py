@@ -19,9 +19,7 @@ Voice = list[Audio]
 """Utterances of one recording, float32 (samples,) each."""
 
 GAP_SECONDS = (0.1, 3.0)  # between utterances, drawn evenly on a logarithmic scale
-SNR_DB = (-3.0, 5.0, 40.0)  # lowest, most frequent, highest: where noise hides speech, decisions are close
-REVERBERATION_SECONDS = (0.1, 0.6)  # the time to fall by 60 dB, of half of the mixtures
-DIRECT_TO_REVERBERANT_DB = (0.0, 15.0)
+SNR_DB = (-2.0, 42.0)
 NOISES = ("white", "pink", "brown", "hum", "clicks")
 SPEED = (0.8, 1.25)
 BABBLE_SHARE = 0.25  # of the mixtures
@@ -69,17 +67,13 @@ def mix(voices: Sequence[Voice], length: int, rng: np.random.Generator) -> Audio
         Float32 (length,) in [-1, 1).
     """
     speech, spoken = _turns(voices[int(rng.integers(len(voices)))], length, rng)
-    speech = _colour(speech, rng)
-    if rng.random() < 0.5:
-        speech = _reverberate(speech, rng)
-    speech /= _level(speech[spoken])
+    speech = _colour(speech, rng) / _level(speech[spoken])
     if rng.random() < BABBLE_SHARE:
         noise = _babble(voices, spoken, rng)
     else:
         noise = noises.NOISES[str(rng.choice(NOISES))](length, rng)
-        if rng.random() < 0.5:
-            noise = _colour(noise, rng, slope=rng.uniform(-6, 6))
-    mixed = speech + noise / _level(noise) * _amplitude(-rng.triangular(*SNR_DB))
+        noise = _colour(noise, rng, slope=rng.uniform(-6, 6))
+    mixed = speech + noise / _level(noise) * _gain(rng, -SNR_DB[1], -SNR_DB[0])
     return np.clip(_gain(rng, -46, -16) * mixed, -1, 1).astype(np.float32)
 
 
@@ -105,17 +99,6 @@ def _babble(voices: Sequence[Voice], spoken: NDArray[np.bool_], rng: np.random.G
     return talk / _level(talk) + _gain(rng, -50, -25) * noises.white(len(spoken), rng)
 
 
-def _reverberate(speech: Samples, rng: np.random.Generator) -> Samples:
-    """Add the sound of a room: noise that decays, after the direct sound."""
-    from scipy.signal import fftconvolve  # a second, which those who only load a model need not spend
-
-    t = np.arange(1, SAMPLE_RATE // 2) / SAMPLE_RATE
-    tail = rng.standard_normal(len(t)) * 10 ** (-3 * t / rng.uniform(*REVERBERATION_SECONDS))
-    tail *= _amplitude(-rng.uniform(*DIRECT_TO_REVERBERANT_DB)) / np.sqrt(np.sum(tail**2))
-    reverberant: Samples = fftconvolve(speech, np.concatenate([[1.0], tail]))[: len(speech)]
-    return reverberant
-
-
 def _change_speed(audio: Audio, rng: np.random.Generator) -> Samples:
     return _at_speed(audio, rng.uniform(*SPEED))
 
@@ -135,10 +118,6 @@ def _colour(audio: Samples, rng: np.random.Generator, slope: float = 0) -> Sampl
     decibel = np.interp(bins, np.linspace(0, 1, 8), rng.uniform(-8, 8, 8)) - slope * bins
     filtered: Samples = np.fft.irfft(np.fft.rfft(audio, length) * 10 ** (decibel / 20), length)
     return filtered[: len(audio)]
-
-
-def _amplitude(db: float) -> float:
-    return float(10 ** (db / 20))
 
 
 def _gain(rng: np.random.Generator, low: float, high: float) -> float:

@@ -45,7 +45,7 @@ def test_mixtures_have_speech_over_noise_of_many_levels(voices: list[Voice]):
         frames = augmentation.mix(voices, 6 * SAMPLE_RATE, rng).reshape(-1, SAMPLE_RATE // 50)
         energy = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-9)
         spread.append(np.percentile(energy, 95) - np.percentile(energy, 5))
-    assert min(spread) < 6  # dB: hardly to be heard
+    assert min(spread) < 8  # dB: hardly to be heard
     assert max(spread) > 25
 
 

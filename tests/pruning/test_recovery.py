@@ -67,6 +67,15 @@ def test_the_learning_rate_rises_before_it_falls():
     assert float(cold.weight) < 1 - 0.05
 
 
+def test_layers_are_minimized_in_place_and_are_as_fixed_as_before():
+    generator = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(4, 3).requires_grad_(False)
+    inputs, wanted = torch.randn(50, 4, generator=generator), torch.randn(4, 3, generator=generator)
+    recovery.minimize([layer], lambda: (layer(inputs) - inputs @ wanted).square().mean(), 30)
+    torch.testing.assert_close(layer.weight, wanted.T, atol=1e-3, rtol=0)
+    assert not layer.weight.requires_grad
+
+
 def test_a_mean_loss_repeats():
     def loss(generator: torch.Generator) -> torch.Tensor:
         return torch.rand((), generator=generator)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 POWERS = {"input_affine_dim": 10, "linear_dim": 0.1, "proj_dim": 1, "output_affine_dim": 30}
 WIDTHS = tuple(POWERS)
 OTHER_PDFS = 1e-5  # what errors of pdfs that the detector does not read count, against those that it reads
+SILENCE_ITERATIONS = 20  # of the tuning split's frames 0.988 agree then, 0.981 before, and 0.986 after 60: overfitted
 REFIT_FRAMES = 48_000  # more costs seconds and gains nothing
 
 
@@ -175,9 +176,12 @@ def _refit(
     damping: float,
     importance: torch.Tensor,
 ) -> dict[str, float]:
-    """Refit every dense layer to its `wanted` outputs (frames, out); return the relative error of each.
+    """Refit every dense layer to its `wanted` outputs (frames, out), and the last two to what the detector reads.
 
     importance: of the errors of the last, (out, out).
+
+    Returns:
+        The relative error of each, of all of its outputs, by its name.
     """
     encoder = small.encoder
     errors = {}
@@ -196,7 +200,12 @@ def _refit(
         projected = fit(f"fsmn.{i}.linear.linear", [block.linear.linear], hidden)
         remembered = block.fsmn_block(projected[None], None)[0][0]
         hidden = block.relu(fit(f"fsmn.{i}.affine.linear", [block.affine.linear], remembered))
-    fit("out_linear2.linear", [encoder.out_linear1.linear, encoder.out_linear2.linear], hidden, importance)
+    first, second = last = [encoder.out_linear1.linear, encoder.out_linear2.linear]
+    fit("out_linear2.linear", last, hidden, importance)
+    silence = silence_logits(small, wanted["out_linear2.linear"])
+    recovery.minimize(
+        last, lambda: recovery.divergence(silence_logits(small, second(first(hidden))), silence), SILENCE_ITERATIONS
+    )
     return errors
 
 
