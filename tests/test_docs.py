@@ -37,8 +37,10 @@ GUIDES = [page for page in PAGES if page.name != "CHANGELOG.md"]  # it says what
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`", re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-MADE = ("artifacts", "reports", "data", ".cache", ".venv", ".dvc/cache", ".dvc/tmp", ".dvc/config.local", "my")  # by commands
-SHELL = {".", "cd", "eval", "export", "ls", "sha256sum", "git", "openssl", "pre-commit", "head"}  # not Kiln's, and not checked further
+# Made by commands.
+MADE = ("artifacts", "reports", "data", ".cache", ".venv", ".dvc/cache", ".dvc/tmp", ".dvc/config.local", "my")
+# Not Kiln's, and not checked further.
+SHELL = {".", "cd", "eval", "export", "ls", "sha256sum", "git", "openssl", "pre-commit", "head"}
 
 
 def fences(page: Path, *kinds: str) -> Iterator[str]:
