@@ -91,7 +91,7 @@ def test_what_is_shared_between_processes_is_shown_once(terminal: Callable[[], T
 
     screen = terminal()
     assert in_shares(work, recordings, processes=2) == [recording.id for recording in recordings]
-    assert screen.wait_for("recordings: 0 of 2")
+    assert screen.wait_for("recordings: 0 of 5")
 
 
 def test_a_data_set_shows_its_splits(terminal: Callable[[], Terminal], tmp_path: Path):

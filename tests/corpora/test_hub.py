@@ -51,7 +51,7 @@ def test_pin_writes_the_manifests_digests_and_corpus_takes_what_they_name(
     corpus.main(["calls"])
     wanted = {name: content for name, content in files.items() if name not in {"README.md", "extra.wav"}}
     assert files_of(layout.corpus("calls")) == wanted
-    assert len(manifest.read(layout.corpus("calls"), "evaluation")) == 4
+    assert len(manifest.read(layout.corpus("calls"), "evaluation")) == 10
 
 
 def test_a_listing_of_several_pages_is_read_whole(files: Files):
