@@ -27,6 +27,7 @@ UNTRACKED = {
     "stages/core/plan.py": "derives plan.yaml, of which DVC tracks the values",
     "stages/core/pins.py": "reads pins/, which decide the bytes",
     "stages/core/tracked.py": "refuses, and makes nothing",
+    "stages/core/machine.py": "what it finds is artifacts/environment",
     "stages/environment.py": "always runs; what it finds is artifacts/environment",
 }
 # What a stage imports and still need not run again for.

@@ -34,7 +34,7 @@ ITEMS = {"calibration": 4, "tuning": 2, "evaluation": 6}
 HURRIED: dict[str, dict[str, Any]] = {
     "prune": {"allocation": "uniform", "round_to": 1, "variations": 1} | {"distill_steps": 2, "validate_every": 1},
     "evaluate": {"resamples": 100},
-    "benchmark": {"seconds": 0.01, "pairs": 5, "warmup": 1, "loads": 3},
+    "benchmark": {"seconds": 0.01, "pairs": 5, "warmup": 1, "extra_blocks": 0},
 }
 
 

@@ -26,10 +26,10 @@ from stages.commands.trials import Bench, Int8
 from stages.core import graphs, layout, params, plan
 from stages.core.errors import UserError
 from stages.core.files import write_text
+from stages.core.machine import cpu
 from stages.core.params import PARAMS, yaml_text
 from stages.core.params.gates import absolute_limit
 from stages.core.statistics import describe_speedup, loss, mean_speedup
-from stages.environment import cpu
 
 PART = "tune"
 EXAMPLE = "kiln tune paraformer cpu_int8 --minutes 30"

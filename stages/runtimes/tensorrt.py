@@ -11,9 +11,9 @@ from typing import Any
 from stages.core import layout
 from stages.core.errors import UserError, from_library
 from stages.core.graphs import Feeds, Graph, GraphSet
+from stages.core.machine import gpu
 from stages.core.params import EngineParams
 from stages.core.parity import Network
-from stages.environment import gpu
 
 TIMING_CACHE = layout.CACHE / "tensorrt" / "timing.cache"  # outside DVC's outs: it only ever saves time
 MODULES = {"tensorrt_rtx": "tensorrt_rtx_bindings", "tensorrt": "tensorrt"}
