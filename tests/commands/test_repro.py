@@ -154,7 +154,7 @@ def test_a_build_is_a_line_for_each_stage_that_ran_and_none_where_nothing_did(ca
     first, *lines, last = capfd.readouterr().out.splitlines()
     log = first.removeprefix("log: ")
     assert {re.sub(r"^\[.*\] |: \d+\.\d s$", "", line) for line in lines} == STAGES.keys() - {"environment"}
-    assert lines[-1].startswith("[11 of 11] gate: ")
+    assert re.match(r"\[11( of 11)?\] gate: ", lines[-1])  # how many there are, DVC tells a moment after it has begun
     assert re.fullmatch(rf"10 ran, \d+\.\d s; log: {log}", last)
     assert "export@a: > " in Path(log).read_text()
     assert build() == 0
