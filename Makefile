@@ -23,7 +23,7 @@ lint: .venv/dev  ## ruff and mypy
 gate: .venv/runtime  ## exit 0 only if every required build passed; reads the last report
 	@kiln gate
 
-final: .venv/runtime  ## the required builds on the sealed split, which nothing was chosen with
+final: .venv/runtime  ## the required builds on the sealed split, which no stage reads
 	@kiln final
 
 scale: .venv/runtime  ## MODEL of the catalogue at full size, with random weights: seconds, memory, disk, latency

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 NAMES = {  # of the modules here that are commands, and what each does
     "repro": "build what changed, measure, report, release what passed",
     "gate": "exit 0 only if every required build of the last report passed",
-    "final": "measure required builds on data that nothing was chosen with",
+    "final": "measure required builds on a split that no stage reads",
     "verify": "exit 0 only if a release folder is what it was when it was made",
     "compare": "say what differs between two release folders, as Markdown",
     "pin": "write the size and digest of a model's or data set's files to pins/NAME.json",

@@ -1,7 +1,7 @@
 """Measure every required build on the sealed split `final` of its data set, and write reports/final.md.
 
-No stage reads that split, so no default was chosen with it: what it says differs from the report where choices were
-fitted to the evaluation data. Look seldom: a choice that follows from it uses it up. Pipelines are left out.
+No stage reads that split: what it says differs from the report where choices were fitted to the evaluation data. Look
+seldom: a choice that follows from it uses it up. Pipelines are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stages.reporting.results import judge_metric
 EXAMPLE = "kiln final"
 HEAD = """# The final split
 
-Other voices, noises and seeds than all other splits; nothing was chosen with it. Drift from the fp32 torch model, with
+Other voices, noises and seeds than all other splits, which no stage reads. Drift from the fp32 torch model, with
 its 95 % interval. Each limit is the gate's.
 
 | build | recordings | metric | baseline | value, drift and interval | loss at most | verdict |
