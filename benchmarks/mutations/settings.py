@@ -65,16 +65,18 @@ TEXTS = {
 }
 
 
-def _paths(settings: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def paths(settings: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the place of every mapping, value and list of settings, the whole excepted."""
     items = (
         settings.items() if isinstance(settings, dict) else enumerate(settings) if isinstance(settings, list) else ()
     )
     for key, value in items:
         yield (*above, key)
-        yield from _paths(value, (*above, key))
+        yield from paths(value, (*above, key))
 
 
-def _change(settings: Any, path: tuple[Any, ...], value: Any) -> Any:
+def change(settings: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """Return a copy of settings with another value at a place, or without it where the value is REMOVED."""
     new = copy.deepcopy(settings)
     parent = new
     for step in path[:-1]:
@@ -95,12 +97,12 @@ def mutations(text: str) -> Iterator[tuple[str, bytes, bool]]:
     for share in range(1, 10):
         yield f"cut at {share} tenths", text.encode()[: len(text) * share // 10], True
     settings, yaml = YAML(typ="safe", pure=True).load(text), YAML(typ="safe")
-    places = [(path, kind) for path in _paths(settings) for kind in VALUES]
+    places = [(path, kind) for path in paths(settings) for kind in VALUES]
     rng = np.random.default_rng(0)
     for index in rng.choice(len(places), DRAWN, replace=False):
         path, kind = places[index]
         out = io.BytesIO()
-        yaml.dump(_change(settings, path, VALUES[kind]), out)
+        yaml.dump(change(settings, path, VALUES[kind]), out)
         yield f"{'.'.join(map(str, path))}: {kind}", out.getvalue(), kind in NEVER
 
 

@@ -80,11 +80,6 @@ def binomial_bounds(events: int, trials: int, confidence: float) -> tuple[float,
     return low, high
 
 
-def pooled(metric: Metric, name: str, counts: Sequence[Counts]) -> float:
-    """Return the metric over all recordings, NaN where there was nothing to measure."""
-    return float(metric.pool(*_columns(name, counts)))
-
-
 def mean_of_clusters(metric: Metric, name: str, counts: Sequence[Counts], clusters: Sequence[str]) -> float:
     """Return the mean of a metric over clusters, each of which counts the same; NaN where nothing was measured."""
     numerators, denominators = _columns(name, counts)

@@ -24,7 +24,8 @@ from stages.core import progress
 from stages.core.params.section import Split
 from stages.corpora import voices
 from stages.corpora.espeak import speak, trim
-from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
+from stages.corpora.manifest import SAMPLE_RATE, Line, record, write
+from stages.corpora.noises import amplitude
 from stages.corpora.voices import Condition, Take
 
 Samples = NDArray[np.float64]
@@ -151,7 +152,7 @@ def _learning(split: Split, seed: int, count: int, folder: Path) -> Iterator[Lin
         label = LABELS[number % len(LABELS)]
         speaker = SPEAKERS[split][number // len(LABELS) % len(SPEAKERS[split])]
         text, samples = utterance(label, speaker, ENDINGS[split], rng)
-        yield _line(f"{split}-{number:03d}-{label}", samples, text, label, folder)
+        yield record(folder, f"{split}-{number:03d}-{label}", samples, text=text, label=label)
 
 
 def _judging(split: Split, seed: int, count: int, folder: Path) -> Iterator[Line]:
@@ -166,7 +167,7 @@ def _judging(split: Split, seed: int, count: int, folder: Path) -> Iterator[Line
         label = LABELS[number // len(CONDITIONS[split]) % len(LABELS)]
         text, clean = synthesize(label, take.voice.speak, ENDINGS[split], take.rng)
         samples = _surround(act(label, clean, take.rng), take, crowd)
-        yield take.label(_line(f"{split}-{number:04d}-{label}", samples, text, label, folder))
+        yield take.label(record(folder, f"{split}-{number:04d}-{label}", samples, text=text, label=label))
 
 
 def _surround(samples: Samples, take: Take, crowd: Mapping[str, Samples]) -> Samples:
@@ -175,12 +176,6 @@ def _surround(samples: Samples, take: Take, crowd: Mapping[str, Samples]) -> Sam
     noise = voices.noise(take.condition, len(samples), others, take.rng)
     noisy = samples + noise * np.sqrt(np.mean(samples**2))
     return np.asarray(noisy * np.abs(samples).max() / np.abs(noisy).max())
-
-
-def _line(id_: str, samples: Samples, text: str, label: str, folder: Path) -> Line:
-    wav = f"wav/{id_}.wav"
-    digest = write_wav(folder / wav, samples)
-    return Line(id=id_, wav=wav, seconds=len(samples) / SAMPLE_RATE, sha256=digest, text=text, label=label)
 
 
 def utterance(label: str, speaker: str, endings: Endings, rng: np.random.Generator) -> tuple[str, Samples]:
@@ -256,4 +251,4 @@ def _add_noise(samples: Samples, recipe: Recipe, rng: np.random.Generator) -> Sa
 
 
 def _gain(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(10 ** (rng.uniform(low, high) / 20))
+    return amplitude(rng.uniform(low, high))

@@ -14,7 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import soundfile
@@ -123,6 +123,13 @@ def write_wav(path: Path, samples: NDArray[np.float64]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16), SAMPLE_RATE, subtype="PCM_16")
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def record(folder: Path, id_: str, samples: NDArray[np.float64], **known: Any) -> Line:
+    """Write a recording, float64 (samples,), into `folder` and return its line; known: the line's other fields."""
+    wav = f"wav/{id_}.wav"
+    seconds, digest = len(samples) / SAMPLE_RATE, write_wav(folder / wav, samples)
+    return Line(id=id_, wav=wav, seconds=seconds, sha256=digest, **known)
 
 
 def write(folder: Path, split: Split, lines: list[Line]) -> None:

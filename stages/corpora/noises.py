@@ -88,6 +88,11 @@ def babble(length: int, others: Sequence[Samples], rng: np.random.Generator) -> 
     return total
 
 
+def amplitude(decibel: float) -> float:
+    """Return the factor of an amplitude that so many decibels are."""
+    return float(10 ** (decibel / 20))
+
+
 def root_mean_square(samples: Samples) -> float:
     """Return the level of samples as an amplitude; silence has that of the smallest 16-bit step."""
     return float(max(np.sqrt(np.mean(samples**2)), 1 / 32768))

@@ -25,7 +25,8 @@ from stages.core import progress
 from stages.core.params.section import Split
 from stages.corpora import voices
 from stages.corpora.espeak import speak, trim
-from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
+from stages.corpora.manifest import SAMPLE_RATE, Line, record, write
+from stages.corpora.noises import amplitude
 from stages.corpora.voices import Condition, Take
 
 Samples = NDArray[np.float64]
@@ -200,19 +201,15 @@ def room(
     noise: (samples,), beside speech of unit power; coloured noise of a drawn level where it is None.
     """
     speech = np.concatenate([samples[start:end] for start, end in segments])
-    samples = samples * _ratio(LEVEL_DBFS) / np.sqrt(np.mean(speech**2))
+    samples = samples * amplitude(LEVEL_DBFS) / np.sqrt(np.mean(speech**2))
     t = np.arange(1, SAMPLE_RATE // 2) / SAMPLE_RATE
     tail = rng.standard_normal(len(t)) * 10 ** (-3 * t / rng.uniform(*REVERBERATION_SECONDS))
-    tail *= _ratio(-rng.uniform(*DIRECT_TO_REVERBERANT_DB)) / np.sqrt(np.sum(tail**2))
+    tail *= amplitude(-rng.uniform(*DIRECT_TO_REVERBERANT_DB)) / np.sqrt(np.sum(tail**2))
     samples = fftconvolve(samples, np.concatenate([[1.0], tail]))[: len(samples)]
     if noise is None:
-        noise = _noise(len(samples), rng) * _ratio(-rng.uniform(*SNR_DB))
-    noise = noise * _ratio(LEVEL_DBFS)
-    return np.clip((samples + noise) * _ratio(rng.uniform(*GAIN_DB)), -1, 1)
-
-
-def _ratio(db: float) -> float:
-    return float(10 ** (db / 20))
+        noise = _noise(len(samples), rng) * amplitude(-rng.uniform(*SNR_DB))
+    noise = noise * amplitude(LEVEL_DBFS)
+    return np.clip((samples + noise) * amplitude(rng.uniform(*GAIN_DB)), -1, 1)
 
 
 def _noise(length: int, rng: np.random.Generator) -> Samples:
@@ -238,12 +235,5 @@ def _judging_line(id_: str, split: Split, take: Take, crowd: Mapping[str, Sample
 
 def line(id_: str, samples: Samples, segments: list[tuple[int, int]], text: str, folder: Path) -> Line:
     """Write a recording, float64 (samples,), and return its manifest line; segments: sample ranges [start, end)."""
-    wav = f"wav/{id_}.wav"
-    return Line(
-        id=id_,
-        wav=wav,
-        seconds=len(samples) / SAMPLE_RATE,
-        segments=[(start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in segments],
-        text=text,
-        sha256=write_wav(folder / wav, samples),
-    )
+    seconds = [(start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in segments]
+    return record(folder, id_, samples, segments=seconds, text=text)

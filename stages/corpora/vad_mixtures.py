@@ -20,8 +20,8 @@ from stages.core import progress
 from stages.core.params.origins import MixturesDataset
 from stages.core.params.section import Split
 from stages.corpora import noises, recorded_speech
-from stages.corpora.manifest import SAMPLE_RATE, Line, write, write_wav
-from stages.corpora.noises import root_mean_square
+from stages.corpora.manifest import SAMPLE_RATE, Line, record, write
+from stages.corpora.noises import amplitude, root_mean_square
 from stages.corpora.sentences import PARTS
 from stages.corpora.vad_voices import Voice, voices
 
@@ -140,13 +140,13 @@ def mix(take: Take, others: Sequence[Take]) -> tuple[Samples, Segments]:
     """
     rng = take.rng
     speech, segments = _between_gaps(take.utterances, rng)
-    snr = _amplitude(-rng.uniform(*take.condition.snr_db))
+    snr = amplitude(-rng.uniform(*take.condition.snr_db))
     if take.condition.noise == "babble":
         talk = noises.babble(len(speech), [np.concatenate(other.utterances) for other in others], rng)
-        noise = snr * _level(_within(talk, segments)) + _amplitude(-FLOOR_DB) * _level(noises.white(len(speech), rng))
+        noise = snr * _level(_within(talk, segments)) + amplitude(-FLOOR_DB) * _level(noises.white(len(speech), rng))
     else:
         noise = snr * _level(noises.NOISES[take.condition.noise](len(speech), rng))
-    return _amplitude(rng.uniform(*GAIN_DB)) * (speech + noise), segments
+    return amplitude(rng.uniform(*GAIN_DB)) * (speech + noise), segments
 
 
 def _between_gaps(utterances: Sequence[Samples], rng: np.random.Generator) -> tuple[Samples, Segments]:
@@ -172,7 +172,7 @@ def _within(samples: Samples, segments: Segments) -> Samples:
 
 def _level(samples: Samples) -> Samples:
     """Scale the samples to the reference level, measured where they are not silent."""
-    return samples * _amplitude(LEVEL_DBFS) / root_mean_square(samples[samples != 0])
+    return samples * amplitude(LEVEL_DBFS) / root_mean_square(samples[samples != 0])
 
 
 def _fade(samples: Samples) -> Samples:
@@ -183,18 +183,6 @@ def _fade(samples: Samples) -> Samples:
     return samples * gain
 
 
-def _amplitude(db: float) -> float:
-    return float(10 ** (db / 20))
-
-
 def _line(folder: Path, id_: str, samples: Samples, segments: Segments, speaker: str, condition: str) -> Line:
-    wav = f"wav/{id_}.wav"
-    return Line(
-        id=id_,
-        wav=wav,
-        seconds=len(samples) / SAMPLE_RATE,
-        segments=[(start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in segments],
-        speaker=speaker,
-        condition=condition,
-        sha256=write_wav(folder / wav, samples),
-    )
+    seconds = [(start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in segments]
+    return record(folder, id_, samples, segments=seconds, speaker=speaker, condition=condition)

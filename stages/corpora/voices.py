@@ -95,4 +95,4 @@ def noise(condition: Condition, length: int, crowd: Mapping[str, Samples], rng: 
         drawn = noises.babble(length, list(crowd.values()), rng)
     else:
         drawn = noises.NOISES[condition.noise](length, rng)
-    return np.asarray(drawn * 10 ** (-rng.uniform(*condition.snr_db) / 20) / noises.root_mean_square(drawn))
+    return np.asarray(drawn * noises.amplitude(-rng.uniform(*condition.snr_db)) / noises.root_mean_square(drawn))

@@ -121,7 +121,7 @@ def _colour(audio: Samples, rng: np.random.Generator, slope: float = 0) -> Sampl
 
 
 def _gain(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(10 ** (rng.uniform(low, high) / 20))
+    return noises.amplitude(rng.uniform(low, high))
 
 
 def _level(audio: Samples) -> float:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from benchmarks.mutations.settings import REMOVED, change, paths
 from stages import models
 from stages.core.errors import UserError
 from stages.models.shared import checkpoint, schema, yaml_config
@@ -22,7 +21,6 @@ from tests.models import funasr_templates
 from tests.models.paraformers import SEACO
 
 ROOT = Path(__file__).parents[2]
-REMOVED = object()
 WRONG: dict[str, Any] = {
     "removed": REMOVED,
     "null": None,
@@ -43,26 +41,6 @@ WRONG: dict[str, Any] = {
 WRITTEN = ("null", "enormous", "nan", "inf")  # what YAML may write and read otherwise; to read all costs 0.1 s each
 OF_UNKNOWN = ("removed", "mapping", "nan")  # keys that the family has no use for may hold anything
 LONGEST = 700  # characters of a message
-
-
-def paths(config: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The place of every mapping, value and list of a configuration, the whole excepted."""
-    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
-    for key, value in items:
-        yield (*above, key)
-        yield from paths(value, (*above, key))
-
-
-def changed(config: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    new = copy.deepcopy(config)
-    parent = new
-    for step in path[:-1]:
-        parent = parent[step]
-    if value is REMOVED:
-        del parent[path[-1]]
-    else:
-        parent[path[-1]] = value
-    return new
 
 
 def cases() -> dict[str, tuple[str, dict[str, Any]]]:
@@ -130,7 +108,7 @@ def test_a_wrong_value_is_one_line_with_file_and_key(tmp_path: Path, monkeypatch
     tried: Counter[str] = Counter()
     for path in paths(config):
         for kind in WRONG if known(path, unknown) else OF_UNKNOWN:
-            wrong = changed(config, path, WRONG[kind])
+            wrong = change(config, path, WRONG[kind])
             if kind in WRITTEN or not tried:
                 write(tmp_path, wrong)
                 said = outcome(module, tmp_path)
@@ -220,7 +198,7 @@ def test_what_does_not_fit_together_is_named(tmp_path: Path, name: str, changes:
     family, config = cases()[name]
     module = make(tmp_path, family, config, tokens=20)
     for path, value in changes.items():
-        config = changed(config, tuple(path.split(".")), value)
+        config = change(config, tuple(path.split(".")), value)
     write(tmp_path, config)
     assert re.search(said, outcome(module, tmp_path))
 
