@@ -5,8 +5,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 # Every stage is a process of its own: without cached bytecode each would compile torch again (5 s).
 export PYTHONDONTWRITEBYTECODE :=
+EXTRAS := $(patsubst extras/%.txt,%,$(wildcard extras/*.txt))
 
-.PHONY: repro test lint gate final scale peers lock clean
+.PHONY: repro test test-extras lint gate final scale peers lock clean
 .DELETE_ON_ERROR:
 
 repro: .venv/runtime  ## build, measure and report everything that changed
@@ -14,6 +15,9 @@ repro: .venv/runtime  ## build, measure and report everything that changed
 
 test: .venv/dev  ## run the tests, on all cores
 	pytest -n auto --dist loadgroup
+
+test-extras: .venv/dev $(EXTRAS:%=.venv/extra-%)  ## the tests of the optional parts, each with its own lock
+	pytest tests/extras
 
 lint: .venv/dev  ## ruff and mypy
 	ruff check .
@@ -37,6 +41,7 @@ lock: .venv/runtime  ## compile the hashed locks again
 	uv pip compile $(LOCK) requirements-dev.in -o requirements-dev.txt
 	$(foreach version,$(OLDER),uv pip compile $(LOCK) --no-deps stages/runtimes/older_versions/$(version).in \
 	  -o stages/runtimes/older_versions/$(version).txt &&) true
+	$(foreach extra,$(EXTRAS),uv pip compile $(LOCK) extras/$(extra).in -o extras/$(extra).txt &&) true
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock"
 
@@ -71,4 +76,9 @@ OLDER := $(patsubst stages/runtimes/older_versions/%.txt,%,$(wildcard stages/run
 
 .venv/dev: .venv/runtime requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.txt
+	touch $@
+
+# What only some users need, on top of the rest: `make .venv/extra-serve`.
+.venv/extra-%: extras/%.txt .venv/runtime
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $<
 	touch $@
