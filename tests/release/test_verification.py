@@ -9,53 +9,29 @@ import sys
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from google.protobuf.json_format import ParseDict
 from in_toto_attestation.v1 import statement as in_toto
 from in_toto_attestation.v1 import statement_pb2
 
-from stages import gate, package, summary
+from stages import gate, package
 from stages.__main__ import main
-from stages.core import layout, params, plan
+from stages.core import layout, params
 from stages.core.errors import UserError
 from stages.core.files import read_json, sha256, write_json
 from stages.release import bom, card, signature, statement, verification
-from stages.reporting import results
 from tests import workspace
+from tests.release import released
+from tests.release.released import BUILD, PRIVATE, PUBLIC
 from tests.workspace import ROOT
-
-BUILD = "fsmn_vad-good"
-PRIVATE, PUBLIC = "key.pem", "key.pub"
 
 
 @pytest.fixture(scope="module")
 def built(tiny_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which one build passed and was released, with a key that signed it."""
     root = tmp_path_factory.mktemp("built")
-    workspace.make(root, bad=False, unsure=False)
-    shutil.copytree(ROOT / "pins", root / "pins")
-    shutil.copytree(tiny_export, root / "artifacts" / workspace.MODEL / "dense" / "export", dirs_exist_ok=True)
-    for name in (PRIVATE, "other.pem"):
-        write_key(root / name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setenv(signature.VARIABLE, (root / PRIVATE).read_text())
-        p = params.load()
-        entries = {name: results.build_entry(p, name) for name in plan.derive(p).builds}
-        write_json(layout.SUMMARY, summary.summary(entries, {}, results.environment()))
-        package.main([])
+    released.make(root, tiny_export)
     return root
-
-
-def write_key(place: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    place.write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
-    public = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    place.with_suffix(".pub").write_bytes(key.public_key().public_bytes(*public))
 
 
 @pytest.fixture
