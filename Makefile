@@ -5,6 +5,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONUNBUFFERED := 1
 # Every stage is a process of its own: without cached bytecode each would compile torch again (5 s).
 export PYTHONDONTWRITEBYTECODE :=
+# As in stages/__init__.py, for tests, which import torch first.
+export OMP_WAIT_POLICY := PASSIVE
 EXTRAS := $(patsubst extras/%.txt,%,$(wildcard extras/*.txt))
 
 .PHONY: repro test test-extras lint gate final scale peers lock clean
