@@ -42,6 +42,13 @@ def touched(summary: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{layout.RELEASE / name}: missing: it passed" for name in passed if folders and name not in folders)
 
 
+def problems(summary: dict[str, Any]) -> Iterator[str]:
+    """Yield what closes the gate beside the verdicts: a touched release folder, or that nothing is required."""
+    yield from touched(summary)
+    if not any(entry["required"] for entry in gated(summary).values()):
+        yield f"{layout.SUMMARY} has no required build: nothing was proved"
+
+
 def gated(summary: dict[str, Any]) -> dict[str, Any]:
     """Return builds and pipelines by name: the gate judges both alike."""
     return {**summary["builds"], **summary["pipelines"]}
@@ -51,12 +58,10 @@ def main(argv: Sequence[str]) -> None:
     """Run `python -m stages.gate`."""
     no_arguments(argv, "gate")
     summary = read_json(layout.SUMMARY)
-    lines = [*failures(summary), *touched(summary)]
+    lines = [*failures(summary), *problems(summary)]
     if lines:
         raise UserError("\n  ".join(["the gate is closed:", *lines]))
     required = [name for name, build in gated(summary).items() if build["required"]]
-    if not required:
-        raise UserError(f"{layout.SUMMARY} has no required build: nothing was proved")
     write_json(layout.GATE, {"required": required})
     print(f"gate: all {len(required)} required builds passed")
     others = {name: build for name, build in gated(summary).items() if not build["required"]}

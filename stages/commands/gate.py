@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from stages import gate
+from stages.commands import junit
 from stages.core import layout
 from stages.core.errors import UserError
+from stages.core.files import read_json, write_text
 from stages.summary import show
 
-EXAMPLE = "kiln gate && echo release it"
+EXAMPLE = "kiln gate --junit reports/junit.xml && echo release it"
 
 
-def add_arguments(_parser: ArgumentParser) -> None:
-    """Add none: the command takes no arguments."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the file for a CI that shows results of tests."""
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the verdicts there too, as JUnit XML")
 
 
-def run(_arguments: Namespace) -> None:
+def run(arguments: Namespace) -> None:
     """Judge the last summary, as the stage of this name does in a build, and show it where the gate is closed."""
+    if arguments.junit:
+        _write_junit(arguments.junit)
     try:
         gate.main([])
     except UserError:
         if layout.SUMMARY.is_file():
             show()
         raise
+
+
+def _write_junit(place: Path) -> None:
+    """Write the file before the gate is judged, so that it is there where the gate is closed."""
+    summary = read_json(layout.SUMMARY)
+    write_text(place, junit.document(gate.gated(summary), list(gate.problems(summary))))
