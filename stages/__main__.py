@@ -21,7 +21,8 @@ def main(argv: Sequence[str]) -> None:
     if others and "for_dvc" not in arguments:
         line.error(f"unrecognized arguments: {' '.join(others)}")
     arguments.for_dvc = others
-    heal()
+    if arguments.command != "doctor":  # which says what is torn
+        heal()
     load(arguments.command).run(arguments)
 
 

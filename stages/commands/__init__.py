@@ -12,6 +12,7 @@ NAMES = {  # of the modules here that are commands, and what each does
     "repro": "build what changed, measure, report, release what passed",
     "gate": "exit 0 only if every required build of the last report passed",
     "final": "measure required builds on a split that no stage reads",
+    "doctor": "exit 0 only if nothing on this machine keeps the configured builds from being made",
     "verify": "exit 0 only if a release folder is what it was when it was made",
     "compare": "say what differs between two release folders, as Markdown",
     "publish": "push releases to DVC's remote and register their versions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -22,13 +23,30 @@ def heal() -> None:
     """
     if not RWLOCK.parent.is_dir():
         return
-    known = read_json(WHOLE) if WHOLE.is_file() else {}
     now = _digests()
-    torn = [path for path in now if known.get(path) != now[path] and not _is_whole(Path(path))]
-    if (torn or _is_in_use()) and not lifetime.dvc_in(Path.cwd()):
-        _remove(torn)
-    if not torn and known != now:
+    broken = _torn(now)
+    if (broken or _is_in_use()) and not lifetime.dvc_in(Path.cwd()):
+        _remove(broken)
+    if not broken and _known() != now:
         write_json(WHOLE, now)
+
+
+def torn() -> list[str]:
+    """Return the paths of torn lock files, and mend nothing; none while a DVC runs here."""
+    if lifetime.dvc_in(Path.cwd()):
+        return []
+    return [*_torn(_digests()), *([str(RWLOCK)] if _is_in_use() else [])]
+
+
+def _torn(digests: Mapping[str, str]) -> list[str]:
+    """Return the paths of the dvc.lock that DVC cannot read, of those that were not found whole before."""
+    known = _known()
+    return [path for path, digest in digests.items() if known.get(path) != digest and not _is_whole(Path(path))]
+
+
+def _known() -> dict[str, str]:
+    """Return the digests of lock files that were found whole."""
+    return dict(read_json(WHOLE)) if WHOLE.is_file() else {}
 
 
 def remember() -> None:

@@ -26,6 +26,16 @@ CONNECT_SECONDS, READ_SECONDS = 5, 60
 ATTEMPTS = 3
 
 
+def endpoint() -> str:
+    """Return the address of the package index."""
+    return os.environ.get("PIP_INDEX_URL", PYPI_SIMPLE_ENDPOINT)
+
+
+def place(archive: Archive) -> Path:
+    """Return where in the download cache an archive is, once it was downloaded."""
+    return layout.CACHE / "archives" / archive.file
+
+
 def download(archive: Archive) -> Path:
     """Return an archive's file in the download cache, and fetch it if it is not there with the right digest.
 
@@ -34,13 +44,13 @@ def download(archive: Archive) -> Path:
     Raises:
         UserError: the index cannot be reached, has no such file, or sends other bytes.
     """
-    place = layout.CACHE / "archives" / archive.file
-    partial = place.with_suffix(".partial")
+    cached = place(archive)
+    partial = cached.with_suffix(".partial")
     with one_line(f"{archive.file}: the download"):
-        check_cached(place, partial)
-        if place.exists() and sha256(place) == archive.sha256:
-            return place
-        place.parent.mkdir(parents=True, exist_ok=True)
+        check_cached(cached, partial)
+        if cached.exists() and sha256(cached) == archive.sha256:
+            return cached
+        cached.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
         truststore.inject_into_ssl()  # the system's certificates, as pip does: a company's proxy has its own
         within(
@@ -49,7 +59,7 @@ def download(archive: Archive) -> Path:
             lambda: _download_with_retries(archive, partial),
         )
         check_sha256(partial, archive.sha256, archive.file)
-        return partial.replace(place)
+        return partial.replace(cached)
 
 
 def _size(partial: Path) -> int:
@@ -70,10 +80,9 @@ def _download_with_retries(archive: Archive, partial: Path) -> None:
 
 
 def _download(archive: Archive, partial: Path) -> None:
-    index = os.environ.get("PIP_INDEX_URL", PYPI_SIMPLE_ENDPOINT)
     progress = tqdm_progress_factory(desc=archive.file, disable=None, file=sys.stderr)
     timeout = (CONNECT_SECONDS, READ_SECONDS)
-    with PyPISimple(index) as client:
+    with PyPISimple(endpoint()) as client:
         page = client.get_project_page(archive.project, timeout=timeout)
         package = next((p for p in page.packages if p.filename == archive.file), None)
         if package is None:

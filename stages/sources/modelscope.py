@@ -121,10 +121,11 @@ def _explain_errors() -> Iterator[None]:
 
 def _hub_name() -> str:
     """Return the hub's name in messages, from which `UserError` takes the credentials."""
-    return f"the hub at {_endpoint()}"
+    return f"the hub at {endpoint()}"
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """Return the hub's address."""
     from modelscope_hub import HubConfig
 
     return HubConfig.normalize_endpoint(os.environ.get("MODELSCOPE_ENDPOINT"))
@@ -139,9 +140,9 @@ def _connect() -> HubApi:
     """
     from modelscope_hub import HubApi, HubConfig
 
-    endpoint = _endpoint()
-    requests.head(endpoint, timeout=ANSWER_SECONDS)
-    return HubApi(HubConfig(endpoint=endpoint, cache_dir=CACHE, config_dir=CACHE / "home", token=""))
+    address = endpoint()
+    requests.head(address, timeout=ANSWER_SECONDS)
+    return HubApi(HubConfig(endpoint=address, cache_dir=CACHE, config_dir=CACHE / "home", token=""))
 
 
 def _listing(source: ModelScopeSource) -> tuple[HubApi, dict[str, FileInfo]]:

@@ -1,0 +1,160 @@
+"""Python, and the libraries that every build needs: there once, the locked version, and able to start."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection, Iterator
+from importlib.machinery import PathFinder
+from importlib.metadata import distributions
+from pathlib import Path
+
+from stages import runtimes
+from stages.commands import PROJECT
+from stages.core.errors import UserError
+from stages.core.params import Params
+from stages.core.params.origins import ModelScopeDataset, ModelScopeSource
+from stages.core.params.section import Runtime
+from stages.doctor import matrix, probe
+from stages.doctor.finding import Finding, level
+from stages.doctor.subject import Subject
+from stages.environment import LIBRARIES, library
+from stages.runtimes import tensorrt
+
+INSTALL = "rm .venv/libraries && make .venv/runtime"
+PROVIDERS: dict[Runtime, str] = {"onnxruntime": "CPUExecutionProvider"}  # of ONNX Runtime, by our name of the runtime
+ASK_ONNXRUNTIME = (
+    "import json, onnxruntime as o; print(json.dumps([o.__version__, o.get_available_providers()]))"  # as a stage does
+)
+SDK = ("modelscope_hub", "modelscope/hub/snapshot_download.py")  # what `fetch` imports, and FunASR where it downloads
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    """Yield what is found of Python and of each library."""
+    yield _python(platform.python_version())
+    yield from _locked()
+    yield from _onnxruntime(subject)
+    yield from _tensorrt(subject)
+    yield from _modelscope(subject)
+
+
+def _python(found: str) -> Finding:
+    wanted = matrix.pythons()
+    oldest, newest = (matrix.version_key(part.lstrip("<>=")) for part in wanted.split(","))
+    if oldest <= matrix.version_key(found) < newest:
+        return Finding("python", found)
+    consequence, fix = "the locked libraries have no wheels for it", "make PYTHON=python3.12"
+    return Finding("python", found, "blocks", f"{wanted} ({PROJECT.name})", consequence, fix)
+
+
+def _locked() -> Iterator[Finding]:
+    """Yield the libraries that are missing or not as locked; what has a check of its own is left to that."""
+    lock, wrong = matrix.locked(), 0
+    for name in LIBRARIES:
+        if name not in lock or name.startswith(("tensorrt", "onnxruntime")) or (found := library(name)) in lock[name]:
+            continue
+        wrong += 1
+        wanted, missing = " or ".join(sorted(lock[name])), found == "not installed"
+        consequence = "stages cannot import it" if missing else "all that it makes is built and measured again"
+        yield Finding(name, found, level(blocks=missing), f"{wanted} (requirements.txt)", consequence, INSTALL)
+    if not wrong:
+        yield Finding("libraries", "as locked in requirements.txt")
+
+
+def _onnxruntime(subject: Subject) -> Iterator[Finding]:
+    installed = {dist.name: dist.version for dist in distributions() if _has_onnxruntime(dist.name, dist.files or ())}
+    listed = ", ".join(f"{name} {version}" for name, version in sorted(installed.items()))
+    if not installed:
+        consequence = "nothing is exported, quantized or measured: each graph is run in it"
+        yield Finding("onnxruntime", "not installed", "blocks", "onnxruntime", consequence, INSTALL)
+        return
+    if len(installed) > 1:
+        consequence = "they share one folder: the last one installed is loaded, and removing one breaks the other"
+        fix = f"python -m pip uninstall {' '.join(sorted(installed))}, then {INSTALL}"
+        yield Finding("onnxruntime", listed, "warning", "one of them", consequence, fix)
+    try:
+        version, providers = probe.ask(ASK_ONNXRUNTIME)
+    except (UserError, ValueError) as e:
+        yield Finding("onnxruntime", f"{listed}: {e}", "blocks", "an import", "no graph can be run", INSTALL)
+        return
+    yield from _onnxruntime_version(version, listed)
+    for runtime, provider in PROVIDERS.items():
+        if runtime in subject.runtimes and provider not in providers:
+            found = f"{version} with {', '.join(providers) or 'no provider'}"
+            consequence = f"no build of the runtime {runtime} can be run"
+            yield Finding("onnxruntime", found, "blocks", provider, consequence, INSTALL)
+
+
+def _has_onnxruntime(name: str | None, files: Collection[Path]) -> bool:
+    """Tell whether a distribution, such as onnxruntime-gpu, puts files into the folder `onnxruntime`."""
+    return bool(name) and str(name).startswith("onnxruntime") and any(f.parts[0] == "onnxruntime" for f in files)
+
+
+def _onnxruntime_version(version: str, listed: str) -> Iterator[Finding]:
+    """Yield whether the version that is loaded is the locked one."""
+    wanted = matrix.locked()["onnxruntime"]
+    if version in wanted:
+        yield Finding("onnxruntime", version)
+        return
+    consequence = "speed and accuracy are those of another version than the reports of CI"
+    found = f"{version} is loaded, of {listed}"
+    yield Finding("onnxruntime", found, "warning", f"{' or '.join(sorted(wanted))}", consequence, INSTALL)
+
+
+def _tensorrt(subject: Subject) -> Iterator[Finding]:
+    """Yield whether each runtime but ONNX Runtime's can be used here, and whether its libraries load."""
+    for runtime, required in subject.runtimes.items():
+        if runtime in tensorrt.MODULES and PathFinder.find_spec(tensorrt.MODULES[runtime]) is not None:
+            yield from _loads(subject.p, runtime)
+        if (why := runtimes.why_unavailable(runtime)) is not None:
+            consequence = f"builds of the runtime {runtime} are `unavailable`" + (
+                ", and one is required" if required else ""
+            )
+            fix = "see the reason, or set `required: false` of their targets" if required else "none is needed"
+            yield Finding(runtime, why, level(blocks=required), "a device and its library", consequence, fix)
+
+
+def _loads(p: Params, runtime: str) -> Iterator[Finding]:
+    """Yield whether a TensorRT imports, which loads its libraries, and whether it knows the GPUs of params.yaml."""
+    module = tensorrt.MODULES[runtime]
+    ask = f"import json, {module} as t; print(json.dumps([t.__version__, list(t.ComputeCapability.__members__)]))"
+    if runtime == "tensorrt":
+        ask = f"import json, {module} as t; print(json.dumps([t.__version__, []]))"
+    try:
+        version, known = probe.ask(ask)
+    except (UserError, ValueError) as e:
+        yield Finding(runtime, str(e), "blocks", "bindings and libraries", "the stage `engine` fails", INSTALL)
+        return
+    unknown = [name for name in p.engine.compute_capabilities if runtime == "tensorrt_rtx" and name not in known]
+    if unknown:
+        wanted = ", ".join(name for name in known if name.startswith("SM"))
+        fix = "engine.compute_capabilities of params.yaml"
+        yield Finding(runtime, ", ".join(unknown), "blocks", wanted, "the stage `engine` fails", fix)
+    else:
+        yield Finding(runtime, version)
+
+
+def _modelscope(subject: Subject) -> Iterator[Finding]:
+    """Yield whether the hub's SDK is whole: some packages of that name have no downloads."""
+    missing = [part for part in SDK if not _is_there(part)]
+    if not missing:
+        yield Finding("modelscope", library("modelscope"))
+        return
+    found = f"{library('modelscope')} without {' and '.join(part.removesuffix('.py') for part in missing)}"
+    consequence, blocks = "nothing can be fetched from the hub", uses_hub_alone(subject)
+    yield Finding("modelscope", found, level(blocks=blocks), "an SDK with downloads", consequence, INSTALL)
+
+
+def _is_there(part: str) -> bool:
+    """Tell whether a package, or a file of one, is installed, without importing it."""
+    package, _, file = part.partition("/")
+    spec = PathFinder.find_spec(package)
+    places = (spec.submodule_search_locations or []) if spec else []
+    return any((Path(place) / file).exists() for place in places)
+
+
+def uses_hub_alone(subject: Subject) -> bool:
+    """Tell whether a model or its data set has no other source than the hub."""
+    only = [all(isinstance(source, ModelScopeSource) for source in m.sources) for m in subject.models.values()]
+    return any(only) or any(
+        isinstance(subject.p.datasets[model.dataset], ModelScopeDataset) for model in subject.models.values()
+    )

@@ -1,0 +1,31 @@
+"""What keeps DVC from starting: lock files that a kill tore, links in the place of files, an old plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from stages.commands import heal
+from stages.core import links, plan
+from stages.core.errors import UserError
+from stages.doctor.finding import Finding
+from stages.doctor.subject import Subject
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    """Yield each torn lock file, and whether DVC's configuration and plan.yaml are as stages want them."""
+    torn = heal.torn()
+    for path in torn:
+        consequence, fix = "DVC cannot read it; the next build removes it", "any other command of `kiln`"
+        yield Finding("dvc", f"{path}: torn by a kill", "warning", "a whole file", consequence, fix)
+    if not torn:
+        yield Finding("dvc", "its lock files are whole")
+    yield from _refused("dvc", links.refuse, "`environment`, the first stage, fails")
+    consequence = "`kiln repro` writes it anew; `dvc repro` fails"
+    yield from _refused("plan", lambda: plan.check(subject.p), consequence, blocks=False)
+
+
+def _refused(check: str, refuse: Callable[[], None], consequence: str, *, blocks: bool = True) -> Iterator[Finding]:
+    try:
+        refuse()
+    except UserError as e:
+        yield Finding(check, str(e), "blocks" if blocks else "warning", "see there", consequence, "see there")
