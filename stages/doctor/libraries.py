@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from importlib.machinery import PathFinder
 from importlib.metadata import distributions
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from stages import runtimes
 from stages.commands import PROJECT
 from stages.core.errors import UserError
+from stages.core.machine import gpus
 from stages.core.params import Params
 from stages.core.params.origins import ModelScopeDataset, ModelScopeSource
 from stages.core.params.section import Runtime
@@ -22,8 +23,10 @@ from stages.runtimes import tensorrt
 
 INSTALL = "rm .venv/libraries && make .venv/runtime"
 PROVIDERS: dict[Runtime, str] = {"onnxruntime": "CPUExecutionProvider"}  # of ONNX Runtime, by our name of the runtime
-ASK_ONNXRUNTIME = (
-    "import json, onnxruntime as o; print(json.dumps([o.__version__, o.get_available_providers()]))"  # as a stage does
+ASK_ONNXRUNTIME = "import json, onnxruntime as o; print(json.dumps([o.__version__, o.get_available_providers()]))"
+ASK_TENSORRT = (
+    "import json, {} as t; known = getattr(t, 'ComputeCapability', None); "
+    "print(json.dumps([t.__version__, [*known.__members__] if known else []]))"
 )
 SDK = ("modelscope_hub", "modelscope/hub/snapshot_download.py")  # what `fetch` imports, and FunASR where it downloads
 
@@ -84,7 +87,7 @@ def _onnxruntime(subject: Subject) -> Iterator[Finding]:
             yield Finding("onnxruntime", found, "blocks", provider, consequence, INSTALL)
 
 
-def _has_onnxruntime(name: str | None, files: Collection[Path]) -> bool:
+def _has_onnxruntime(name: str | None, files: Sequence[PurePath]) -> bool:
     """Tell whether a distribution, such as onnxruntime-gpu, puts files into the folder `onnxruntime`."""
     return bool(name) and str(name).startswith("onnxruntime") and any(f.parts[0] == "onnxruntime" for f in files)
 
@@ -101,36 +104,44 @@ def _onnxruntime_version(version: str, listed: str) -> Iterator[Finding]:
 
 
 def _tensorrt(subject: Subject) -> Iterator[Finding]:
-    """Yield whether each runtime but ONNX Runtime's can be used here, and whether its libraries load."""
+    """Yield whether each runtime but ONNX Runtime can be used here, and whether its libraries load."""
     for runtime, required in subject.runtimes.items():
-        if runtime in tensorrt.MODULES and PathFinder.find_spec(tensorrt.MODULES[runtime]) is not None:
-            yield from _loads(subject.p, runtime)
-        if (why := runtimes.why_unavailable(runtime)) is not None:
-            consequence = f"builds of the runtime {runtime} are `unavailable`" + (
-                ", and one is required" if required else ""
-            )
-            fix = "see the reason, or set `required: false` of their targets" if required else "none is needed"
-            yield Finding(runtime, why, level(blocks=required), "a device and its library", consequence, fix)
+        if runtime in tensorrt.MODULES and tensorrt.why_not_built(runtime) is None:
+            yield from _engines(subject.p, runtime)
+        if why := runtimes.why_unavailable(runtime):
+            suffix, fix = (", and one is required", "set `required: false`") if required else ("", "none is needed")
+            consequence = f"builds of the runtime {runtime} are `unavailable`{suffix}"
+            yield Finding(runtime, why, level(blocks=required), "its library and a device", consequence, fix)
 
 
-def _loads(p: Params, runtime: str) -> Iterator[Finding]:
-    """Yield whether a TensorRT imports, which loads its libraries, and whether it knows the GPUs of params.yaml."""
-    module = tensorrt.MODULES[runtime]
-    ask = f"import json, {module} as t; print(json.dumps([t.__version__, list(t.ComputeCapability.__members__)]))"
-    if runtime == "tensorrt":
-        ask = f"import json, {module} as t; print(json.dumps([t.__version__, []]))"
+def _engines(p: Params, runtime: str) -> Iterator[Finding]:
+    """Yield whether a TensorRT imports, which loads its libraries, and what keeps engines from being built or run."""
     try:
-        version, known = probe.ask(ask)
+        version, known = probe.ask(ASK_TENSORRT.format(tensorrt.MODULES[runtime]))
     except (UserError, ValueError) as e:
         yield Finding(runtime, str(e), "blocks", "bindings and libraries", "the stage `engine` fails", INSTALL)
         return
-    unknown = [name for name in p.engine.compute_capabilities if runtime == "tensorrt_rtx" and name not in known]
-    if unknown:
-        wanted = ", ".join(name for name in known if name.startswith("SM"))
-        fix = "engine.compute_capabilities of params.yaml"
-        yield Finding(runtime, ", ".join(unknown), "blocks", wanted, "the stage `engine` fails", fix)
-    else:
-        yield Finding(runtime, version)
+    yield Finding(runtime, version)
+    if runtime == "tensorrt_rtx":
+        yield from _capabilities(p.engine.compute_capabilities, [name for name in known if name.startswith("SM")])
+
+
+def _capabilities(asked: Sequence[str], known: Sequence[str]) -> Iterator[Finding]:
+    """Yield the GPUs that TensorRT-RTX builds no engine for, of those that are asked for and of the one that is here.
+
+    asked: of params.yaml, such as `SM86`.
+    """
+    runtime, key = "tensorrt_rtx", "engine.compute_capabilities of params.yaml"
+    if unknown := [name for name in asked if name not in known]:
+        yield Finding(runtime, ", ".join(unknown), "blocks", ", ".join(known), "the stage `engine` fails", key)
+    for gpu in gpus()[:1]:  # which Polygraphy takes
+        name = f"SM{gpu.capability.replace('.', '')}"
+        if name not in asked:
+            wanted, fix = (
+                ", ".join(asked),
+                key if name in known else "leave the target out: TensorRT-RTX has no such GPU",
+            )
+            yield Finding(runtime, f"{gpu.name}, {name}", "blocks", wanted, "its engines do not load here", fix)
 
 
 def _modelscope(subject: Subject) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from stages.doctor.finding import Finding
 from stages.doctor.libraries import INSTALL
 from stages.doctor.subject import Subject
 
-ASK = "import json, torch; print(json.dumps([torch.__version__, torch.version.cuda, torch.cuda.get_arch_list()]))"  # CUDA's
+ASK = "import json, torch as t; print(json.dumps([t.__version__, t.version.cuda, t.cuda.get_arch_list()]))"
 ON_CPU = "Kiln's stages run torch on the CPU; on the GPU"
 KERNEL = re.compile(r"(sm|compute)_(\d+)(\d)([a-z]?)$")
 
@@ -31,10 +31,8 @@ def check(_subject: Subject) -> Iterator[Finding]:
 
 def _of_gpu(gpu: Gpu, version: str, cuda: str | None, kernels: Sequence[str]) -> Iterator[Finding]:
     if cuda is None:
-        fix = "install a CUDA build of torch, if the GPU is to be used"
-        yield Finding(
-            "torch", f"{version}, without CUDA", "warning", f"CUDA, for {gpu.name}", _fails("is not used"), fix
-        )
+        found, fix = f"{version}, without CUDA", "install a CUDA build of torch, if torch is to use the GPU"
+        yield Finding("torch", found, "warning", f"CUDA, for {gpu.name}", _fails("it does not run"), fix)
         return
     if (driver := matrix.load().cuda_drivers.get(int(cuda.partition(".")[0]))) and _older(gpu.driver, driver):
         found, consequence = f"driver {gpu.driver}", _fails("it says that the driver is too old")
