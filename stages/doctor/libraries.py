@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from importlib.machinery import PathFinder
-from importlib.metadata import distributions
-from pathlib import Path, PurePath
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
 
 from stages import runtimes
 from stages.commands import PROJECT
@@ -64,7 +64,7 @@ def _locked() -> Iterator[Finding]:
 
 
 def _onnxruntime(subject: Subject) -> Iterator[Finding]:
-    installed = {dist.name: dist.version for dist in distributions() if _has_onnxruntime(dist.name, dist.files or ())}
+    installed = {dist.name: dist.version for dist in distributions() if _has_onnxruntime(dist)}
     listed = ", ".join(f"{name} {version}" for name, version in sorted(installed.items()))
     if not installed:
         consequence = "nothing is exported, quantized or measured: each graph is run in it"
@@ -87,9 +87,10 @@ def _onnxruntime(subject: Subject) -> Iterator[Finding]:
             yield Finding("onnxruntime", found, "blocks", provider, consequence, INSTALL)
 
 
-def _has_onnxruntime(name: str | None, files: Sequence[PurePath]) -> bool:
+def _has_onnxruntime(dist: Distribution) -> bool:
     """Tell whether a distribution, such as onnxruntime-gpu, puts files into the folder `onnxruntime`."""
-    return bool(name) and str(name).startswith("onnxruntime") and any(f.parts[0] == "onnxruntime" for f in files)
+    is_of_the_name = (dist.name or "").startswith("onnxruntime")
+    return is_of_the_name and any(file.parts[0] == "onnxruntime" for file in dist.files or ())
 
 
 def _onnxruntime_version(version: str, listed: str) -> Iterator[Finding]:
@@ -139,7 +140,7 @@ def _capabilities(asked: Sequence[str], known: Sequence[str]) -> Iterator[Findin
         if name not in asked:
             wanted, fix = (
                 ", ".join(asked),
-                key if name in known else "leave the target out: TensorRT-RTX has no such GPU",
+                key if name in known else "leave the target out: it has no such GPU",
             )
             yield Finding(runtime, f"{gpu.name}, {name}", "blocks", wanted, "its engines do not load here", fix)
 
