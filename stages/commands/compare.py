@@ -1,6 +1,7 @@
-"""Print what differs between two release folders, as Markdown: accuracy, latency, size, recipe and provenance.
+"""Print what differs between two release folders, or between two reports of all builds, as Markdown.
 
-Each is read as its provenance.json has it; `kiln verify` tells whether that is what was released.
+Of releases that is accuracy, latency, size, recipe and provenance, each as its provenance.json has it; `kiln verify`
+tells whether that is what was released. Of reports, folders with a summary.json, it is a row for each build.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from stages.commands import compare_reports
 from stages.core.errors import UserError
 from stages.core.files import read_json
 from stages.release import statement
@@ -21,13 +23,15 @@ ABSENT = "-"
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Take the two folders."""
-    parser.add_argument("before", type=Path, help="a release folder")
-    parser.add_argument("after", type=Path, help="the release folder that would take its place")
+    parser.add_argument("before", type=Path, help="a release folder, or the reports of a build")
+    parser.add_argument("after", type=Path, help="the folder that would take its place")
 
 
 def run(arguments: Namespace) -> None:
     """Print the differences."""
-    print("\n".join(compare(arguments.before, arguments.after)))
+    folders = (arguments.before, arguments.after)
+    lines = compare_reports.compare if all(map(compare_reports.is_report, folders)) else compare
+    print("\n".join(lines(*folders)))
 
 
 def compare(before: Path, after: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`kiln compare` names each thing in which two releases differ, and nothing else."""
+"""`kiln compare` names each thing in which two releases, or two reports, differ, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
+from stages import summary
 from stages.__main__ import main
+from stages.core import params, plan
 from stages.core.errors import UserError
-from stages.core.files import write_json
+from stages.core.files import read_json, write_json
 from stages.release import statement
+from stages.reporting import results
+from tests import workspace
 
 
 def write(folder: Path, *, cer: float = 0.02, digest: str = "a" * 64, smooth: float = 0.5, ort: str = "1.32") -> Path:
@@ -56,3 +60,51 @@ def test_what_is_no_release_is_named(tmp_path: Path):
     write_json(tmp_path / statement.FILE, {"predicate": []})
     with pytest.raises(UserError, match=r"provenance\.json is not a statement of Kiln's"):
         main(["compare", str(tmp_path), str(tmp_path)])
+
+
+def report(root: Path, place: Path, *, cpu: str = "A CPU", **builds: dict[str, Any]) -> Path:
+    """Write the report of a measured workspace into a folder, with changed entries."""
+    p = params.load()
+    entries = {name: results.build_entry(p, name) for name in plan.derive(p).builds}
+    for name, change in builds.items():
+        entries[f"{workspace.MODEL}-{name}"] |= change
+    write_json(root / place / "summary.json", summary.summary(entries, {}, results.environment() | {"cpu": cpu}))
+    return place
+
+
+def rows(before: Path, after: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    main(["compare", str(before), str(after)])
+    return capsys.readouterr().out.splitlines()
+
+
+def test_two_reports_that_are_alike(root: Path, capsys: pytest.CaptureFixture[str]):
+    old, new = report(root, Path("old")), report(root, Path("new"))
+    assert rows(old, new, capsys) == ["4 builds do not differ.", "Measured on `A CPU`."]
+
+
+def test_a_row_for_each_build_in_which_two_reports_differ(root: Path, capsys: pytest.CaptureFixture[str]):
+    worse = workspace.accuracy("bad")["metrics"][workspace.AGREEMENT] | {"verdict": "fail", "limit": 0.01}
+    changes = {"verdict": "fail", "accuracy": {workspace.AGREEMENT: worse}, "latency": {}}
+    old, new = report(root, Path("old")), report(root, Path("new"), cpu="Another", good=changes)
+    head, _, row, _, others, where = rows(old, new, capsys)
+    assert head == "| build | verdict | accuracy, drift | latency, speedup | size |"
+    name, verdict, accuracy, latency, size = (cell.strip() for cell in row.strip("|").split("|"))
+    assert (name, verdict, size) == ("`fsmn_vad-good`", "pass → **fail**", "6 B")
+    was, now = "0.9970, [-0.0040, -0.0020]", "0.9700, [-0.0400, -0.0200]"
+    error = "`streaming_truth_miss_rate` 0.1010, [0.0000, +0.0020] → **-**"
+    assert accuracy == f"`{workspace.AGREEMENT}` {was} → **{now}**<br>{error}"
+    assert latency.startswith("`chunk` 0.500 ms, 1.00x [0.95, 1.05] → **-**<br>`10s` 20.0 ms, ")
+    assert (others, where) == ("3 builds do not differ.", "Measured on `Another`, before on `A CPU`.")
+
+
+def test_a_build_that_one_report_lacks(root: Path, capsys: pytest.CaptureFixture[str]):
+    old, new = report(root, Path("old")), report(root, Path("new"))
+    found = read_json(old / "summary.json")
+    del found["builds"]["fsmn_vad-absent"]
+    write_json(old / "summary.json", found)
+    assert rows(old, new, capsys)[2] == "| `fsmn_vad-absent` | - → **unavailable** | - | - | - → **6 B** |"
+
+
+def test_a_report_and_a_release_cannot_be_compared(root: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"new/provenance\.json is not there"):
+        main(["compare", str(write(tmp_path / "release")), str(report(root, Path("new")))])
