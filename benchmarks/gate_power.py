@@ -2,12 +2,15 @@
 
     python -m benchmarks.gate_power
 
-Needs a finished build. Each required build that is not exact is scored on all of its evaluation recordings. Then the
-recordings are drawn anew, with replacement and alike for all builds of a data set, and judged as `evaluate` does, look
-after look: how often does every gated metric of every build pass? And with 10 % more character errors than fp32 makes,
-at random characters: how often does the metric not pass? Nothing is corrected for the number of metrics: all have to
-pass, so a worse build is let through by the gate at most as often as by its own metric (an intersection-union test:
-Berger, Technometrics 24, 1982). What many metrics cost is that a good build has more ways to fail: the first figure.
+Needs a finished build. Each required build and pipeline that is not exact is scored on all of its evaluation
+recordings. Then the speakers are drawn anew, with replacement and alike for all builds of a data set, and judged as
+`evaluate` does, look after look: how often does every gated metric of every build pass? And with 10 % more character
+errors than fp32 makes, at random characters: how often does the metric not pass? What is exact is not estimated from
+recordings and passes in every draw, and speed is not redrawn.
+
+Nothing is corrected for the number of metrics: all have to pass, so a worse build is let through by the gate at most as
+often as by its own metric (an intersection-union test: Berger, Technometrics 24, 1982). What many metrics cost is that
+a good build has more ways to fail: the first figure.
 """
 
 from __future__ import annotations
@@ -24,23 +27,26 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from stages import models
+from stages import models, pipeline
 from stages.core import layout, params, plan, progress
 from stages.core.parallel import in_shares
-from stages.core.params import Params
+from stages.core.params import PIPELINE, Gate, Params
 from stages.core.params.gates import Limit, absolute_limit
-from stages.core.statistics import Counts, Groups, Metric, drift, verdict
+from stages.core.statistics import Floats, Groups, Metric, binomial_bounds, paired_drift, verdict
 from stages.corpora import manifest
-from stages.evaluate import LOOKS, load_artifact
+from stages.evaluate import LOOKS, ONE_LOOK, load_artifact
 from stages.evaluation import finite
-from stages.models.protocols import Family
+from stages.evaluation.groups import group
+from stages.models import accuracy
+from stages.pipelines import measurement
 from stages.reporting.results import judge_metric
 
-REDRAWS = 200
+REDRAWS = 1000
 RESAMPLES = 400  # of each interval: their ends move by a twentieth of its width, as good as 2000 for a count of passes
 WORSE = 0.1  # of the baseline's character errors
 
-Pair = tuple[list[Counts], list[Counts]]
+Columns = tuple[Floats, Floats, Floats, Floats]
+"""Numerators and denominators of the baseline, then of the build: (recordings,) each."""
 
 
 @dataclass(frozen=True)
@@ -49,111 +55,162 @@ class Scored:
 
     build: str
     dataset: str
+    looks: Sequence[tuple[float, float]]
     worst: float | None
     limits: Mapping[str, Limit]
     metrics: Mapping[str, Metric]
-    counts: Mapping[str, Pair]
-    conditions: Sequence[str]
+    columns: Mapping[str, Columns]
+    groups: Groups
 
 
 def score(p: Params) -> Iterator[Scored]:
-    """Score every required build that is not exact on all of its evaluation recordings."""
+    """Score every required build and pipeline that is not exact on all of its evaluation recordings."""
     for name, build in plan.derive(p).builds.items():
-        target, model = p.targets[build.target], p.models[build.model]
-        gate = p.gates[target.gate]
-        if not target.required or target.is_exact or build.model in gate.optional:
+        if (gate := _gate(p, build.target, build.model)) is None:
             continue
+        target, model = p.targets[build.target], p.models[build.model]
         family, artifact = models.load(model.family), load_artifact(build, target)
         recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
-        checkpoint, counts = layout.checkpoint(build.model), {}
+        checkpoint, columns, metrics = layout.checkpoint(build.model), dict[str, Columns](), dict[str, Metric]()
         for mode in family.MODES:
             expected = family.read_outcomes(layout.reference(build.model), mode)
             scored = in_shares(partial(finite.score, family, checkpoint, artifact, mode), recordings)
             measure = partial(family.measure, checkpoint, recordings, expected)
-            counts[mode] = measure(expected), measure([outcome for outcome, _ in scored])
-        limits, conditions = gate.accuracy[model.family], [r.condition for r in recordings]
-        kept, metrics = _gated(family, limits, counts)
-        yield Scored(name, model.dataset, gate.worst, limits, metrics, kept, conditions)
-        Console().print(f"{name}: {len(recordings)} recordings scored")
+            before, after = measure(expected), measure([outcome for outcome, _ in scored])
+            for metric in family.METRICS:
+                columns[f"{mode}_{metric}"] = _columns(before, after, metric)
+                metrics[f"{mode}_{metric}"] = family.METRICS[metric]
+        limits = gate.accuracy[model.family]
+        yield Scored(name, model.dataset, LOOKS, gate.worst, limits, metrics, columns, group(recordings))
 
 
-def _gated(
-    family: Family[Any], limits: Mapping[str, Limit], counts: Mapping[str, Pair]
-) -> tuple[dict[str, Pair], dict[str, Metric]]:
-    """Keep of a build's counts those of its gated metrics, by the name that params.yaml has for each."""
-    kept: dict[str, Pair] = {}
-    metrics: dict[str, Metric] = {}
-    for mode, (before, after) in counts.items():
-        for name, metric in family.METRICS.items():
-            if (full := f"{mode}_{name}") in limits:
-                kept[full] = [{full: one[name]} for one in before], [{full: one[name]} for one in after]
-                metrics[full] = metric
-    return kept, metrics
+def score_pipelines(p: Params) -> Iterator[Scored]:
+    """Run every required pipeline that is not exact over all of its evaluation recordings."""
+    for name, line in plan.derive(p).pipelines.items():
+        if (gate := _gate(p, line.target, line.pipeline)) is None:
+            continue
+        recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)
+        baseline = pipeline.load(p, line, lambda model: layout.graphs(model, "dense", "export"), "onnxruntime")
+        target = pipeline.load(p, line, lambda model: layout.ARTIFACTS / model / line.artifact, "onnxruntime")
+        heard = pipeline.run_both((baseline, target), recordings, p.pipeline, busy=1)
+        before, after = ([measurement.counts(h, side) for h in heard] for side in (0, 1))
+        columns = {metric: _columns(before, after, metric) for metric in accuracy.PIPELINE}
+        limits = gate.accuracy[PIPELINE]
+        yield Scored(name, line.dataset, ONE_LOOK, gate.worst, limits, accuracy.PIPELINE, columns, group(recordings))
 
 
-def judge(scored: Scored, counts: Mapping[str, Pair], conditions: Sequence[str]) -> dict[str, str]:
-    """Return the verdict of each metric on recordings in the order in which they are scored, with their conditions."""
+def _gate(p: Params, target: str, name: str) -> Gate | None:
+    """Return the gate that a model or pipeline has to pass on a target, None if it is exact or need not pass."""
+    gate = p.gates[p.targets[target].gate]
+    has_to = p.targets[target].required and not p.targets[target].is_exact and name not in gate.optional
+    return gate if has_to else None
+
+
+def _columns(before: Sequence[Any], after: Sequence[Any], name: str) -> Columns:
+    old, new = (np.array([of_one[name] for of_one in counts], float).T for counts in (before, after))
+    return old[0], old[1], new[0], new[1]
+
+
+def redraw(scored: Scored, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Draw as many clusters anew as there are, and return the indices of their recordings in a mixed order."""
+    names, which = np.unique(np.array(scored.groups.clusters), return_inverse=True)
+    own = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
+    drawn = np.concatenate([own[i] for i in rng.integers(len(names), size=len(names))])
+    return rng.permutation(drawn)
+
+
+def judge(scored: Scored, columns: Mapping[str, Columns], groups: Groups) -> dict[str, str]:
+    """Return the verdict of each gated metric on recordings in the order in which they are scored."""
     found: dict[str, Any] = {}
-    for share, risk in LOOKS:
-        seen = math.ceil(share * len(conditions))
+    for share, risk in scored.looks:
+        seen = math.ceil(share * len(groups.clusters))
         settings: dict[str, Any] = {"resamples": RESAMPLES, "confidence": 1 - 0.05 * risk, "seed": 1}
-        groups = Groups([str(n) for n in range(seen)], [""] * seen, conditions[:seen])
-        for name, (before, after) in counts.items():
-            found[name] = drift(scored.metrics[name], name, before[:seen], after[:seen], groups, **settings)
-        if all(
-            verdict(found[name], absolute_limit(scored.limits[name], found[name])) != "inconclusive" for name in counts
-        ):
+        so_far = Groups(groups.clusters[:seen], groups.speakers[:seen], groups.conditions[:seen])
+        for name, whole in columns.items():
+            found[name] = paired_drift(scored.metrics[name], [c[:seen] for c in whole], so_far, **settings)
+        if all(verdict(m, absolute_limit(scored.limits[name], m)) != "inconclusive" for name, m in found.items()):
             break
     return {name: judge_metric(m, scored.limits[name], scored.worst)["verdict"] for name, m in found.items()}
 
 
-def worsened(baseline: Sequence[Counts], name: str, rng: np.random.Generator) -> list[Counts]:
-    """Return the baseline's counts with about WORSE times as many errors more, at characters at random."""
-    errors, lengths = (np.array([of_one[name][side] for of_one in baseline]) for side in (0, 1))
-    added = rng.poisson(WORSE * errors.sum() * lengths / lengths.sum())
-    return [{name: (e + a, n)} for e, a, n in zip(errors, added, lengths, strict=True)]
+def worsened(columns: Columns, rng: np.random.Generator) -> Columns:
+    """Return the baseline and, as the build, about WORSE times as many errors more, at characters at random."""
+    errors, lengths = columns[:2]
+    return errors, lengths, errors + rng.poisson(WORSE * errors.sum() * lengths / lengths.sum()), lengths
 
 
-def power(all_scored: Sequence[Scored], redraws: int) -> tuple[float, dict[tuple[str, str], float], dict[str, float]]:
-    """Return how often the whole gate opens, each metric of each build passes, and a worse CER is refused, by build."""
-    rng, opened = np.random.default_rng(0), 0
-    passed: dict[tuple[str, str], float] = {}
-    refused: dict[str, float] = {}
+@dataclass
+class Power:
+    """How many draws opened the whole gate, passed each metric of each build, and refused each worse CER."""
+
+    opened: int
+    passed: dict[tuple[str, str], int]
+    refused: dict[tuple[str, str], int]
+
+
+def power(all_scored: Sequence[Scored], redraws: int) -> Power:
+    """Draw the evaluation data of all builds anew, and judge them and their baselines made worse."""
+    rng, found = np.random.default_rng(0), Power(0, {}, {})
     for _ in progress.each(range(redraws), "draws"):
-        is_open, indices = True, dict[str, NDArray[np.intp]]()
+        is_open, drawn = True, dict[str, NDArray[np.intp]]()
         for scored in all_scored:
-            count = len(scored.conditions)
-            drawn = indices.setdefault(scored.dataset, rng.integers(count, size=count))
-            conditions = [scored.conditions[i] for i in drawn]
-            counts = {name: (_take(old, drawn), _take(new, drawn)) for name, (old, new) in scored.counts.items()}
-            for name, found in judge(scored, counts, conditions).items():
-                passed[scored.build, name] = passed.get((scored.build, name), 0) + (found == "pass") / redraws
-                is_open &= found == "pass"
-            for name in [name for name in counts if name.endswith("_cer")][:1]:
-                worse = {name: (counts[name][0], worsened(counts[name][0], name, rng))}
-                is_refused = judge(scored, worse, conditions)[name] != "pass"
-                refused[scored.build] = refused.get(scored.build, 0) + is_refused / redraws
-        opened += is_open
-    return opened / redraws, passed, refused
+            indices = drawn.setdefault(scored.dataset, redraw(scored, rng))
+            groups = _take_groups(scored.groups, indices)
+            columns = {name: _take(scored.columns[name], indices) for name in scored.limits}
+            for name, judged in judge(scored, columns, groups).items():
+                found.passed[scored.build, name] = found.passed.get((scored.build, name), 0) + (judged == "pass")
+                is_open &= judged == "pass"
+            for name in [name for name in columns if name.endswith("_cer")]:
+                worse = judge(scored, {name: worsened(columns[name], rng)}, groups)[name]
+                found.refused[scored.build, name] = found.refused.get((scored.build, name), 0) + (worse != "pass")
+        found.opened += is_open
+    return found
 
 
-def _take(counts: Sequence[Counts], drawn: NDArray[np.intp]) -> list[Counts]:
-    return [counts[i] for i in drawn]
+def _take(columns: Columns, indices: NDArray[np.intp]) -> Columns:
+    before, length, after, other = (column[indices] for column in columns)
+    return before, length, after, other
+
+
+def _take_groups(groups: Groups, indices: NDArray[np.intp]) -> Groups:
+    """Take the groups of recordings that were drawn; a cluster that was drawn twice is two, of one name each."""
+    again = _occurrence(indices)
+    clusters = [f"{groups.clusters[i]} {n}" for i, n in zip(indices, again, strict=True)]
+    conditions = [groups.conditions[i] for i in indices]
+    return Groups(clusters, clusters if any(groups.speakers) else [""] * len(indices), conditions)
+
+
+def _occurrence(indices: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return of each index how often it stood before: recordings of one cluster are drawn together."""
+    order = np.argsort(indices, kind="stable")
+    first = np.searchsorted(indices[order], indices[order])
+    occurrence = np.empty(len(indices), np.intp)
+    occurrence[order] = np.arange(len(indices)) - first
+    return occurrence
+
+
+def _share(count: int, redraws: int) -> str:
+    """Return a share of the draws with its exact interval."""
+    low, high = binomial_bounds(count, redraws, 0.95)
+    return f"{count / redraws:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def main() -> None:
     """Print how often each metric passes and a worse CER is refused, and how often the whole gate opens."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--redraws", type=int, default=REDRAWS, help="of the evaluation data")
-    redraws = parser.parse_args().redraws
-    opened, passed, refused = power(list(score(params.load())), redraws)
+    redraws, p, all_scored = parser.parse_args().redraws, params.load(), list[Scored]()
+    for scored in (*score(p), *score_pipelines(p)):
+        Console().print(f"{scored.build}: {len(scored.groups.clusters)} recordings scored")
+        all_scored.append(scored)
+    found = power(all_scored, redraws)
     table = Table(title=f"{redraws} draws of the evaluation data")
     for heading in ("build", "metric", "passes", "CER + 10 % refused"):
         table.add_column(heading)
-    for (build, name), share in passed.items():
-        table.add_row(build, name, f"{share:.3f}", f"{refused[build]:.3f}" if name.endswith("_cer") else "")
+    for key, count in found.passed.items():
+        table.add_row(*key, _share(count, redraws), _share(found.refused[key], redraws) if key in found.refused else "")
     Console().print(table)
-    Console().print(f"the whole gate opens in {opened:.3f} of draws")
+    Console().print(f"the whole gate opens in {_share(found.opened, redraws)} of draws")
 
 
 if __name__ == "__main__":

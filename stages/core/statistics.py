@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,32 +42,41 @@ class Metric:
     higher_is_better: bool
     pooling: Literal["ratio", "max"] = "ratio"
 
-    def pool(self, numerator: Floats, denominator: Floats) -> Floats:
-        """Pool over the last axis, which is the recordings; NaN where there was nothing to measure: 0/0."""
-        top, bottom = numerator.sum(axis=-1), denominator.sum(axis=-1)
+    def pool(self, numerator: Floats, denominator: Floats, drawn: Floats | None = None) -> Floats:
+        """Pool over recordings, (recordings,) each; NaN where there was nothing to measure: 0/0.
+
+        drawn: how often each recording is in each resample, (resamples, recordings); then the result is (resamples,).
+        """
+        drawn = np.ones(len(numerator)) if drawn is None else drawn
+        top, bottom = (drawn @ np.column_stack([numerator, denominator])).T
         if self.pooling == "max":
-            top, bottom = numerator.max(axis=-1), np.where(bottom == 0, 0.0, 1.0)
+            top, bottom = np.where(drawn > 0, numerator, -np.inf).max(axis=-1), np.where(bottom == 0, 0.0, 1.0)
         return np.where(bottom == 0, np.nan, top / np.where(bottom == 0, 1, bottom))
 
 
+@functools.lru_cache(maxsize=4)  # most metrics of a build are of the same recordings
+def draw(count: int, resamples: int, seed: int) -> Floats:
+    """Draw `count` observations with replacement, and return how often each is in each resample: (resamples, count)."""
+    drawn = np.random.default_rng(seed).integers(count, size=(resamples, count))
+    drawn += count * np.arange(resamples)[:, np.newaxis]
+    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
+
+
 def interval(
-    data: Sequence[Floats], statistic: Callable[..., Floats], *, resamples: int, confidence: float, seed: int
+    statistic: Callable[[Floats], Floats], count: int, *, resamples: int, confidence: float, seed: int
 ) -> tuple[float, float]:
-    """Return the expanded percentile bootstrap interval over paired observations.
+    """Return the expanded percentile bootstrap interval of a statistic of paired observations.
 
     The percentiles are those at which the interval of a mean is as wide as Student's: Hesterberg, "What teachers
     should know about the bootstrap", 2015, section 5.2; the plain ones are too narrow for few observations.
 
-    data: arrays (n,) that are resampled together, n of 2 and more. statistic: of their last axis, vectorized over
-    leading ones; resamples of which it is NaN are left out.
+    statistic: of each resample, (resamples,), of what `draw` gives; resamples of which it is NaN are left out. count:
+    of observations, 2 and more.
     """
     from scipy.special import ndtr, stdtrit
 
-    count = len(data[0])
     tail = float(ndtr(math.sqrt(count / (count - 1)) * stdtrit(count - 1, (1 - confidence) / 2)))
-    drawn = np.random.default_rng(seed).integers(count, size=(resamples, count))
-    values = statistic(*(column[drawn] for column in data))
-    low, high = np.nanquantile(values, [tail, 1 - tail])
+    low, high = np.nanquantile(statistic(draw(count, resamples, seed)), [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -96,11 +106,17 @@ def drift(
     groups: Groups,
     **settings: Any,
 ) -> dict[str, Any]:
+    """Return what `paired_drift` does of a metric by name, from what is counted of each recording."""
+    return paired_drift(metric, [*_columns(name, baseline), *_columns(name, value)], groups, **settings)
+
+
+def paired_drift(metric: Metric, recordings: Sequence[Floats], groups: Groups, **settings: Any) -> dict[str, Any]:
     """Return the metric of baseline and candidate, their difference and its interval over paired clusters.
 
     An interval's ends are the outer ones of the cluster bootstrap's and of `_event_ends`: no loss seen is not no loss.
 
-    settings: those of `interval`.
+    recordings: numerators and denominators of the baseline, then of the candidate, (recordings,) each. settings:
+    those of `interval`.
 
     Returns:
         baseline, value, drift: None where there was nothing to measure. ci: of the drift, None also for a single
@@ -108,17 +124,16 @@ def drift(
         of no drift would be sure to keep on this data, None without an interval. worst: by `speaker` and `condition`
         the one with the largest loss, of those with LEAST recordings and more.
     """
-    recordings = [*_columns(name, baseline), *_columns(name, value)]
     columns = _by_cluster(recordings, groups.clusters)
 
-    def difference(a: Floats, b: Floats, c: Floats, d: Floats) -> Floats:
-        return metric.pool(c, d) - metric.pool(a, b)
+    def difference(drawn: Floats | None = None) -> Floats:
+        return metric.pool(*columns[2:], drawn) - metric.pool(*columns[:2], drawn)
 
-    found = {"baseline": metric.pool(*columns[:2]), "value": metric.pool(*columns[2:]), "drift": difference(*columns)}
+    found = {"baseline": metric.pool(*columns[:2]), "value": metric.pool(*columns[2:]), "drift": difference()}
     point = float(found["drift"])
     ci = None
     if len(columns[0]) > 1 and not math.isnan(point):
-        ends = [interval(columns, difference, **settings)]
+        ends = [interval(difference, len(columns[0]), **settings)]
         if metric.pooling == "ratio":
             ends.append(_event_ends(columns, settings["confidence"], higher_is_better=metric.higher_is_better))
         ci = [min(low for low, _ in ends), max(high for _, high in ends)]
@@ -144,12 +159,14 @@ def certain(value: float, recordings: int) -> dict[str, Any]:
 
 def _worst(metric: Metric, columns: Sequence[Floats], labels: Sequence[str]) -> dict[str, Any] | None:
     """Return the group of recordings that loses most, with its loss; columns: (recordings,) each."""
+    names, which = np.unique(np.array(labels), return_inverse=True)
+    has_any = columns[1] + columns[3] > 0
     losses = {}
-    for label in sorted(set(labels) - {""}):
-        inside = np.array([other == label for other in labels]) & (columns[1] + columns[3] > 0)
-        if inside.sum() >= LEAST:
+    for index in np.flatnonzero(np.bincount(which[has_any], minlength=len(names)) >= LEAST):
+        if names[index]:
+            inside = has_any & (which == index)
             before, after = (metric.pool(*(column[inside] for column in pair)) for pair in (columns[:2], columns[2:]))
-            losses[label] = float(before - after if metric.higher_is_better else after - before)
+            losses[str(names[index])] = float(before - after if metric.higher_is_better else after - before)
     if not losses:
         return None
     name = max(losses, key=lambda label: losses[label])
