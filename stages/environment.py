@@ -16,7 +16,7 @@ from stages.core.files import new_folder
 from stages.core.machine import cpu, gpu
 from stages.core.params.origins import ModelScopeDataset
 from stages.release import signature
-from stages.runtimes import older
+from stages.runtimes import older, onnxruntime_cuda
 
 LIBRARIES = (
     "torch",
@@ -30,6 +30,7 @@ LIBRARIES = (
     "tensorrt-rtx-cu13-libs",
     "tensorrt",
 )
+ABSENT = "not installed"
 
 
 def library(name: str) -> str:
@@ -37,7 +38,7 @@ def library(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "not installed"
+        return ABSENT
 
 
 def main(argv: Sequence[str]) -> None:
@@ -53,6 +54,7 @@ def main(argv: Sequence[str]) -> None:
         pins.demand(name, each)
     facts = {name: library(name) for name in LIBRARIES} | {
         "older-onnxruntime": " ".join(older.versions()) or "none",
+        onnxruntime_cuda.DISTRIBUTION: onnxruntime_cuda.version() or ABSENT,
         "signing-key": signature.fingerprint() or "none",
         "python": platform.python_version(),
         "cpu": cpu(),

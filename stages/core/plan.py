@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from stages.core.errors import UserError
 from stages.core.files import write_text
 from stages.core.params import UNQUANTIZED, Params, Target
-from stages.core.params.section import Variant
+from stages.core.params.section import ENGINES, Variant
 
 PLAN = Path("plan.yaml")
 HEAD = "# Written by `kiln plan` from params.yaml, for the dvc.yaml files to iterate. Do not edit it.\n"
@@ -132,7 +132,7 @@ def derive(p: Params) -> Plan:
 
 def artifact(name: str, target: Target) -> str:
     """Return the folder under artifacts/MODEL/ with what the target called `name` loads: ONNX graphs or engines."""
-    return f"{target.variant}/{target.graph if target.runtime == 'onnxruntime' else name}"
+    return f"{target.variant}/{name if target.runtime in ENGINES else target.graph}"
 
 
 def _model_targets(p: Params) -> Iterator[tuple[str, str, Target]]:
@@ -182,7 +182,7 @@ def _quantized_graphs(p: Params) -> Iterator[QuantizedGraph]:
 
 def _engines(p: Params) -> Iterator[EngineBuild]:
     for model, name, target in _model_targets(p):
-        if target.runtime != "onnxruntime":
+        if target.runtime in ENGINES:
             yield EngineBuild(model=model, variant=target.variant, graph=target.graph, target=name)
 
 

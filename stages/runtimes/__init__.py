@@ -8,17 +8,22 @@ from pathlib import Path
 from stages.core.graphs import GraphSet
 from stages.core.params.section import Runtime
 from stages.core.parity import Network
-from stages.runtimes import onnxruntime, tensorrt
+from stages.runtimes import onnxruntime, onnxruntime_cuda, tensorrt
 
 
 def why_unavailable(runtime: Runtime) -> str | None:
     """Explain why nothing on this machine runs artifacts of this runtime, or return None."""
-    return None if runtime == "onnxruntime" else tensorrt.why_unavailable(runtime)
+    if runtime == "onnxruntime":
+        return None
+    return onnxruntime_cuda.why_unavailable() if runtime == "onnxruntime_cuda" else tensorrt.why_unavailable(runtime)
 
 
 def warm(runtime: Runtime) -> None:
     """Import the runtime's library, so that a measurement that follows does not include it."""
-    importlib.import_module(tensorrt.MODULES.get(runtime, runtime))
+    if runtime == "onnxruntime_cuda":
+        onnxruntime_cuda.import_library()
+    else:
+        importlib.import_module(tensorrt.MODULES.get(runtime, runtime))
 
 
 def load(folder: Path, graph_set: GraphSet, runtime: Runtime, threads: int) -> dict[str, Network]:
@@ -29,4 +34,6 @@ def load(folder: Path, graph_set: GraphSet, runtime: Runtime, threads: int) -> d
     """
     if runtime == "onnxruntime":
         return onnxruntime.load(folder, graph_set, threads)
+    if runtime == "onnxruntime_cuda":
+        return onnxruntime_cuda.load(folder, graph_set, threads)
     return tensorrt.load(folder, graph_set, runtime)

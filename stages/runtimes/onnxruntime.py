@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime: on the CPU, or on another of its providers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,26 @@ from stages.core.parity import Network
 if TYPE_CHECKING:
     import onnxruntime
 
+Provider = tuple[str, dict[str, str]]  # what computes, by ONNX Runtime's name, and its options
+CPU: Provider = ("CPUExecutionProvider", {})
 DTYPES = {"tensor(float)": "float32"} | {f"tensor({name})": name for name in ("bool", "int32", "int64")}
 
 
 def session(
-    model: Path | bytes, threads: int = 1, *, prepacked: bool = True, weights: Path | None = None
+    model: Path | bytes,
+    threads: int = 1,
+    *,
+    prepacked: bool = True,
+    weights: Path | None = None,
+    provider: Provider = CPU,
 ) -> onnxruntime.InferenceSession:
-    """Open a CPU session whose threads stop spinning after a run: else they take cores from other live sessions.
+    """Open a session whose CPU threads stop spinning after a run: else they take cores from other live sessions.
 
     prepacked: with weights laid out for the CPU beforehand, which pays after some twenty runs of a large model.
     weights: the folder with the large weights of a graph; by default where its graph set says.
 
     Raises:
-        UserError: the file is truncated, not ONNX, or uses what this ONNX Runtime lacks.
+        UserError: the file is truncated, not ONNX, or uses what this ONNX Runtime lacks; or the provider cannot work.
     """
     import onnxruntime as ort
 
@@ -40,9 +47,11 @@ def session(
         folder = str(weights or graphs.weights_folder(model))
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     with from_library(f"{_what(model)}: ONNX Runtime {ort.__version__} cannot load it"):
-        return ort.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
-        )
+        given = model if isinstance(model, bytes) else str(model)
+        live = ort.InferenceSession(given, options, providers=[provider])
+    if provider[0] not in live.get_providers():  # it fell back to the CPU, with a warning
+        raise UserError(f"{_what(model)}: found that {provider[0]} cannot work here, wanted its device and libraries")
+    return live
 
 
 def _what(model: Path | bytes) -> Path | str:
@@ -50,14 +59,21 @@ def _what(model: Path | bytes) -> Path | str:
 
 
 def network(
-    model: Path | bytes, graph: Graph, threads: int = 1, *, prepacked: bool = True, weights: Path | None = None
+    model: Path | bytes,
+    graph: Graph,
+    threads: int = 1,
+    *,
+    prepacked: bool = True,
+    weights: Path | None = None,
+    provider: Provider = CPU,
 ) -> Network:
     """Load a graph as a function of named inputs; the arguments are those of `session`.
 
     Raises:
         UserError: it cannot be loaded, has other inputs or outputs than declared, or, when it is called, cannot be run.
     """
-    live, names = session(model, threads, prepacked=prepacked, weights=weights), list(graph.outputs)
+    live = session(model, threads, prepacked=prepacked, weights=weights, provider=provider)
+    names = list(graph.outputs)
     for kind, declared, found in (
         ("inputs", graph.inputs, live.get_inputs()),
         ("outputs", graph.outputs, live.get_outputs()),
@@ -92,6 +108,7 @@ def _check_signature(where: str, declared: Mapping[str, Tensor], found: Sequence
         raise UserError(f"{where}: found {has}, wanted {wanted}; run `dvc repro` again")
 
 
-def load(folder: Path, graph_set: GraphSet, threads: int = 1) -> dict[str, Network]:
+def load(folder: Path, graph_set: GraphSet, threads: int = 1, provider: Provider = CPU) -> dict[str, Network]:
     """Load every graph of a folder, each as a function of named inputs."""
-    return {name: network(folder / graph.file, graph, threads) for name, graph in graph_set.graphs.items()}
+    graphs_of = graph_set.graphs.items()
+    return {name: network(folder / graph.file, graph, threads, provider=provider) for name, graph in graphs_of}

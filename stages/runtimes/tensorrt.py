@@ -16,6 +16,7 @@ from stages.core.params import EngineParams
 from stages.core.parity import Network
 
 TIMING_CACHE = layout.CACHE / "tensorrt" / "timing.cache"  # outside DVC's outs: it only ever saves time
+CURRENT = "current"  # in the place of compute capabilities: the GPU of this machine
 MODULES = {"tensorrt_rtx": "tensorrt_rtx_bindings", "tensorrt": "tensorrt"}
 _INSTALL = {
     "tensorrt_rtx": "it has wheels for x86-64 Linux only",
@@ -64,7 +65,7 @@ def build(onnx: Path, graph: Graph, place: Path, runtime: str, settings: EngineP
         if runtime == "tensorrt_rtx":
             from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
-            options["compute_capabilities"] = [_capability(trt, name) for name in settings.compute_capabilities]
+            options |= _device_options(trt, settings)
             config: Any = CreateConfigRTX(**options)
             network = network_from_onnx_path(str(onnx))
         else:
@@ -85,6 +86,13 @@ def build(onnx: Path, graph: Graph, place: Path, runtime: str, settings: EngineP
     }
 
 
+def _device_options(trt: Any, settings: EngineParams) -> dict[str, Any]:
+    """Return what tells Polygraphy which GPUs an engine is for."""
+    if settings.compute_capabilities == [CURRENT]:
+        return {"use_gpu": True}
+    return {"compute_capabilities": [_capability(trt, name) for name in settings.compute_capabilities]}
+
+
 def _capability(trt: Any, name: str) -> tuple[int, int]:
     """Parse a compute capability: `SM86` is (8, 6), as Polygraphy wants it.
 
@@ -93,7 +101,7 @@ def _capability(trt: Any, name: str) -> tuple[int, int]:
     """
     known = [k for k in trt.ComputeCapability.__members__ if k.startswith("SM")]
     if name not in known:
-        has = f"tensorrt_rtx {trt.__version__} has {', '.join(sorted(known))}"
+        has = f"tensorrt_rtx {trt.__version__} has {', '.join(sorted(known))}, or {CURRENT} alone"
         raise UserError(f"engine.compute_capabilities: found {name!r}; {has}")
     return int(name[2:-1]), int(name[-1])
 

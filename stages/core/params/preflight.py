@@ -11,11 +11,12 @@ from stages.core.params import PIPELINE, UNQUANTIZED, Model, Params, Pipeline, T
 from stages.core.params.gates import RelativeLimit
 from stages.core.params.origins import ModelScopeDataset, SyntheticDataset
 from stages.core.params.prune import PruneParams
-from stages.core.params.recipes import BFloat16Recipe, DynamicRecipe, Recipe, StaticRecipe
-from stages.core.params.section import Runtime
+from stages.core.params.recipes import BFloat16Recipe, DynamicRecipe, Float16Recipe, Recipe, StaticRecipe
+from stages.core.params.section import ENGINES, Runtime
 from stages.core.statistics import recordings_needed
 from stages.models import FAMILIES, PRUNABLE, ROLES, accuracy
 
+_CPU_ONLY = "is for a CPU: on CUDA, ONNX Runtime leaves much of INT8 and bf16 to it; use a float16 recipe"
 _ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
 
 
@@ -106,7 +107,7 @@ def _targets(p: Params) -> Iterator[str]:
         where, recipe = f"targets.{name}", p.quantize.recipes.get(target.graph)
         if recipe is not None and (why := _cannot_run(target.runtime, recipe)):
             yield f"{where}: recipe {target.graph!r} {why}"
-        if target.runtime != "onnxruntime" and target.graph == "optimize":
+        if target.runtime in ENGINES and target.graph == "optimize":
             yield f"{where}: {_ORT_ONLY}, which {target.runtime} does not have; use graph: simplify"
 
 
@@ -114,6 +115,8 @@ def _cannot_run(runtime: Runtime, recipe: Recipe) -> str | None:
     """Return why a runtime cannot run what a recipe makes, or None."""
     if runtime == "onnxruntime":
         return "is bf16, for which onnxruntime has no CPU kernels" if isinstance(recipe, BFloat16Recipe) else None
+    if runtime == "onnxruntime_cuda":
+        return None if isinstance(recipe, Float16Recipe) else _CPU_ONLY
     if isinstance(recipe, DynamicRecipe):
         return (
             f"is dynamic INT8, which {runtime} cannot run (it has no DynamicQuantizeLinear or MatMulInteger); use a "

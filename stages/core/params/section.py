@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Variant = Literal["dense", "pruned"]
-Runtime = Literal["onnxruntime", "tensorrt_rtx", "tensorrt"]
+Runtime = Literal["onnxruntime", "onnxruntime_cuda", "tensorrt_rtx", "tensorrt"]
+ENGINES = ("tensorrt_rtx", "tensorrt")  # the runtimes that load engines; the others load ONNX graphs
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every library takes
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Split = Literal["calibration", "tuning", "evaluation", "final"]
