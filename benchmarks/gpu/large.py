@@ -1,6 +1,6 @@
 """The catalogue's large models as skeletons: FunASR's networks at full size with random weights, in fp32 and fp16.
 
-    python -m benchmarks.gpu.large paraformer_large FOLDER [--tiny]
+python -m benchmarks.gpu.large paraformer_large FOLDER [--tiny]
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from stages.core.params import Params
 from stages.export import export
 from stages.simplify import run_child
 from zoo import replicas
-
 
 
 def prepare(name: str, folder: Path, p: Params, *, tiny: bool) -> None:
