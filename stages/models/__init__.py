@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from stages.core.errors import UserError
-from stages.models.protocols import Described, Detector, Family, Prunable, Punctuator, Recognizer, StreamingRecognizer
+from stages.models.protocols import (
+    Classifier,
+    Described,
+    Detector,
+    Family,
+    Prunable,
+    Punctuator,
+    Recognizer,
+    Splittable,
+    Streamed,
+    StreamingRecognizer,
+)
 
 if TYPE_CHECKING:  # at run time, each becomes a name of this package when `Kind.load` has imported it
     from stages.models import (  # noqa: TC004
@@ -89,6 +100,10 @@ DETECTORS = Kind[Detector]({"fsmn_vad": lambda: fsmn_vad})
 RECOGNIZERS = Kind[Recognizer]({"paraformer": lambda: paraformer, "seaco_paraformer": lambda: seaco_paraformer})
 STREAMING_RECOGNIZERS = Kind[StreamingRecognizer]({"paraformer_streaming": lambda: paraformer_streaming})
 PUNCTUATORS = Kind[Punctuator]({"ct_transformer": lambda: ct_transformer})
+CLASSIFIERS = Kind[Classifier]({"emotion2vec": lambda: emotion2vec})
+STREAMED = Kind[Streamed]({"fsmn_vad": lambda: fsmn_vad, "paraformer_streaming": lambda: paraformer_streaming})
+HOTWORD_RECOGNIZERS = Kind[Recognizer]({"seaco_paraformer": lambda: seaco_paraformer})
+SPLITTABLE = Kind[Splittable]({"paraformer": lambda: paraformer})
 ROLES: dict[str, Kind[Any]] = {  # the parts of a pipeline, and the families that can take each
     "vad": DETECTORS,
     "asr": RECOGNIZERS,

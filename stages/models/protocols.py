@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from stages.core.graphs import GraphSet
+    from stages.core.graphs import Feeds, GraphSet
     from stages.core.params.prune import PruneParams
     from stages.core.parity import LoadedArtifact
     from stages.core.statistics import Counts, Metric
@@ -185,6 +185,47 @@ class StreamingRecognizer(Protocol):
 
     def load_streaming_recognizer(self, folder: Path, artifact: LoadedArtifact) -> Callable[[Floats], Iterator[str]]:
         """Load FunASR's recognizer as a function of audio (samples,) that gives the text of each piece of it."""
+
+
+class Streamed(Protocol):
+    """A family that takes audio piece by piece, as a server gets it."""
+
+    def load_stream(self, folder: Path, artifact: LoadedArtifact) -> Callable[[Floats, dict[str, Any], bool], Any]:
+        """Load FunASR's pipeline as a function of a piece of audio (samples,), the stream's cache and whether it ends.
+
+        It returns what is new: the piece's text, or [start, end] of events as `load_streaming_detector` has them.
+        """
+
+
+class Splittable(Protocol):
+    """A family of features, one run of its graph `model` and decoding: a server can batch that run."""
+
+    def load_features(self, folder: Path) -> Callable[[Floats], Floats]:
+        """Load FunASR's front end as a function of audio (samples,): features (frames, size).
+
+        It raises a UserError for audio that has no frame.
+        """
+
+    def load_decoder(self, folder: Path) -> Callable[[Feeds, Feeds], list[str]]:
+        """Load what follows the network, as a function of a batch of its inputs and outputs: the text of each row."""
+
+
+class HasScores(Protocol):
+    """What a classifier makes of a recording."""
+
+    @property
+    def scores(self) -> Floats:
+        """Give a probability for each label."""
+
+
+class Classifier(Protocol):
+    """A family that gives a recording a label."""
+
+    def labels(self, folder: Path) -> tuple[str, ...]:
+        """Read the name of each score, in order."""
+
+    def load_classifier(self, folder: Path, artifact: LoadedArtifact) -> Callable[[Floats], HasScores]:
+        """Load FunASR's recognizer as a function of audio (samples,), with the artifact's network in it."""
 
 
 class Punctuator(Protocol):

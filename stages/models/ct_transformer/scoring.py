@@ -12,7 +12,8 @@ from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.ct_transformer.metrics import NONE, Outcome, read_marks, split_text
-from stages.models.ct_transformer.network import load, load_tokenizer, realtime_masks
+from stages.models.ct_transformer.network import build, load_tokenizer, read_config, realtime_masks
+from stages.models.shared import checkpoint
 
 PIECE = 15  # tokens that the realtime kind is given at a time: 3 s of Mandarin at 5 syllables a second
 
@@ -36,7 +37,7 @@ def load_punctuator(folder: Path, artifact: LoadedArtifact) -> Callable[[Sequenc
     The realtime kind gets `PIECE` tokens at a time, as voice activity detection cuts running speech: where
     the clock says, not where a sentence ends.
     """
-    model, tokenizer = load(folder), load_tokenizer(folder)
+    model, tokenizer = checkpoint.described(build, read_config(folder), folder), load_tokenizer(folder)
     model.punc_forward = _forward(artifact[1]["model"])
 
     def infer(tokens: Sequence[str], cache: dict[str, Any]) -> dict[str, Any]:

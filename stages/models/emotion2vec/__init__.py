@@ -6,7 +6,16 @@ inference (normalized waveform, mean over frames, softmax, label list) runs unch
 
 from __future__ import annotations
 
-from stages.models.emotion2vec.metrics import HEADLINE, METRICS, MODES, Outcome, measure, read_outcomes, write_outcomes
+from stages.models.emotion2vec.metrics import (
+    HEADLINE,
+    METRICS,
+    MODES,
+    Outcome,
+    labels,
+    measure,
+    read_outcomes,
+    write_outcomes,
+)
 from stages.models.emotion2vec.network import SCHEMAS, build, export_modules, graph_set, load, read_config
 from stages.models.emotion2vec.pruning import (
     calibration,
@@ -18,7 +27,7 @@ from stages.models.emotion2vec.pruning import (
     widths,
     with_widths,
 )
-from stages.models.emotion2vec.scoring import score
+from stages.models.emotion2vec.scoring import load_classifier, score
 
 __all__ = [
     "HEADLINE",
@@ -33,7 +42,9 @@ __all__ = [
     "distillation",
     "export_modules",
     "graph_set",
+    "labels",
     "load",
+    "load_classifier",
     "measure",
     "multiplications",
     "narrowed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from stages.core.errors import UserError
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
-from stages.models.emotion2vec.metrics import Outcome
-from stages.models.emotion2vec.network import load, load_tokenizer
+from stages.models.emotion2vec.metrics import MODES, Floats, Outcome
+from stages.models.emotion2vec.network import build, load_tokenizer, read_config
+from stages.models.shared import checkpoint
 
 
 class _Head(torch.nn.Module):
@@ -41,18 +42,33 @@ def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterabl
     Raises:
         UserError: a recording is shorter than what the network makes one frame of.
     """
+    classify, outcomes = load_classifier(folder, artifact, mode), []
+    for recording in recordings:
+        try:
+            outcomes.append(classify(recording.samples()))
+        except UserError as e:
+            raise UserError(f"{recording.path}: {e}") from e
+    return outcomes
+
+
+def load_classifier(folder: Path, artifact: LoadedArtifact, mode: str = MODES[0]) -> Callable[[Floats], Outcome]:
+    """Load FunASR's recognizer as a function of audio float32 (samples,), as `score` runs it.
+
+    It raises a UserError for audio that is shorter than what the network makes one frame of.
+    """
     torch.set_num_threads(1)
-    model, tokenizer = load(folder), load_tokenizer(folder)
+    model, tokenizer = checkpoint.described(build, read_config(folder), folder), load_tokenizer(folder)
     head = _Head(artifact[1]["model"])
     model.proj, model.extract_features = head, head.extract_features
-    shortest, outcomes = artifact[0].graphs["model"].axes["samples"].min, []
-    for recording in recordings:
-        samples = torch.from_numpy(recording.samples())
+    shortest = artifact[0].graphs["model"].axes["samples"].min
+
+    def classify(samples: Floats) -> Outcome:
         if len(samples) < shortest:
-            raise UserError(f"{recording.path}: found {len(samples)} samples, wanted at least {shortest}, one frame")
+            raise UserError(f"found {len(samples)} samples, wanted at least {shortest}, one frame")
         with torch.inference_mode():
             (result,), _ = model.inference(
-                [samples], key=[recording.id], tokenizer=tokenizer, device="cpu", granularity=mode
+                [torch.from_numpy(samples)], key=[""], tokenizer=tokenizer, device="cpu", granularity=mode
             )
-        outcomes.append(Outcome(np.asarray(result["scores"], np.float32), np.asarray(result["feats"], np.float32)))
-    return outcomes
+        return Outcome(np.asarray(result["scores"], np.float32), np.asarray(result["feats"], np.float32))
+
+    return classify

@@ -18,7 +18,7 @@ from stages.models.fsmn_vad.pruning import (
     widths,
     with_widths,
 )
-from stages.models.fsmn_vad.scoring import load_detector, load_streaming_detector, score
+from stages.models.fsmn_vad.scoring import load_detector, load_stream, load_streaming_detector, score
 from stages.models.fsmn_vad.stream import calibration
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "graph_set",
     "load",
     "load_detector",
+    "load_stream",
     "load_streaming_detector",
     "measure",
     "multiplications",

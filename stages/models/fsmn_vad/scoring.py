@@ -14,7 +14,8 @@ from stages.core.graphs import Feeds, Graph
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models.fsmn_vad.metrics import Outcome
-from stages.models.fsmn_vad.network import CHUNK_MS, load, load_frontend
+from stages.models.fsmn_vad.network import CHUNK_MS, build, load_frontend, read_config
+from stages.models.shared import checkpoint
 from stages.models.shared.frontend import fills_window
 
 if TYPE_CHECKING:
@@ -77,32 +78,64 @@ def load_streaming_detector(folder: Path, artifact: LoadedArtifact) -> Detect:
     return _load_events(folder, artifact, "streaming")[1]
 
 
+def load_stream(folder: Path, artifact: LoadedArtifact) -> Callable[[Floats, dict[str, Any], bool], Events]:
+    """Load FunASR's detector as a function of the next piece of a stream, which gives its events of that piece.
+
+    The function takes audio float32 (samples,), the stream's cache, a dictionary that it fills, empty at first, and
+    whether the piece is the last.
+    """
+    model, infer = _load_inference(folder, artifact, CHUNK_MS)
+
+    def push(samples: Floats, cache: dict[str, Any], is_final: bool) -> Events:  # noqa: FBT001
+        model.encoder.speech = []  # which `load_detector` alone reads
+        return infer(samples, cache, is_final)
+
+    return push
+
+
 def _load_events(folder: Path, artifact: LoadedArtifact, mode: str) -> tuple[FsmnVADStreaming, Detect]:
-    torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
-    model, frontend = load(folder), load_frontend(folder)
-    graph_set, networks = artifact
+    chunk_ms = OFFLINE_CHUNK_MS if mode == "offline" else CHUNK_MS
+    model, infer = _load_inference(folder, artifact, chunk_ms)
+    frontend = load_frontend(folder)
 
     def detect_events(samples: Floats) -> Iterator[tuple[int, Events]]:
         """Run FunASR's own inference loop, which has nothing to go over in audio that is shorter than a window."""
-        model.encoder = _Encoder(networks["model"], graph_set.graphs["model"])
+        model.encoder.speech = []
         if not fills_window(samples, frontend):
             return
         step = len(samples) if mode == "offline" else CHUNK_MS * SAMPLE_RATE // 1000
         cache: dict[str, Any] = {}
         for end in range(step, len(samples) + step, step):
-            results, _ = model.inference(
-                [torch.from_numpy(samples[end - step : end])],
-                key=[""],
-                frontend=frontend,
-                cache=cache,
-                is_final=end >= len(samples),
-                chunk_size=OFFLINE_CHUNK_MS if mode == "offline" else CHUNK_MS,
-                device="cpu",
-                max_end_silence_time=model.vad_opts.max_end_silence_time,
-            )
-            yield 1000 * min(end, len(samples)) // SAMPLE_RATE, results[0]["value"]
+            events = infer(samples[end - step : end], cache, end >= len(samples))
+            yield 1000 * min(end, len(samples)) // SAMPLE_RATE, events
 
     return model, detect_events
+
+
+def _load_inference(
+    folder: Path, artifact: LoadedArtifact, chunk_ms: int
+) -> tuple[FsmnVADStreaming, Callable[[Floats, dict[str, Any], bool], Events]]:
+    """Load FunASR's module with the artifact's network in it, and its `inference` as a function of a piece."""
+    torch.set_num_threads(1)  # the pipeline's tensors are small, and other processes have the other cores
+    model, frontend = checkpoint.described(build, read_config(folder), folder), load_frontend(folder)
+    graph_set, networks = artifact
+    model.encoder = _Encoder(networks["model"], graph_set.graphs["model"])
+
+    def infer(samples: Floats, cache: dict[str, Any], is_final: bool) -> Events:  # noqa: FBT001
+        results, _ = model.inference(
+            [torch.from_numpy(samples)],
+            key=[""],
+            frontend=frontend,
+            cache=cache,
+            is_final=is_final,
+            chunk_size=chunk_ms,
+            device="cpu",
+            max_end_silence_time=model.vad_opts.max_end_silence_time,
+        )
+        found: Events = results[0]["value"]
+        return found
+
+    return model, infer
 
 
 def join_events(events: Iterable[Sequence[int]]) -> list[list[int]]:

@@ -16,7 +16,7 @@ from stages.models.paraformer.pruning import (
     narrowed,
     widths,
 )
-from stages.models.paraformer.scoring import MODES, load_recognizer, score
+from stages.models.paraformer.scoring import MODES, load_decoder, load_features, load_recognizer, score
 from stages.models.shared.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
 from stages.models.shared.sanm import with_widths
 
@@ -34,6 +34,8 @@ __all__ = [
     "export_modules",
     "graph_set",
     "load",
+    "load_decoder",
+    "load_features",
     "load_recognizer",
     "measure",
     "metadata",

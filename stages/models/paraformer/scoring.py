@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stages.core.errors import UserError
 from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.accuracy import PARAFORMER
-from stages.models.paraformer.network import load, load_frontend, read_config
-from stages.models.shared import asr
+from stages.models.paraformer.network import build, load_frontend, read_config
+from stages.models.shared import asr, checkpoint
 from stages.models.shared.asr import Outcome
 from stages.models.shared.frontend import fills_window
 
@@ -69,8 +70,44 @@ def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterabl
 
 def load_recognizer(folder: Path, artifact: LoadedArtifact) -> Callable[[NDArray[np.float32]], Outcome]:
     """Load FunASR's recognizer as a function of audio float32 (samples,), as `score` runs it."""
-    model = load(folder)
-    return transcriber(folder, read_config(folder), model, Swap(model, artifact[1]["model"]))
+    config = read_config(folder)
+    model = checkpoint.described(build, config, folder)
+    return transcriber(folder, config, model, Swap(model, artifact[1]["model"]))
+
+
+def load_features(folder: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Load FunASR's front end as a function of audio float32 (samples,): features float32 (frames, input_size).
+
+    It raises a UserError for audio that is shorter than a window.
+    """
+    torch.set_num_threads(1)
+    frontend = load_frontend(folder, read_config(folder))
+
+    def extract(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not fills_window(samples, frontend):
+            raise UserError(f"found {len(samples)} samples of audio, wanted {frontend.frame_length} ms at least")
+        features: NDArray[np.float32] = frontend(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))[0][0]
+        return np.asarray(features)
+
+    return extract
+
+
+def load_decoder(folder: Path) -> Callable[[Feeds, Feeds], list[str]]:
+    """Load what FunASR does after the network, as a function of the graph's inputs and outputs: a text for each row."""
+    torch.set_num_threads(1)
+    config = read_config(folder)
+    model, tokenizer = checkpoint.described(build, config, folder), asr.load_tokenizer(folder, config)
+
+    def decode(inputs: Feeds, outputs: Feeds) -> list[str]:
+        Swap(model, lambda _: outputs)
+        speech, lengths = (torch.from_numpy(inputs[name]) for name in ("speech", "speech_lengths"))
+        with torch.inference_mode():
+            found = model.inference(
+                speech, lengths[:, None], key=[""], data_type="fbank", tokenizer=tokenizer, device="cpu"
+            )
+        return [result["text"] for result in found[0]] if found else [""] * len(speech)
+
+    return decode
 
 
 def transcriber(folder: Path, config: dict[str, Any], model: Any, swap: Swap) -> Callable[..., Outcome]:

@@ -35,7 +35,7 @@ from stages.models.paraformer_streaming.pruning import (
     multiplications,
     narrowed,
 )
-from stages.models.paraformer_streaming.scoring import MODES, load_streaming_recognizer, score
+from stages.models.paraformer_streaming.scoring import MODES, load_stream, load_streaming_recognizer, score
 from stages.models.shared.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
 from stages.models.shared.sanm import with_widths
 
@@ -54,6 +54,7 @@ __all__ = [
     "export_modules",
     "graph_set",
     "load",
+    "load_stream",
     "load_streaming_recognizer",
     "measure",
     "metadata",

@@ -15,8 +15,8 @@ from stages.core.graphs import Feeds, Graph
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.accuracy import PARAFORMER_STREAMING
-from stages.models.paraformer_streaming.network import CHUNK, CHUNK_SAMPLES, load, load_frontend, read_config
-from stages.models.shared import asr
+from stages.models.paraformer_streaming.network import CHUNK, CHUNK_SAMPLES, build, load_frontend, read_config
+from stages.models.shared import asr, checkpoint
 from stages.models.shared.asr import Outcome
 
 if TYPE_CHECKING:
@@ -107,20 +107,36 @@ def load_streaming_recognizer(folder: Path, artifact: LoadedArtifact) -> Callabl
     The last piece is what is left, so a recording gives one more text than it has whole pieces. Together they are the
     tokens that `score` has of the whole recording.
     """
-    transcribe, _ = _recognizer(folder, artifact)
+    transcribe = load_stream(folder, artifact)
 
     def recognize_pieces(samples: NDArray[np.float32]) -> Iterator[str]:
         cache: dict[str, Any] = {}
         for start in range(0, len(samples) + 1, CHUNK_SAMPLES):
             piece = samples[start : start + CHUNK_SAMPLES]
-            yield transcribe(piece, cache, is_final=len(piece) < CHUNK_SAMPLES)
+            yield transcribe(piece, cache, len(piece) < CHUNK_SAMPLES)
 
     return recognize_pieces
 
 
+def load_stream(folder: Path, artifact: LoadedArtifact) -> Callable[[NDArray[np.float32], dict[str, Any], bool], str]:
+    """Load FunASR's recognizer as a function of the next piece of a stream, which gives the text of that piece.
+
+    The function takes audio float32 (samples,), the stream's cache, a dictionary that it fills, empty at first, and
+    whether the piece is the last.
+    """
+    transcribe, decoder = _recognizer(folder, artifact)
+
+    def push(samples: NDArray[np.float32], cache: dict[str, Any], is_final: bool) -> str:  # noqa: FBT001
+        decoder.tokens = []  # which `score` alone reads
+        return transcribe(samples, cache, is_final=is_final)
+
+    return push
+
+
 def _recognizer(folder: Path, artifact: LoadedArtifact) -> tuple[Callable[..., str], _Decoder]:
     torch.set_num_threads(1)  # the tensors are small, and other processes have the other cores
-    config, model = read_config(folder), load(folder)
+    config = read_config(folder)
+    model = checkpoint.described(build, config, folder)
     tokenizer, frontend = asr.load_tokenizer(folder, config), load_frontend(folder, config)
     return partial(recognize, model, config, tokenizer=tokenizer, frontend=frontend), swap(model, artifact)
 

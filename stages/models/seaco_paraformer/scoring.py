@@ -16,7 +16,8 @@ from stages.corpora.manifest import Recording
 from stages.models.accuracy import LISTED, SEACO_PARAFORMER
 from stages.models.paraformer.scoring import Swap, transcriber
 from stages.models.seaco_paraformer.metrics import hotwords
-from stages.models.seaco_paraformer.network import HOTWORD_TOKENS, load, read_config
+from stages.models.seaco_paraformer.network import HOTWORD_TOKENS, build, read_config
+from stages.models.shared import checkpoint
 from stages.models.shared.asr import Outcome
 
 MODES = SEACO_PARAFORMER.modes
@@ -70,5 +71,6 @@ def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterabl
 
 def load_recognizer(folder: Path, artifact: LoadedArtifact) -> Callable[..., Outcome]:
     """Load FunASR's recognizer as a function of audio float32 (samples,) and, with spaces between them, `hotword`s."""
-    model = load(folder)
-    return transcriber(folder, read_config(folder), model, HotwordSwap(model, artifact[1]))
+    config = read_config(folder)
+    model = checkpoint.described(build, config, folder)
+    return transcriber(folder, config, model, HotwordSwap(model, artifact[1]))

@@ -1,0 +1,67 @@
+"""The metrics that the Python backend adds to Triton's own, for each model, version and target.
+
+Triton counts requests, failures, and the time in queues and in models itself (`nv_inference_*`), and gives all of them
+at `/metrics`. These say what it cannot know: how much audio came, how fast that was, what was wrong with a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+REQUESTS, ERRORS, EMPTY = "kiln_requests_total", "kiln_errors_total", "kiln_empty_results_total"
+AUDIO = "kiln_audio_seconds_total"
+LATENCY, REAL_TIME_FACTOR = "kiln_latency_seconds", "kiln_real_time_factor"
+INPUT, INTERNAL = "input", "internal"  # kinds of errors: the client's, and ours
+COUNTERS = {
+    REQUESTS: "Requests that the pipeline took, answered or not",
+    AUDIO: "Seconds of audio in answered requests",
+    EMPTY: "Answers without any text, segment or label",
+}
+HISTOGRAMS = {
+    LATENCY: ("Seconds from the first step of the pipeline to its answer", (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)),
+    REAL_TIME_FACTOR: ("Seconds of that for each second of audio", (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)),
+}
+LARGER = (1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The metrics of one model. Instances that share the labels share the numbers."""
+
+    counters: Mapping[str, Any]
+    errors: Mapping[str, Any]
+    histograms: Mapping[str, Any]
+
+    def answered(self, latency: float, audio: float, *, empty: bool) -> None:
+        """Record an answer that took `latency` seconds; audio: its seconds, 0 for a text."""
+        self.counters[REQUESTS].increment(1)
+        self.counters[AUDIO].increment(audio)
+        self.counters[EMPTY].increment(int(empty))
+        self.histograms[LATENCY].observe(latency)
+        if audio > 0:
+            self.histograms[REAL_TIME_FACTOR].observe(latency / audio)
+
+    def failed(self, kind: str) -> None:
+        """Record a request that has no answer; kind: `INPUT` or `INTERNAL`."""
+        self.counters[REQUESTS].increment(1)
+        self.errors[kind].increment(1)
+
+
+def register(labels: Mapping[str, str]) -> Metrics:
+    """Register the metrics with Triton, from within its Python backend."""
+    import triton_python_backend_utils as pb
+
+    def family(name: str, description: str, kind: Any) -> Any:
+        return pb.MetricFamily(name=name, description=description, kind=kind)
+
+    errors = family(ERRORS, "Requests without an answer, by whose mistake", pb.MetricFamily.COUNTER)
+    return Metrics(
+        {n: family(n, text, pb.MetricFamily.COUNTER).Metric(labels=labels) for n, text in COUNTERS.items()},
+        {kind: errors.Metric(labels={**labels, "kind": kind}) for kind in (INPUT, INTERNAL)},
+        {
+            name: family(name, text, pb.MetricFamily.HISTOGRAM).Metric(labels=labels, buckets=[*small, *LARGER])
+            for name, (text, small) in HISTOGRAMS.items()
+        },
+    )
