@@ -8,7 +8,7 @@ from typing import Any
 from stages.core import layout
 from stages.core.errors import UserError, entrypoint, no_arguments
 from stages.core.files import read_json, write_json
-from stages.release import verification
+from stages.release import signature, verification
 from stages.reporting.results import describe
 
 CLOSING = ("fail", "inconclusive")
@@ -31,14 +31,19 @@ def _because(build: dict[str, Any]) -> str:
 
 
 def touched(summary: Mapping[str, Any]) -> Iterator[str]:
-    """Yield in what the release folders are not those that were made of what the summary has; they may be absent."""
+    """Yield in what the release folders are not those that were made of what the summary has; all may be absent.
+
+    Where the environment has a key to sign with, each has to be signed with it.
+    """
     passed = {name: build for name, build in summary["builds"].items() if build["verdict"] == "pass"}
     folders = {path.name: path for path in sorted(layout.RELEASE.iterdir())} if layout.RELEASE.is_dir() else {}
-    for name, folder in folders.items():
-        if name not in passed:
-            yield f"{folder}: extra: no build of that name passed"
-        else:
-            yield from list(verification.problems(folder)) or verification.contradictions(folder, passed[name])
+    with signature.public_key() as key:
+        for name, folder in folders.items():
+            if name not in passed:
+                yield f"{folder}: extra: no build of that name passed"
+            else:
+                found = list(verification.problems(folder, key))
+                yield from found or verification.contradictions(folder, passed[name])
     yield from (f"{layout.RELEASE / name}: missing: it passed" for name in passed if folders and name not in folders)
 
 
@@ -64,6 +69,8 @@ def main(argv: Sequence[str]) -> None:
     required = [name for name, build in gated(summary).items() if build["required"]]
     write_json(layout.GATE, {"required": required})
     print(f"gate: all {len(required)} required builds passed")
+    if not layout.RELEASE.is_dir():
+        print(f"gate: {layout.RELEASE} is not here: no release was checked")
     others = {name: build for name, build in gated(summary).items() if not build["required"]}
     for name, build in others.items():
         print(f"gate: {name}: {build['verdict']}, not required{_because(build)}: {build['reason']}")

@@ -69,14 +69,27 @@ def fingerprint() -> str | None:
     Raises:
         UserError: it is no private key.
     """
+    with public_key() as path:
+        return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def public_key() -> Iterator[Path | None]:
+    """Give the path of the public half of the environment's key in PEM, or None where it has none.
+
+    Raises:
+        UserError: it is no private key.
+    """
     from cryptography.hazmat.primitives import serialization
 
     if (key := environment_key()) is None:
-        return None
+        yield None
+        return
     with _as_file(key) as path, _reading():
         public = serialization.load_pem_private_key(path.read_bytes(), None).public_key()
-    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    return hashlib.sha256(public.public_bytes(*form)).hexdigest()
+    form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    with _as_file(public.public_bytes(*form).decode()) as place:
+        yield place
 
 
 @contextmanager

@@ -21,8 +21,10 @@ def sums(folder: Path) -> str:
     return "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir()) if path.name != SUMS)
 
 
-def problems(folder: Path) -> Iterator[str]:
+def problems(folder: Path, key: Path | None = None) -> Iterator[str]:
     """Yield each way in which a folder is not the release that it was made as, naming the file.
+
+    key: a public one, with which it has to be signed.
 
     Raises:
         UserError: it is no folder.
@@ -44,6 +46,8 @@ def problems(folder: Path) -> Iterator[str]:
         if listed.get(name) != digest:
             yield f"{folder / name}: {SUMS} has {listed.get(name)}, {statement.FILE} has {digest}"
     yield from _unmeasured(folder, listed, subjects, measured)
+    if key and (why := signature.why_not_verified(folder, key)):
+        yield f"{folder} {why}"
 
 
 def _listed(place: Path) -> Iterator[tuple[str, str]]:
@@ -93,9 +97,7 @@ def check(folder: Path, key: Path | None = None) -> str:
     Raises:
         UserError: it is not the release that it was made as; has a line for each problem.
     """
-    found = list(problems(folder))
-    if key and (why := signature.why_not_verified(folder, key)):
-        found.append(f"{folder} {why}")
+    found = list(problems(folder, key))
     if found:
         raise UserError("\n  ".join([f"{folder} is not as it was released:", *found]))
     if key:

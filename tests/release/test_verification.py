@@ -152,6 +152,24 @@ def test_a_release_of_no_build_and_a_build_of_no_release_close_the_gate(release:
         gate.main([])
 
 
+def test_a_gate_that_checked_no_release_says_so(release: Path, capsys: pytest.CaptureFixture[str]):
+    assert release.is_dir()
+    shutil.rmtree(layout.RELEASE)
+    gate.main([])
+    assert "artifacts/release is not here: no release was checked" in capsys.readouterr().out
+
+
+def test_with_a_key_the_gate_wants_its_signature(release: Path, monkeypatch):
+    monkeypatch.setenv(signature.VARIABLE, PRIVATE)
+    gate.main([])
+    monkeypatch.setenv(signature.VARIABLE, "other.pem")
+    with pytest.raises(UserError, match=f"{BUILD} model.sig is no signature of this folder"):
+        gate.main([])
+    (release / signature.FILE).unlink()
+    with pytest.raises(UserError, match=f"{BUILD} is not signed"):
+        gate.main([])
+
+
 def test_without_a_key_a_release_is_unsigned_and_says_so(release: Path, monkeypatch, capsys):
     monkeypatch.delenv(signature.VARIABLE, raising=False)
     package.main([])
