@@ -65,6 +65,7 @@ def evaluate(
     expected = {mode: [outcomes[i] for i in order] for mode, outcomes in read.items()}
     scored: dict[str, list[tuple[Any, bool]]] = {mode: [] for mode in family.MODES}
     metrics: dict[str, Any] = {}
+    _import_once(family, checkpoint)
     for share, risk in ONE_LOOK if limits is None else LOOKS:
         count = math.ceil(share * len(mixed))
         for mode, found in scored.items():
@@ -82,6 +83,14 @@ def evaluate(
         "metrics": metrics,
         "by_recording": _by_recording(family, mixed[:count], counts),
     }
+
+
+def _import_once(family: Family[Any], checkpoint: Path) -> None:
+    """Import what scoring needs, so that no forked process has to; torch's threads, which a fork loses, stay out."""
+    import torch
+
+    torch.set_num_threads(1)
+    family.load(checkpoint)
 
 
 def load_artifact(build: Build, target: Target) -> LoadedArtifact:

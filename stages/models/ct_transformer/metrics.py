@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,9 +40,7 @@ def read_marks(text: str, known: Collection[str] = MARKS.values()) -> tuple[list
 
     Marks count in both widths; those that are not known are left out.
     """
-    with checkpoint.importing_funasr():
-        from funasr.models.ct_transformer.utils import split_words
-
+    split_words = _word_splitter()
     tokens: list[str] = []
     marks: list[str] = []
     text = widen_marks(text)
@@ -55,6 +54,16 @@ def read_marks(text: str, known: Collection[str] = MARKS.values()) -> tuple[list
         elif marks:
             marks[-1] = piece
     return tokens, marks
+
+
+@functools.cache
+def _word_splitter() -> Callable[[str], list[str]]:
+    """Import FunASR's function that splits a text without marks into tokens."""
+    with checkpoint.importing_funasr():
+        from funasr.models.ct_transformer.utils import split_words
+
+    split: Callable[[str], list[str]] = split_words
+    return split
 
 
 def widen_marks(text: str) -> str:
@@ -104,11 +113,12 @@ def measure(
 
 def _count(recording: Recording, reference: Outcome, outcome: Outcome) -> Counts:
     marks = outcome.marks
-    expected = split_text(recording)[1][: len(marks)]  # without what the realtime kind withholds
+    text = split_text(recording)[1]
+    expected = text[: len(marks)]  # without what the realtime kind withholds
     # A count in place of scikit-learn's, whose import takes longer than all the scoring; a test holds it to that.
     right = Counter(a for a, b in zip(expected, marks, strict=True) if a == b)
     scores = {name: (2 * right[m], marks.count(m) + expected.count(m)) for name, m in MARKS.items()}
-    others, text = other_marks(widen_marks(recording.text)), split_text(recording)[1]
+    others = other_marks(widen_marks(recording.text))
     pairs = [pair for pair in zip(marks, reference.marks, strict=True) if pair != (NONE, NONE)]
     return {
         "f1": (sum(top for top, _ in scores.values()), sum(bottom for _, bottom in scores.values())),

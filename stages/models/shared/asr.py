@@ -6,6 +6,7 @@ and WIL", 2004), pooled over recordings, so a long one weighs more. Case, punctu
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -67,6 +68,7 @@ def _measure(recording: Recording, reference: Outcome, outcome: Outcome) -> Coun
     }
 
 
+@functools.lru_cache(maxsize=2**16)  # hotwords come again with every recording
 def normalized(text: str) -> str:
     """Return a text as error rates see it: compatibility forms folded, lower case, no punctuation, single spaces."""
     folded = unicodedata.normalize("NFKC", text).lower()
@@ -79,7 +81,12 @@ def split_words(text: str) -> list[str]:
 
 
 def _align(reference: Sequence[str], hypothesis: Sequence[str]) -> jiwer.WordOutput:
-    return jiwer.process_words(" ".join(reference), " ".join(hypothesis))
+    return _align_texts(" ".join(reference), " ".join(hypothesis))
+
+
+@functools.lru_cache(maxsize=2**16)  # recordings are counted again when there are more of them
+def _align_texts(reference: str, hypothesis: str) -> jiwer.WordOutput:
+    return jiwer.process_words(reference, hypothesis)
 
 
 def _errors(aligned: jiwer.WordOutput) -> int:
