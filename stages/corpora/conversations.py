@@ -16,7 +16,7 @@ import numpy as np
 from stages.core import progress
 from stages.core.params.section import Split
 from stages.corpora import spoken_commands, voices
-from stages.corpora.manifest import SAMPLE_RATE, Line, write
+from stages.corpora.manifest import SAMPLE_RATE, Line, seeds, write
 from stages.corpora.spoken_commands import CONDITIONS, WITHIN_TURN_SECONDS, Samples, babblers, pause
 from stages.corpora.voices import Condition
 
@@ -29,7 +29,7 @@ END_OF_SENTENCE = "\u3002"
 def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
     """Write WAV files and the manifests of all splits into `folder`. The same seed gives the same bytes."""
     for split, count in items.items():
-        rng = np.random.default_rng([seed, SPLITS.index(split)])
+        rng = np.random.default_rng(seeds(seed, SPLITS, split))
         conditions, crowd = CONDITIONS.get(split, (None,)), babblers(split) if split in CONDITIONS else {}
         lines = [
             _line(f"{split}-{n:02d}", split, conditions[n % len(conditions)], crowd, rng, folder)

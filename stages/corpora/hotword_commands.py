@@ -20,7 +20,7 @@ from stages.core import progress
 from stages.core.params.section import Split
 from stages.corpora import spoken_commands
 from stages.corpora.espeak import speak, trim
-from stages.corpora.manifest import Line, write
+from stages.corpora.manifest import Line, seeds, write
 from stages.corpora.spoken_commands import Part, Samples, pause, room
 from stages.corpora.voices import Take
 
@@ -48,7 +48,7 @@ def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
             judging = progress.each(list(spoken_commands.takes(split, seed, count)), split)
             lines = [_judging_line(f"{split}-{n:03d}", split, take, crowd, folder) for n, take in enumerate(judging)]
         else:
-            rng = np.random.default_rng([seed, spoken_commands.PARTS.index(split)])
+            rng = np.random.default_rng(seeds(seed, spoken_commands.PARTS, split))
             lines = [_line(f"{split}-{n:03d}", split, rng, folder) for n in range(count)]
         write(folder, split, lines)
 

@@ -29,6 +29,7 @@ SAMPLE_RATE = 16_000
 LARGEST_SAMPLE = 2.0
 SPLITS: tuple[Split, ...] = ("calibration", "tuning", "evaluation")
 FINAL: Split = "final"  # which a data set may have beside them: no stage reads it (stages/commands/final.py)
+EDITION = 2  # of generated `final` splits: raise it when a choice has followed from what one said, and all are new
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -169,6 +170,11 @@ def read(folder: Path, split: Split) -> list[Recording]:
 def marks(recordings: Sequence[Recording]) -> Counter[str]:
     """Count the punctuation marks of texts, so that one can see which a model does not have."""
     return Counter(c for r in recordings for c in r.text if unicodedata.category(c).startswith("P"))
+
+
+def seeds(seed: int, parts: Sequence[str], part: str) -> list[int]:
+    """Return what the random generator of a part of a data set is seeded with; the sealed one has EDITION besides."""
+    return [seed, parts.index(part), *([EDITION] if part == FINAL else [])]
 
 
 def splits(folder: Path) -> list[Split]:

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 
 from stages.core.params.section import Split
-from stages.corpora.manifest import SPLITS, Line, write
+from stages.corpora.manifest import SPLITS, Line, seeds, write
 
 SENTENCES = (2, 6)  # of a paragraph, both included
 Owner = Split | Literal["training"]
@@ -80,7 +80,7 @@ def make(seed: int, items: dict[Split, int], folder: Path) -> None:
 
 def paragraphs(owner: Owner, seed: int, count: int) -> list[str]:
     """Draw punctuated paragraphs of 2 to 6 sentences that only `owner` has."""
-    rng = np.random.default_rng([seed, PARTS.index(owner)])
+    rng = np.random.default_rng(seeds(seed, PARTS, owner))
     low, high = SENTENCES
     return ["".join(_sentence(owner, rng) for _ in range(rng.integers(low, high + 1))) for _ in range(count)]
 

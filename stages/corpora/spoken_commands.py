@@ -25,7 +25,7 @@ from stages.core import progress
 from stages.core.params.section import Split
 from stages.corpora import voices
 from stages.corpora.espeak import speak, trim
-from stages.corpora.manifest import SAMPLE_RATE, Line, record, write
+from stages.corpora.manifest import SAMPLE_RATE, Line, record, seeds, write
 from stages.corpora.noises import amplitude
 from stages.corpora.voices import Condition, Take
 
@@ -35,11 +35,8 @@ _T = TypeVar("_T")
 
 PARTS: tuple[Part, ...] = ("evaluation", "calibration", "tuning", "training", "final")  # in the order of their seeds
 SPEAKERS: dict[Part, tuple[str, ...]] = {
-    "evaluation": (
-        *("belinda", "f4", "grandma", "gustave", "ian", "m2", "m4"),
-        *("marcelo", "paul", "quincy", "sandro", "shelby", "travis", "victor"),
-    ),
-    "final": ("antonio", "pedro", "robosoft3", "robosoft7"),  # of those left, what fp32 understands best
+    "evaluation": ("belinda", "grandma", "gustave", "ian", "marcelo", "quincy", "travis", "victor"),
+    "final": ("f4", "m2", "m4", "paul", "sandro", "shelby"),  # by lot, of fourteen that the evaluation once had
     "calibration": ("Denis", "Gene2", "Storm", "f1", "m6", "pablo", "rob", "robert"),
     "tuning": ("Alex", "aunty", "boris", "ed", "grandpa", "kaukovalta", "m8", "miguel"),
     "training": (
@@ -57,24 +54,17 @@ SHARES: dict[Part, float] = {  # of the sentences
     "tuning": 0.1,
     "training": 0.7,
 }
-CONDITIONS: dict[Part, tuple[Condition, ...]] = {
-    "evaluation": (
-        Condition("clean", "white", (30, 40)),
-        Condition("white 5-15 dB", "white", (5, 15)),
-        Condition("babble 20-30 dB", "babble", (20, 30)),
-        Condition("pink 5-15 dB", "pink", (5, 15)),
-        Condition("fast", "pink", (20, 30), tempo=1.3),
-        Condition("brown 0-10 dB", "brown", (0, 10)),
-        Condition("hum 0-10 dB", "hum", (0, 10)),
-    ),
-    "final": (  # noises that no other part has
-        Condition("clean", "rain", (30, 40)),
-        Condition("rain 10-20 dB", "rain", (10, 20)),
-        Condition("babble 25-35 dB", "babble", (25, 35)),
-        Condition("engine 5-15 dB", "engine", (5, 15)),
-        Condition("slow", "pink", (20, 30), tempo=0.85),
-    ),
-}
+_CONDITIONS = (
+    Condition("clean", "white", (30, 40)),
+    Condition("white 5-15 dB", "white", (5, 15)),
+    Condition("babble 20-30 dB", "babble", (20, 30)),
+    Condition("pink 5-15 dB", "pink", (5, 15)),
+    Condition("fast", "pink", (20, 30), tempo=1.3),
+    Condition("brown 0-10 dB", "brown", (0, 10)),
+    Condition("hum 0-10 dB", "hum", (0, 10)),
+)
+# The sealed split is to tell whether choices hold, not whether harder noise is harder: its conditions are the same.
+CONDITIONS: dict[Part, tuple[Condition, ...]] = {"evaluation": _CONDITIONS, "final": _CONDITIONS}
 
 DIGITS = "零一二三四五六七八九"
 _NUMBERS = tuple(tens + ones for tens in ("十", "二十", "三十", "四十", "五十") for ones in ("", *DIGITS[1:]))
@@ -105,7 +95,7 @@ def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
             judging = progress.each(list(takes(split, seed, count)), split)
             lines = [_judging_line(f"{split}-{n:03d}", split, take, crowd, folder) for n, take in enumerate(judging)]
         else:
-            rng = np.random.default_rng([seed, PARTS.index(split)])
+            rng = np.random.default_rng(seeds(seed, PARTS, split))
             lines = [_line(f"{split}-{n:03d}", split, rng, folder) for n in progress.each(range(count), split)]
         write(folder, split, lines)
 
@@ -139,7 +129,7 @@ def utterance(part: Part, rng: np.random.Generator) -> tuple[Samples, list[tuple
 
 def takes(part: Part, seed: int, count: int) -> Iterator[Take]:
     """Yield `count` recordings of `part` that are to be made, each of a voice of its own."""
-    return voices.takes(SPEAKERS[part], CONDITIONS[part], count, [seed, PARTS.index(part)])
+    return voices.takes(SPEAKERS[part], CONDITIONS[part], count, seeds(seed, PARTS, part))
 
 
 def babblers(part: Part) -> dict[str, Samples]:

@@ -40,6 +40,20 @@ def test_the_repository_s_own_params_are_valid():
             r"245 recordings, datasets\.spoken_commands\.items has 96",
             id="too-few-recordings",
         ),
+        pytest.param(
+            "evaluation: 2400",
+            "evaluation: 96",
+            r"gates\.quantized\.accuracy\.ct_transformer\.text_f1: a limit of at most 0\.002 needs about "
+            r"1,843 recordings, datasets\.punctuated_text\.items has 96",
+            id="too-few-for-an-absolute-limit",
+        ),
+        pytest.param(
+            "evaluation: 42",
+            "evaluation: 20",
+            r"gates\.quantized\.accuracy\.pipeline\.final_cer: a limit of at most 0\.1 needs about "
+            r"36 recordings, datasets\.conversations\.items has 20 for evaluation \(pipelines\.speech\)",
+            id="too-few-conversations",
+        ),
         pytest.param("prune:\n", "prunne:\n", r"prunne: unknown key; did you mean 'prune'", id="misspelt-section"),
         pytest.param(
             "  opset: 18",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from stages.core import layout
 from stages.core.errors import did_you_mean
 from stages.core.params import PIPELINE, UNQUANTIZED, Model, Params, Pipeline, Target
-from stages.core.params.gates import RelativeLimit
+from stages.core.params.gates import Limit, RelativeLimit
 from stages.core.params.origins import ModelScopeDataset, SyntheticDataset
 from stages.core.params.prune import PruneParams
 from stages.core.params.recipes import BFloat16Recipe, DynamicRecipe, Float16Recipe, Recipe, StaticRecipe
@@ -159,24 +159,40 @@ def _model_on(where: str, model: Model, key: str, target: Target, p: Params) -> 
 def _unresolvable(p: Params) -> Iterator[str]:
     """Yield the limits that no build can be sure to keep, because the data set that is made here is too small.
 
-    Of a relative limit only the most is known: its share of as many errors as `baselines` lets the fp32 model make.
+    One that loses nothing at all is surer than any other, and needs the fewest recordings.
     """
     for name, model in p.models.items():
-        dataset, ceilings = p.datasets[model.dataset], p.baselines.get(model.family, {})
-        if not isinstance(dataset, SyntheticDataset) or (found := dataset.items.get(p.evaluate.split)) is None:
-            continue
-        limits = {
-            f"gates.{gate}.accuracy.{model.family}.{metric}": max(limit.least, limit.relative * ceilings[metric])
-            for gate in dict.fromkeys(p.targets[key].gate for key in model.targets)
-            for metric, limit in p.gates[gate].accuracy.get(model.family, {}).items()
-            if isinstance(limit, RelativeLimit) and metric in ceilings
-        }
-        for where, most in limits.items():
-            if found < (needed := recordings_needed(most, p.evaluate.confidence)):
+        gates = dict.fromkeys(p.targets[key].gate for key in model.targets)
+        yield from _too_few(p, f"models.{name}", model.dataset, model.family, gates)
+    for name, pipeline in p.pipelines.items():
+        gates = dict.fromkeys(p.targets[key].gate for key in pipeline.targets)
+        yield from _too_few(p, f"pipelines.{name}", pipeline.dataset, PIPELINE, gates)
+
+
+def _too_few(p: Params, user: str, name: str, family: str, gates: Iterable[str]) -> Iterator[str]:
+    dataset = p.datasets[name]
+    if not isinstance(dataset, SyntheticDataset) or (found := dataset.items.get(p.evaluate.split)) is None:
+        return
+    for gate in gates:
+        for metric, limit in p.gates[gate].accuracy.get(family, {}).items():
+            most = _most(metric, limit, p.baselines.get(family, {}))
+            if most and found < (needed := recordings_needed(most, p.evaluate.confidence)):
                 yield (
-                    f"{where}: a limit of at most {most:g} needs about {needed:,} recordings, "
-                    f"datasets.{model.dataset}.items has {found:,} for {p.evaluate.split} (models.{name})"
+                    f"gates.{gate}.accuracy.{family}.{metric}: a limit of at most {most:g} needs about {needed:,} "
+                    f"recordings, datasets.{name}.items has {found:,} for {p.evaluate.split} ({user})"
                 )
+
+
+def _most(metric: str, limit: Limit, ceilings: Mapping[str, float]) -> float | None:
+    """Return what a limit is at most, None of a relative one where nobody knows, and of what is not estimated.
+
+    Of a relative limit that is its share of as many errors as `baselines` lets the fp32 model make.
+    """
+    if metric == accuracy.TEXTS_CHANGED or metric.endswith(accuracy.EXACTNESS):
+        return None
+    if isinstance(limit, RelativeLimit):
+        return max(limit.least, limit.relative * ceilings[metric]) if metric in ceilings else None
+    return limit
 
 
 def _pipelines(p: Params) -> Iterator[str]:
