@@ -32,8 +32,10 @@ from stages.core import layout, params, plan, progress
 from stages.core.parallel import in_shares
 from stages.core.params import PIPELINE, Gate, Params
 from stages.core.params.gates import Limit, absolute_limit
+from stages.core.plan import PipelineBuild
 from stages.core.statistics import Floats, Groups, Metric, binomial_bounds, paired_drift, verdict
 from stages.corpora import manifest
+from stages.corpora.manifest import Recording
 from stages.evaluate import LOOKS, ONE_LOOK, load_artifact
 from stages.evaluation import finite
 from stages.evaluation.groups import group
@@ -87,16 +89,20 @@ def score(p: Params) -> Iterator[Scored]:
 def score_pipelines(p: Params) -> Iterator[Scored]:
     """Run every required pipeline that is not exact over all of its evaluation recordings."""
     for name, line in plan.derive(p).pipelines.items():
-        if (gate := _gate(p, line.target, line.pipeline)) is None:
-            continue
-        recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)
-        baseline = pipeline.load(p, line, lambda model: layout.graphs(model, "dense", "export"), "onnxruntime")
-        target = pipeline.load(p, line, lambda model: layout.ARTIFACTS / model / line.artifact, "onnxruntime")
-        heard = pipeline.run_both((baseline, target), recordings, p.pipeline, busy=1)
-        before, after = ([measurement.counts(h, side) for h in heard] for side in (0, 1))
-        columns = {metric: _columns(before, after, metric) for metric in accuracy.PIPELINE}
-        limits = gate.accuracy[PIPELINE]
-        yield Scored(name, line.dataset, ONE_LOOK, gate.worst, limits, accuracy.PIPELINE, columns, group(recordings))
+        if (gate := _gate(p, line.target, line.pipeline)) is not None:
+            recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)
+            limits, columns = gate.accuracy[PIPELINE], _run_pipeline(p, line, recordings)
+            groups, metrics = group(recordings), accuracy.PIPELINE
+            yield Scored(name, line.dataset, ONE_LOOK, gate.worst, limits, metrics, columns, groups)
+
+
+def _run_pipeline(p: Params, line: PipelineBuild, recordings: Sequence[Recording]) -> dict[str, Columns]:
+    """Count every metric of a pipeline on recordings, by name."""
+    baseline = pipeline.load(p, line, lambda model: layout.graphs(model, "dense", "export"), "onnxruntime")
+    target = pipeline.load(p, line, lambda model: layout.ARTIFACTS / model / line.artifact, "onnxruntime")
+    heard = pipeline.run_both((baseline, target), recordings, p.pipeline, busy=1)
+    before, after = ([measurement.counts(h, side) for h in heard] for side in (0, 1))
+    return {metric: _columns(before, after, metric) for metric in accuracy.PIPELINE}
 
 
 def _gate(p: Params, target: str, name: str) -> Gate | None:

@@ -59,7 +59,8 @@ def run(_arguments: Namespace) -> None:
 def measure(p: Params, name: str) -> Iterator[str]:
     """Yield a row for each gated metric of each required build of a model; none where there is no `final` split."""
     model, folder = p.models[name], layout.corpus(p.models[name].dataset)
-    required = {key: build for key, build in plan.derive(p).builds.items() if build.model == name and is_measured(p, build)}
+    builds = plan.derive(p).builds
+    required = {key: build for key, build in builds.items() if build.model == name and is_measured(p, build)}
     if manifest.FINAL not in manifest.splits(folder) or not required:
         return
     family, recordings = models.load(model.family), manifest.read(folder, manifest.FINAL)
