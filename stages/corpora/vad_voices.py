@@ -2,7 +2,9 @@
 
 A synthetic voice is a variant of espeak-ng's in one language, with a rate and a pitch of its own: formant speech, of a
 machine, which stands in for speakers, languages and channels that no archive carries. A variant is in one part alone,
-and so are those whose spectra differ by under 0.5 (root mean square over 40 bands, natural logarithm of power).
+and so are those whose spectra differ by under 0.5 (root mean square over 40 bands, natural logarithm of power). Each
+variant speaks several languages in turn, and in each it counts as another speaker: two such voices have other sounds,
+another tempo and another pitch, but one timbre.
 """
 
 from __future__ import annotations
@@ -31,21 +33,22 @@ VARIANTS: dict[Split, tuple[str, ...]] = {
     "calibration": (
         *("Gene", "Gene2", "f1", "f2", "m1", "m3", "rob", "robert", "adam", "klatt6", "edward", "edward2", "benjamin"),
         *("mike2", "klatt", "klatt2", "klatt3", "klatt4", "max", "RicishayMax", "robosoft8", "Alex", "Mike", "Reed"),
+        *("Andrea", "Marco", "anika", "pedro", "AnxiousAndy", "robosoft3", "robosoft5", "robosoft7", "Lee", "Henrique"),
+        *("UniRobot", "whisperf"),
     ),
     "tuning": (
         *("boris", "ed", "grandpa", "kaukovalta", "m8", "miguel", "m7", "Tweaky", "Mr serious", "pablo", "norbert"),
         "klatt5",
     ),
-    "final": (
-        *("Andrea", "Marco", "anika", "pedro", "AnxiousAndy", "robosoft3", "robosoft5", "robosoft7", "Lee", "Henrique"),
-        *("UniRobot", "whisperf"),
-    ),
+    "final": ("Demonic", "RicishayMax2", "antonio", "aunty", "robosoft6", "whisper"),
 }
-LANGUAGES: dict[Split, tuple[str, ...]] = {  # one voice after another; `final` shares none
+LANGUAGES: dict[Split, tuple[str, ...]] = {  # a variant speaks each of its part's; `final` shares none
     "evaluation": ("cmn", "en-us", "de", "fr", "es", "ru", "ja", "hi", "ar", "pt", "vi", "tr"),
-    "calibration": ("cmn", "en-us", "de", "es", "it", "ja", "ko", "sw", "cs", "ro"),
+    "calibration": (
+        *("cmn", "en-us", "de", "es", "it", "ja", "ko", "sw", "cs", "ro", "nl", "sv", "fi", "hu", "uk", "el"),
+    ),
     "tuning": ("cmn", "en", "fr", "pl", "id", "hi"),
-    "final": ("nl", "sv", "fi", "hu", "uk", "el"),
+    "final": ("da", "hr", "bg", "ca", "sk", "nb"),
 }
 PROSODY = {"rate": (140, 220), "pitch": (30, 70), "pitch_range": (35, 65)}
 
@@ -96,7 +99,7 @@ class Synthetic:
 
 
 def voices(part: Split, recordings: Mapping[str, Sequence[Samples]], seed: int) -> list[Voice]:
-    """Return the voices of a part, real ones first.
+    """Return the voices of a part, real ones first, then each variant in one language, in the next, and so on.
 
     recordings: of every real speaker, by name, as `recorded_speech.read` gives them.
     """
@@ -104,7 +107,8 @@ def voices(part: Split, recordings: Mapping[str, Sequence[Samples]], seed: int) 
     rng = np.random.default_rng([seed, PARTS.index(part)])
     languages = LANGUAGES[part]
     made = [
-        Synthetic(part, languages[i % len(languages)], variant, _prosody(rng))
+        Synthetic(part, languages[(i + turn) % len(languages)], variant, _prosody(rng))
+        for turn in range(len(languages))
         for i, variant in enumerate(VARIANTS[part])
     ]
     return [*real, *made]

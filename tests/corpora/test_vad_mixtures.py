@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+from collections import Counter
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from stages.core import params, statistics
 from stages.core.errors import UserError
 from stages.core.params.origins import MixturesDataset
 from stages.core.params.section import Split
@@ -134,12 +136,19 @@ def test_a_part_that_is_sealed_has_voices_and_conditions_of_its_own(archives: di
     }
 
 
-@pytest.mark.parametrize(("part", "voices"), [("evaluation", 40), ("calibration", 20), ("tuning", 10), ("final", 10)])
+@pytest.mark.parametrize(("part", "voices"), [("evaluation", 300), ("calibration", 100), ("tuning", 60), ("final", 30)])
 def test_there_are_enough_voices_in_enough_languages(archives: dict[str, Path], part: Split, voices: int):
     cast = vad_voices.voices(part, recorded_speech.read(archives), seed=1)
     assert len({voice.name for voice in cast}) == len(cast) >= voices
     assert len({v.language for v in cast if isinstance(v, vad_voices.Synthetic)}) >= 6
     assert isinstance(cast[0], vad_voices.Recorded)
+
+
+def test_each_condition_of_the_evaluation_is_heard_often_enough_to_be_judged():
+    count = params.load().datasets["vad_mixtures"].mixtures["evaluation"]
+    heard = Counter(vad_mixtures._condition("evaluation", number, count).name for number in range(count))
+    assert set(heard) == {condition.name for condition in vad_mixtures.CONDITIONS}
+    assert min(heard.values()) >= statistics.LEAST
 
 
 def test_no_voice_recording_or_language_of_the_sealed_part_is_in_two_parts():
