@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ def waves(p: Params) -> Iterator[tuple[int, list[Job]]]:
     yield cores(), [*_jobs("parity", small), *_jobs("fill", large), *_jobs("accuracy", small)]
     yield 3, _jobs("parity", large)
     yield 1, _jobs("speed", [*large, *small])
+    yield 3, _jobs("placement", [*large, *small])
     yield 1, [*_jobs("torch", large), *_jobs("engines", small), *_jobs("latency", small)]
 
 
@@ -51,14 +52,14 @@ def _jobs(part: str, models: Iterable[str]) -> list[Job]:
     return [Job(part, model) for model in models]
 
 
-def run(record: Record, device: str, ends: float) -> None:
-    """Run every job until the time is up, and record each as it ends; ends: on the clock of `time.monotonic`."""
+def run(record: Record, device: str, ends: float, wanted: Collection[str]) -> None:
+    """Run the jobs of the wanted parts until the time is up, and record each as it ends; ends: by `time.monotonic`."""
     for workers, jobs in waves(params.load()):
         with ThreadPoolExecutor(workers) as pool:
-            futures = {pool.submit(run_job, job, device, ends): job for job in jobs}
+            futures = {pool.submit(run_job, job, device, ends): job for job in jobs if job.part in wanted}
             for future in as_completed(futures):
                 rows, job = future.result(), futures[future]
-                record.add(job.part, rows)
+                record.add(job.part, job.model, rows)
                 print(f"{job.part} {job.model}: {next((row[FAILED] for row in rows if FAILED in row), 'done')}")
 
 
@@ -105,6 +106,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--on", choices=networks.DEVICES, default="cuda", help="cpu: a rehearsal without a device")
     parser.add_argument("--seconds", type=float, default=470, help="after which no part is begun")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the result")
+    parser.add_argument("--parts", nargs="+", choices=parts.PARTS, default=list(parts.PARTS), help="all by default")
     parser.add_argument("--rows", type=Path, default=Path("/dev/stdout"), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.part:
@@ -113,7 +115,7 @@ def main(argv: Sequence[str]) -> None:
         except Exception as e:  # noqa: BLE001  of any library here: it becomes a line of the result
             sys.exit(f"{type(e).__name__}: {first_line(e)}")
         return
-    run(Record(options.results, facts()), options.on, time.monotonic() + options.seconds)
+    run(Record(options.results, facts()), options.on, time.monotonic() + options.seconds, options.parts)
 
 
 if __name__ == "__main__":

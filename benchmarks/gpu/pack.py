@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpu.pack FOLDER --recordings 60
 
-The folder gets the graphs of every model that is built here, with some evaluation recordings and what fp32 torch made of
-them, and the skeletons of the large ones. Copy it over a checkout of the same commit there.
+The folder gets the graphs of every model that is built here, with some evaluation recordings and what fp32 torch made
+of them, and the skeletons of the large ones. Copy it over a checkout of the same commit there.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from benchmarks.gpu import engines, networks, skeletons, stages_on_device, subjects
+from benchmarks.gpu import engines, networks, placement, skeletons, stages_on_device, subjects
 from benchmarks.gpu.networks import Device
 from benchmarks.gpu.subjects import Subject
 from stages import models
@@ -95,7 +95,7 @@ def _rate(case: Case, batch: int, ms: float) -> float:
 
 
 def time_torch(subject: Subject, device: Device) -> Iterator[Row]:
-    """Time FunASR's own network in torch at the cases of `time_graphs`: fp32, cast to fp16, with its weights in fp16."""
+    """Time FunASR's own network in torch as `time_graphs` does: fp32, cast to fp16, with fp16 weights."""
     import torch
 
     from zoo import replicas
@@ -133,6 +133,7 @@ PARTS: dict[str, Callable[[Subject, Device], Iterator[Row]]] = {
     "fill": fill,
     "parity": compare,
     "speed": time_graphs,
+    "placement": placement.place,
     "torch": time_torch,
     "engines": engines.build_engines,
     "accuracy": stages_on_device.evaluate,

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stages.core.files import write_json, write_text
+from stages.core.files import read_json, write_json, write_text
 from stages.core.machine import cpu, gpu
 from stages.report import md_text
 from stages.runtimes import onnxruntime_cuda
@@ -34,15 +34,16 @@ class Record:
     """Rows of every part, and the files that they are in."""
 
     def __init__(self, folder: Path, machine: Mapping[str, str]) -> None:
-        """Begin the files of a machine in `folder`, named as its first GPU is."""
+        """Go on with the files of a machine in `folder`, named as its first GPU is, or begin them."""
         name = re.sub(r"[^a-z0-9]+", "_", machine["gpu"].split(",")[0].lower()).strip("_")
         self.place = folder / f"{'cpu' if name == 'none' else name}.json"
         self._machine = dict(machine)
-        self._parts: dict[str, list[Row]] = {part: [] for part in TABLES}
+        known = read_json(self.place)["parts"] if self.place.is_file() else {}
+        self._parts: dict[str, list[Row]] = {part: known.get(part, []) for part in TABLES}
 
-    def add(self, part: str, rows: Sequence[Row]) -> None:
-        """Add rows, and write both files."""
-        self._parts[part].extend(rows)
+    def add(self, part: str, model: str, rows: Sequence[Row]) -> None:
+        """Put rows in the place of those that a part of a model had, and write both files."""
+        self._parts[part] = [row for row in self._parts[part] if row["model"] != model] + list(rows)
         write_json(self.place, {"machine": self._machine, "parts": self._parts})
         write_text(self.place.with_suffix(".md"), self._text())
 
@@ -144,6 +145,20 @@ TABLES: dict[str, tuple[str, dict[str, Callable[[Row], str]]]] = {
             "build s": _number("seconds", 1),
             "bytes": _plain("bytes"),
             "worst difference, or why there is none": _worst,
+        },
+    ),
+    "placement": (
+        "Where nodes run, and what keeps the host busy",
+        {
+            "model": _plain("model"),
+            "graph": _plain("graph"),
+            "precision": _plain("precision"),
+            "nodes": _plain("nodes"),
+            "on the CPU": _plain("on_cpu"),
+            "which": _plain("cpu_operators"),
+            "copies": _plain("copies"),
+            "host ms": _number("host_ms"),
+            "most of it": _plain("slowest"),
         },
     ),
     "latency": (

@@ -90,7 +90,7 @@ def fill(skeleton: Path, place: Path, seed: int) -> None:
 
 
 def fill_all(folder: Path, place: Path) -> None:
-    """Write the whole graphs of the skeletons in `folder`, of both precisions, below `place`, in place of older ones."""
+    """Write the whole graphs of the skeletons in `folder`, in both precisions, below `place`; what is there goes."""
     shutil.rmtree(place, ignore_errors=True)
     for precision in PRECISIONS:
         graph_set = graphs.read(folder / precision)

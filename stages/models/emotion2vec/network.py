@@ -96,7 +96,7 @@ def _alibi_bias(*, batch_size: int, time_steps: int, heads: int, dtype: torch.dt
 
     places = torch.arange(time_steps, dtype=dtype, device=device)
     distance = (places[:, None] - places[None]).abs()
-    nearest = get_alibi(2, heads)[:, :1, 1:].to(dtype)  # minus the slopes: the biases of a distance of 1
+    nearest = get_alibi(2, heads)[:, :1, 1:].to(device, dtype)  # minus the slopes: the biases of a distance of 1
     biases: torch.Tensor = (nearest * distance)[None].expand(batch_size, -1, -1, -1)
     return biases
 

@@ -88,8 +88,13 @@ def weightless(build: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -
 
 @contextlib.contextmanager
 def importing_funasr() -> Iterator[None]:
-    """Import single modules of FunASR in this block: without its `__init__`, what it prints and warns of."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    """Import single modules of FunASR in this block: without its `__init__`, what it prints and warns of.
+
+    Tensors that modules make as they are imported have numbers, though a network is being built on the meta device.
+    """
+    import torch
+
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.device("cpu"):
         warnings.simplefilter("ignore")
         logging.getLogger("jieba").setLevel(logging.WARNING)
         import_bare("funasr")
