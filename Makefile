@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export OMP_WAIT_POLICY := PASSIVE
 EXTRAS := $(patsubst extras/%.txt,%,$(wildcard extras/*.txt))
 
-.PHONY: repro test test-extras lint gate final scale peers lock clean
+.PHONY: repro test test-extras lint gate final scale serve load peers lock clean
 .DELETE_ON_ERROR:
 
 repro: .venv/runtime  ## build, measure and report everything that changed
@@ -35,6 +35,12 @@ final: .venv/runtime  ## the required builds on the sealed split, which no stage
 scale: .venv/runtime  ## MODEL of the catalogue at full size, with random weights: seconds, memory, disk, latency
 	@python -m benchmarks.scale $(MODEL) $(if $(TARGETS),--targets $(TARGETS))
 
+serve: .venv/extra-serve  ## Triton with BUILD (or several) of artifacts/release, over HTTP on port 8000, gRPC, metrics
+	@kiln serve $(or $(BUILD),$(MODEL)-cpu_int8)
+
+load: .venv/extra-serve  ## requests to MODEL of a server that `make serve` started: throughput, p50, p95, p99
+	@python -m benchmarks.load $(MODEL)
+
 peers: .venv/runtime  ## the same checkpoints through other tools: accuracy, latency, size, build seconds, memory
 	@python -m benchmarks.peers
 
@@ -43,9 +49,11 @@ lock: .venv/runtime  ## compile the hashed locks again
 	uv pip compile $(LOCK) requirements-dev.in -o requirements-dev.txt
 	$(foreach version,$(OLDER),uv pip compile $(LOCK) --no-deps stages/runtimes/older_versions/$(version).in \
 	  -o stages/runtimes/older_versions/$(version).txt &&) true
-	$(foreach extra,$(EXTRAS),uv pip compile $(LOCK) extras/$(extra).in -o extras/$(extra).txt &&) true
+	$(foreach extra,$(EXTRAS),uv pip compile $(LOCK) $(LOCK_$(extra)) extras/$(extra).in -o extras/$(extra).txt &&) true
+	uv pip compile $(LOCK) --no-deps stages/serving/triton.in -o stages/serving/triton.txt
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock"
+LOCK_serve := --no-deps
 
 clean:  ## forget everything that was built here; the downloads in .cache/ stay
 	rm -rf artifacts reports .dvc/cache .dvc/tmp dvc.lock stages/dvc.lock stages/dag/*/dvc.lock
@@ -82,5 +90,11 @@ OLDER := $(patsubst stages/runtimes/older_versions/%.txt,%,$(wildcard stages/run
 
 # What only some users need, on top of the rest: `make .venv/extra-serve`.
 .venv/extra-%: extras/%.txt .venv/runtime
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $<
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $<
+	touch $@
+
+# Triton itself, which `kiln serve` runs, in a folder beside .venv.
+.venv/extra-serve: .venv/triton
+.venv/triton: stages/serving/triton.txt .venv/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --target .cache/triton -r $<
 	touch $@

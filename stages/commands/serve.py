@@ -43,7 +43,9 @@ def run(arguments: Namespace) -> None:
     if arguments.write is None:
         ports = server.Ports(arguments.port, arguments.port + 1, arguments.port + 2, arguments.address)
         command = server.command(place, server.HOME, ports)
-        os.execve(command[0], command, server.environment(server.HOME))  # noqa: S606  signals then reach the server
+        environment = server.environment(server.HOME)
+        os.chdir(server.HOME)
+        os.execve(command[0], command, environment)  # noqa: S606  signals then reach the server
 
 
 def _folder(build: str) -> Path:

@@ -63,7 +63,7 @@ class Network:
     def answer(self, requests: Sequence[Any]) -> list[Any]:
         """Run what Triton gathered at once where rows can be stacked, else one after the other."""
         if self.graph.states or not batches.is_batched(self.graph):
-            return [respond(lambda request=request: self._step(request)) for request in requests]
+            return [respond(self._step, request) for request in requests]
         try:
             feeds = [read(request) for request in requests]
             outputs = self.run(batches.join(self.graph, feeds))
@@ -104,7 +104,7 @@ class Pipeline:
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request, and record it."""
-        return [respond(lambda request=request: self._one(request), self.metrics) for request in requests]
+        return [respond(self._one, request, self.metrics) for request in requests]
 
     def _one(self, request: Any) -> Feeds:
         began, inputs = time.monotonic(), read(request)
@@ -129,7 +129,7 @@ class Features:
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
         """Compute the features of each request's rows."""
-        return [respond(lambda request=request: self._one(request), self.metrics) for request in requests]
+        return [respond(self._one, request, self.metrics) for request in requests]
 
     def _one(self, request: Any) -> Feeds:
         began, inputs = time.monotonic(), read(request)
@@ -156,7 +156,7 @@ class Decoding:
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
         """Decode each request's rows, and record each row."""
-        return [respond(lambda request=request: self._one(request), self.metrics) for request in requests]
+        return [respond(self._one, request, self.metrics) for request in requests]
 
     def _one(self, request: Any) -> Feeds:
         feeds = read(request)
@@ -207,10 +207,10 @@ def is_empty(outputs: Feeds) -> bool:
     return first.size == 0 or (first.dtype == np.object_ and not any(first.ravel()))
 
 
-def respond(work: Callable[[], Feeds], counted: metrics.Metrics | None = None) -> Any:
-    """Return a response with what `work` gives, or with its error."""
+def respond(work: Callable[[Any], Feeds], request: Any, counted: metrics.Metrics | None = None) -> Any:
+    """Return a response with what `work` makes of a request, or with its error."""
     try:
-        return success(work())
+        return success(work(request))
     except Exception as e:  # noqa: BLE001  whatever a library raises is this request's failure, not the server's
         if counted:
             counted.failed(metrics.INPUT if isinstance(e, UserError) else metrics.INTERNAL)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.core.graphs import Feeds, Graph
 from stages.core.parity import BATCH
@@ -22,7 +24,7 @@ def join(graph: Graph, requests: Sequence[Feeds]) -> Feeds:
     }
 
 
-def _stack(arrays: Sequence[np.ndarray], fill: float) -> np.ndarray:  # type: ignore[type-arg]
+def _stack(arrays: Sequence[NDArray[Any]], fill: float) -> NDArray[Any]:
     sizes = np.max([array.shape[1:] for array in arrays], axis=0)
     padding = [[(0, 0), *((0, int(s - n)) for n, s in zip(a.shape[1:], sizes, strict=True))] for a in arrays]
     return np.concatenate([np.pad(a, p, constant_values=fill) for a, p in zip(arrays, padding, strict=True)])

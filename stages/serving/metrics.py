@@ -6,7 +6,7 @@ at `/metrics`. These say what it cannot know: how much audio came, how fast that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,12 @@ LARGER = (1.0, 2.5, 5.0, 10.0)
 
 @dataclass(frozen=True)
 class Metrics:
-    """The metrics of one model. Instances that share the labels share the numbers."""
+    """The metrics of one model. Instances that share the labels share the numbers.
 
+    families: Triton removes a metric when the family that it was made of is gone.
+    """
+
+    families: Sequence[Any]
     counters: Mapping[str, Any]
     errors: Mapping[str, Any]
     histograms: Mapping[str, Any]
@@ -53,15 +57,19 @@ def register(labels: Mapping[str, str]) -> Metrics:
     """Register the metrics with Triton, from within its Python backend."""
     import triton_python_backend_utils as pb
 
-    def family(name: str, description: str, kind: Any) -> Any:
-        return pb.MetricFamily(name=name, description=description, kind=kind)
-
-    errors = family(ERRORS, "Requests without an answer, by whose mistake", pb.MetricFamily.COUNTER)
+    counters = {name: _family(pb, name, text, "COUNTER") for name, text in COUNTERS.items()}
+    histograms = {name: _family(pb, name, text, "HISTOGRAM") for name, (text, _) in HISTOGRAMS.items()}
+    errors = _family(pb, ERRORS, "Requests without an answer, by whose mistake", "COUNTER")
     return Metrics(
-        {n: family(n, text, pb.MetricFamily.COUNTER).Metric(labels=labels) for n, text in COUNTERS.items()},
+        [errors, *counters.values(), *histograms.values()],
+        {name: family.Metric(labels=labels) for name, family in counters.items()},
         {kind: errors.Metric(labels={**labels, "kind": kind}) for kind in (INPUT, INTERNAL)},
         {
-            name: family(name, text, pb.MetricFamily.HISTOGRAM).Metric(labels=labels, buckets=[*small, *LARGER])
-            for name, (text, small) in HISTOGRAMS.items()
+            name: family.Metric(labels=labels, buckets=[*HISTOGRAMS[name][1], *LARGER])
+            for name, family in histograms.items()
         },
     )
+
+
+def _family(pb: Any, name: str, description: str, kind: str) -> Any:
+    return pb.MetricFamily(name=name, description=description, kind=getattr(pb.MetricFamily, kind))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages import models
 from stages.core.graphs import Feeds
@@ -41,18 +42,18 @@ class Pipeline:
     streams: bool = False
 
 
-def string(value: Feeds | Any) -> str:
+def string(value: NDArray[Any]) -> str:
     """Return the text of an input of one string, which Triton hands over as bytes."""
     text = np.ravel(value)[0]
     return text.decode("utf-8") if isinstance(text, bytes) else str(text)
 
 
-def strings(*values: str) -> np.ndarray[Any, Any]:
+def strings(*values: str) -> NDArray[Any]:
     """Return texts as the array of bytes that Triton's strings are made of."""
     return np.array([value.encode("utf-8") for value in values], dtype=np.object_)
 
 
-def audio(inputs: Feeds) -> np.ndarray[Any, np.dtype[np.float32]]:
+def audio(inputs: Feeds) -> NDArray[np.float32]:
     """Return the samples of one row, float32 (samples,), without its padding."""
     return np.ravel(inputs["WAV"])[: int(np.ravel(inputs["WAV_LENS"])[0])].astype(np.float32)
 

@@ -130,7 +130,7 @@ def _copy_release(folder: Path, version: Path, *, networks: bool) -> None:
 
 def _add(repository: Path, config: Any) -> Path:
     """Write a model's configuration, and the backend's file where it has one; return the folder of its version."""
-    version = repository / config.name / VERSION
+    version = repository / str(config.name) / VERSION
     version.mkdir(parents=True)
     _write_config(version.parent, config)
     if config.backend == "python":

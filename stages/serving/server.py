@@ -12,7 +12,6 @@ from stages.core import layout
 from stages.core.errors import UserError
 
 HOME = layout.CACHE / "triton"  # where `make .venv/triton` installs the wheel, with the NumPy that it was built for
-ROOT = Path(__file__).parents[2]
 STUB = "triton_python_backend_stub"
 
 
@@ -27,7 +26,10 @@ class Ports:
 
 
 def command(repository: Path, home: Path, ports: Ports) -> list[str]:
-    """Return the command that serves a model repository; home: the folder with the wheel.
+    """Return the command that serves a model repository; home: the folder with the wheel, in which it is to be run.
+
+    The backend was built for NumPy 1, and writes nothing from arrays of NumPy 2. It looks into the working folder
+    first, and so finds the NumPy that lies there.
 
     Raises:
         UserError: the wheel is not installed there, or has no backend for this Python.
@@ -44,8 +46,8 @@ def command(repository: Path, home: Path, ports: Ports) -> list[str]:
         "metrics-port": str(ports.metrics),
     }
     return [
-        str(triton / "bin" / "tritonserver"),
-        f"--model-repository={repository}",
+        str((triton / "bin" / "tritonserver").resolve()),
+        f"--model-repository={repository.resolve()}",
         f"--backend-directory={_backends(triton, home)}",
         "--allow-gpu-metrics=false",
         "--disable-auto-complete-config",
@@ -54,14 +56,10 @@ def command(repository: Path, home: Path, ports: Ports) -> list[str]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return the environment in which the server finds its libraries, this Python and Kiln.
-
-    The backend was built for NumPy 1, and writes nothing from arrays of NumPy 2: its own comes first.
-    """
+    """Return the environment in which the server finds its libraries and this Python."""
     return os.environ | {
         "LD_LIBRARY_PATH": str((home / "nvidia_pytriton.libs").resolve()),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join([str(home.resolve()), str(ROOT)]),
     }
 
 
