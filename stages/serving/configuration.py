@@ -14,7 +14,11 @@ from stages.serving.sequences import IDLE_SECONDS
 DELAY_MICROSECONDS = 5000  # that a request waits for others to be run with
 SEQUENCES = 64  # live at once on one instance
 MOST_ROWS = 8  # of an ensemble's request
-PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan", "tensorrt_rtx": "tensorrt_plan"}
+PLATFORMS = {
+    "onnxruntime": "onnxruntime_onnx",
+    "onnxruntime_cuda": "onnxruntime_onnx",
+    "tensorrt": "tensorrt_plan",
+}
 DTYPES = {"float32": "TYPE_FP32", "int32": "TYPE_INT32", "int64": "TYPE_INT64", "bool": "TYPE_BOOL"}
 CLOCK: Tensors = {"clock": ("TYPE_FP64", [2])}
 

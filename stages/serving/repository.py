@@ -70,17 +70,24 @@ def write(releases: Sequence[Release], place: Path, *, native: bool) -> list[str
         raise UserError(f"found two builds of {', '.join(sorted(twice))}, wanted one of each model: Triton names it so")
     with new_folder(place) as folder:
         for release in releases:
+            _check_runtime(release, native=native)
             _write_networks(release, folder, native=native)
-            if release.runtime == "onnxruntime":
+            if release.runtime == "onnxruntime":  # which the pipelines run in themselves
                 _write_pipelines(release, folder)
+            if release.family in models.SPLITTABLE:
+                _write_ensemble(release, folder)
         return sorted(path.name for path in folder.iterdir())
 
 
-def _write_networks(release: Release, repository: Path, *, native: bool) -> None:
+def _check_runtime(release: Release, *, native: bool) -> None:
+    if release.runtime not in configuration.PLATFORMS:
+        known = ", ".join(configuration.PLATFORMS)
+        raise UserError(f"{release.folder}: found runtime {release.runtime}, wanted one that Triton has: {known}")
     if not native and release.runtime != "onnxruntime":
-        raise UserError(
-            f"{release.folder}: the Python backend runs no {release.runtime}; `kiln serve --write` for Triton"
-        )
+        raise UserError(f"{release.folder}: {release.runtime} needs Triton's own backend; `kiln serve --write FOLDER`")
+
+
+def _write_networks(release: Release, repository: Path, *, native: bool) -> None:
     for name, graph in graphs.read(release.folder).graphs.items():
         parameters = release.parameters | {"kind": "network", "graph": name}
         config = configuration.network(f"{release.model}_{name}", graph, release.runtime, parameters, native=native)
@@ -112,12 +119,14 @@ def _write_pipelines(release: Release, repository: Path) -> None:
         parameters = release.parameters | {"kind": "pipeline", "pipeline": name}
         version = _add(repository, configuration.pipeline(release.model + described.suffix, described, parameters))
         _copy_release(release.folder, version, networks=True)
-    if release.family in models.SPLITTABLE:
-        graph = graphs.read(release.folder).graphs["model"]
-        for config in configuration.ensemble(release.model, graph, release.parameters):
-            version = _add(repository, config)
-            if config.platform != "ensemble":
-                _copy_release(release.folder, version, networks=False)
+
+
+def _write_ensemble(release: Release, repository: Path) -> None:
+    graph = graphs.read(release.folder).graphs["model"]
+    for config in configuration.ensemble(release.model, graph, release.parameters):
+        version = _add(repository, config)
+        if config.platform != "ensemble":
+            _copy_release(release.folder, version, networks=False)
 
 
 def _copy_release(folder: Path, version: Path, *, networks: bool) -> None:

@@ -26,6 +26,7 @@ from benchmarks import load
 from serving.client import PIECE, Answer, Client
 from stages import models
 from stages.core import graphs
+from stages.core.errors import UserError
 from stages.core.files import write_json
 from stages.corpora import manifest, spoken_commands
 from stages.corpora.manifest import Recording
@@ -401,3 +402,36 @@ def test_a_native_repository_lacks_nothing_but_the_backends(released: dict[str, 
     ended = subprocess.run(command, cwd=home, env=server.environment(home), capture_output=True, text=True, check=False)
     log = ended.stdout + ended.stderr
     assert log.count("unable to find backend library for backend 'onnxruntime'") >= len(alone)
+
+
+def test_an_engine_is_a_plan_of_tensorrt_in_the_same_ensemble(released: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "release"
+    shutil.copytree(released["paraformer"], folder)
+    write_statement(folder, "paraformer", "tensorrt")
+    names = repository.write([repository.read_release(folder)], tmp_path / "repository", native=True)
+    assert names == ["paraformer", "paraformer_decoding", "paraformer_features", "paraformer_model"]
+    config = (tmp_path / "repository" / "paraformer_model" / "config.pbtxt").read_text()
+    assert 'platform: "tensorrt_plan"' in config
+    assert "KIND_GPU" in config
+
+
+@pytest.mark.parametrize(
+    ("runtime", "words"),
+    [
+        pytest.param("tensorrt", "needs Triton's own backend", id="no backend here"),
+        pytest.param("tensorrt_rtx", "wanted one that Triton has", id="no backend anywhere"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(released: dict[str, Path], tmp_path: Path, runtime: str, words: str):
+    folder = tmp_path / "release"
+    shutil.copytree(released["paraformer"], folder)
+    write_statement(folder, "paraformer", runtime)
+    with pytest.raises(UserError, match=words):
+        repository.write([repository.read_release(folder)], tmp_path / "repository", native=False)
+    assert not (tmp_path / "repository").exists()
+
+
+def test_two_builds_of_a_model_are_refused(released: dict[str, Path], tmp_path: Path):
+    release = repository.read_release(released["paraformer"])
+    with pytest.raises(UserError, match="two builds of paraformer"):
+        repository.write([release, release], tmp_path / "repository", native=False)
