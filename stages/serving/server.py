@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stages.core import layout
 from stages.core.errors import UserError
+from stages.core.files import new_folder
 
 HOME = layout.CACHE / "triton"  # where `make .venv/triton` installs the wheel, with the NumPy that it was built for
 STUB = "triton_python_backend_stub"
@@ -69,6 +70,7 @@ def _backends(triton: Path, home: Path) -> Path:
     if not stub.is_file():
         raise UserError(f"{triton} has no backend for this Python: found no {stub.relative_to(triton)}")
     backends = home / "backends"
-    shutil.copytree(triton / "backends", backends, dirs_exist_ok=True)
-    shutil.copy(stub, backends / "python" / STUB)
+    with new_folder(backends) as folder:  # a server that runs keeps the files that it has open
+        shutil.copytree(triton / "backends", folder, dirs_exist_ok=True)
+        shutil.copy(stub, folder / "python" / STUB)
     return backends.resolve()
