@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stages import runtimes
 from stages.commands import PROJECT
-from stages.core.errors import UserError
+from stages.core.errors import UserError, from_library
 from stages.core.machine import gpus
 from stages.core.params import Params
 from stages.core.params.origins import ModelScopeDataset, ModelScopeSource
@@ -36,7 +36,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     yield _python(platform.python_version())
     yield from _locked()
     yield from _onnxruntime(subject)
-    yield from _tensorrt(subject)
+    yield from _devices(subject)
     yield from _modelscope(subject)
 
 
@@ -104,15 +104,21 @@ def _onnxruntime_version(version: str, listed: str) -> Iterator[Finding]:
     yield Finding("onnxruntime", found, "warning", f"{' or '.join(sorted(wanted))}", consequence, INSTALL)
 
 
-def _tensorrt(subject: Subject) -> Iterator[Finding]:
-    """Yield whether each runtime but ONNX Runtime can be used here, and whether its libraries load."""
+def _devices(subject: Subject) -> Iterator[Finding]:
+    """Yield whether each runtime can be used here, and whether TensorRT's libraries load."""
     for runtime, required in subject.runtimes.items():
         if runtime in tensorrt.MODULES and tensorrt.why_not_built(runtime) is None:
             yield from _engines(subject.p, runtime)
-        if why := runtimes.why_unavailable(runtime):
-            suffix, fix = (", and one is required", "set `required: false`") if required else ("", "none is needed")
-            consequence = f"builds of the runtime {runtime} are `unavailable`{suffix}"
-            yield Finding(runtime, why, level(blocks=required), "its library and a device", consequence, fix)
+        try:
+            with from_library(f"the library of {runtime} cannot be loaded"):
+                why = runtimes.why_unavailable(runtime)
+        except UserError as e:
+            yield Finding(runtime, str(e), "blocks", "an import", "what measures its builds fails", INSTALL)
+            continue
+        if why is not None:
+            wanted, consequence = "its library and a device", f"builds of the runtime {runtime} are `unavailable`"
+            fix = "see there, or set `required: false`" if required else "see there; no required build needs it"
+            yield Finding(runtime, why, level(blocks=required), wanted, consequence, fix)
 
 
 def _engines(p: Params, runtime: str) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from stages.commands import heal
 from stages.core import layout
 from stages.doctor import checkpoints, graphs, locks
 from stages.environment import library
+from stages.runtimes import onnxruntime_cuda
 from tests.doctor import faults
 
 pytestmark = pytest.mark.usefixtures("repository")
@@ -108,13 +109,26 @@ def test_a_graph_that_the_installed_runtime_does_not_load(
     is_loaded: bool,  # noqa: FBT001
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(graphs, "library", lambda _: "1.16.3")  # known by 1.16.1
+    monkeypatch.setattr(graphs, "library", lambda _: "1.16.1")
     graph(INT8 / "model.onnx", opset, ir)
     found = faults.of(graphs.check)
     assert [(f.level, f.found) for f in found] == (
         [] if is_loaded else [("blocks", f"{INT8}/model.onnx: opset {opset}, IR {ir}")]
     )
     assert faults.of(graphs.check, "ct_transformer") == []
+
+
+def test_a_version_between_two_known_ones_may_load_more_than_the_older(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(graphs, "library", lambda _: "1.16.3")
+    graph(INT8 / "model.onnx", 20, 9)
+    assert faults.one(graphs.check).level == "warning"
+
+
+def test_a_graph_for_cuda_is_held_to_the_onnx_runtime_that_has_it(monkeypatch: pytest.MonkeyPatch):
+    graph(layout.graphs("paraformer", "dense", "fp16") / "model.onnx", 21, 9)
+    assert faults.of(graphs.check) == []  # the extra is not installed: nothing would load it
+    monkeypatch.setattr(onnxruntime_cuda, "version", lambda: "1.17.3")
+    assert faults.one(graphs.check).wanted == "at most opset 20, IR 9: ONNX Runtime 1.17.3"
 
 
 def test_a_graph_that_is_no_onnx():

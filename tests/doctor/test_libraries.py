@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages import environment
+from stages import environment, runtimes
 from stages.doctor import libraries, matrix, torch_build
 from tests.doctor import faults
 from tests.doctor.conftest import ON_CPU, RTX, Plant, fake_torch
@@ -33,8 +33,9 @@ def require(target: str) -> None:
 
 
 def test_a_machine_with_all_it_needs_lacks_only_the_gpu():
-    assert {finding.check for finding in faults.of(libraries.check)} == {"tensorrt_rtx", "tensorrt"}
-    assert {finding.level for finding in faults.of(libraries.check)} == {"warning"}
+    assert {finding.check: finding.level for finding in faults.of(libraries.check)} == dict.fromkeys(
+        ("tensorrt_rtx", "tensorrt", "onnxruntime_cuda"), "warning"
+    )
 
 
 @pytest.mark.parametrize(("version", "is_taken"), [("3.10.14", False), ("3.11.0", True), ("3.14.0", False)])
@@ -121,6 +122,23 @@ def test_engines_that_the_gpu_here_does_not_load(program, gpu: str, fix: str):
     found = faults.one(libraries.check, named="tensorrt_rtx")
     assert (found.level, found.consequence) == ("blocks", "its engines do not load here")
     assert found.fix.startswith(fix)
+
+
+def test_a_gpu_without_the_onnx_runtime_that_uses_it(program):
+    program("nvidia-smi", GPU)
+    found = faults.one(libraries.check, named="onnxruntime_cuda")
+    assert (found.level, "without CUDAExecutionProvider" in found.found) == ("warning", True)
+    require("cuda_fp16")
+    assert faults.one(libraries.check, named="onnxruntime_cuda").level == "blocks"
+
+
+def test_a_runtime_whose_library_breaks_is_a_line_and_no_traceback(monkeypatch: pytest.MonkeyPatch):
+    def break_(_: str) -> None:
+        raise OSError("libcudnn.so.9: cannot open shared object file")
+
+    monkeypatch.setattr(runtimes, "why_unavailable", break_)
+    found = faults.one(libraries.check, named="onnxruntime_cuda")
+    assert (found.level, "OSError: libcudnn.so.9" in found.found) == ("blocks", True)
 
 
 @pytest.mark.parametrize(
