@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from stages.commands import heal
 from stages.core import links, plan
@@ -19,13 +19,15 @@ def check(subject: Subject) -> Iterator[Finding]:
         yield Finding("dvc", f"{path}: torn by a kill", "warning", "a whole file", consequence, fix)
     if not torn:
         yield Finding("dvc", "its lock files are whole")
-    yield from _refused("dvc", links.refuse, "`environment`, the first stage, fails")
-    consequence = "`kiln repro` writes it anew; `dvc repro` fails"
-    yield from _refused("plan", lambda: plan.check(subject.p), consequence, blocks=False)
-
-
-def _refused(check: str, refuse: Callable[[], None], consequence: str, *, blocks: bool = True) -> Iterator[Finding]:
     try:
-        refuse()
+        links.refuse()
     except UserError as e:
-        yield Finding(check, str(e), "blocks" if blocks else "warning", "see there", consequence, "see there")
+        fix = f"dvc config --local cache.type {links.WANTED}"
+        yield Finding(
+            "dvc", str(e), "blocks", f"cache.type {links.WANTED}", "`environment`, the first stage, fails", fix
+        )
+    try:
+        plan.check(subject.p)
+    except UserError as e:
+        consequence = "`kiln repro` writes it anew; `dvc repro` fails"
+        yield Finding("plan", str(e), "warning", "what params.yaml asks for", consequence, "kiln plan")

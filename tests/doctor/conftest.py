@@ -76,6 +76,8 @@ def repository(
     workspace.repository(place)
     for name in ("pins", "zoo"):
         shutil.copytree(workspace.ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__", "*.pt"))
+    for config in (place / "zoo").rglob("config.yaml"):
+        config.with_name("model.pt").touch()  # which nothing here reads
     monkeypatch.chdir(place)
     onnxruntime, torch = (max(matrix.locked()[name]) for name in ("onnxruntime", "torch"))
     plant(

@@ -120,20 +120,49 @@ def test_a_hub_that_does_not_answer_is_a_warning_where_there_is_another_source(
     assert "secret" not in found.found
     assert faults.of(network.check, "paraformer") == []  # which asks the hub for nothing
     edit_sources("fsmn_vad", {"modelscope"})
-    assert faults.one(network.check).level == "blocks"
-    assert faults.one(network.check).consequence == "no source is left for fsmn_vad"
+    found = faults.one(network.check, named="fsmn_vad")
+    assert (found.level, found.found, found.wanted) == ("blocks", "its checkpoint: not here", "an answer of the hub")
 
 
 def test_an_index_that_does_not_answer_blocks_what_comes_from_there_alone(
     all_answer: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PIP_INDEX_URL", all_answer)
-    found = faults.one(network.check)
-    assert (found.check, found.level) == ("package index", "blocks")  # the data set's archives
+    assert faults.one(network.check, named="package index").level == "warning"
+    assert faults.one(network.check, named="fsmn_vad").found == "its data set vad_mixtures: not here"
     layout.corpus("vad_mixtures").mkdir(parents=True)
-    assert faults.one(network.check).level == "warning"
+    assert [f.level for f in faults.of(network.check)] == ["warning"]
     edit_sources("fsmn_vad", {"wheel"})
-    assert faults.one(network.check).level == "blocks"
+    assert faults.one(network.check, named="fsmn_vad").level == "blocks"
+
+
+def test_what_may_be_restored_does_not_block(all_answer: str, remote: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PIP_INDEX_URL", all_answer)
+    assert faults.one(network.check, named="fsmn_vad").level == "blocks"
+    remote.mkdir()
+    found = faults.one(network.check, named="fsmn_vad")
+    assert (found.level, "unless DVC's cache or remote" in found.consequence) == ("warning", True)
+    remote.rmdir()
+    network.RUN_CACHE.mkdir(parents=True)
+    assert faults.one(network.check, named="fsmn_vad").level == "warning"
+
+
+def test_a_folder_that_lacks_a_pinned_file():
+    Path("zoo/paraformer/tokens.json").unlink()
+    found = faults.one(network.check)
+    assert (found.check, found.level) == ("paraformer", "blocks")
+    assert found.found == "its checkpoint, which is not whole in zoo/paraformer: not here"
+
+
+def test_a_data_set_of_the_user_s_that_is_not_there():
+    settings = YAML(typ="safe").load(Path("params.yaml"))
+    settings["datasets"]["spoken_commands"] = {"kind": "manifest", "path": "data/mine"}
+    YAML().dump(settings, Path("params.yaml"))
+    assert {f.check: f.level for f in faults.of(network.check)} == dict.fromkeys(
+        ("paraformer", "paraformer_streaming"), "blocks"
+    )
+    Path("data/mine").mkdir(parents=True)
+    assert faults.of(network.check) == []
 
 
 def test_what_is_here_is_asked_of_nobody(all_answer: str, monkeypatch: pytest.MonkeyPatch):
