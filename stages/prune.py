@@ -49,7 +49,7 @@ class Goal:
 def goal(family: Prunable[Any, Any], model: torch.nn.Module, config: dict[str, Any], settings: PruneParams) -> Goal:
     """Return how much of a model is to go.
 
-    model: may be on the meta device. config: its own.
+    model: its weights are not read. config: its own.
 
     Raises:
         UserError: nothing of it can be cut, or less than is wanted.

@@ -23,6 +23,7 @@ from stages.corpora.voices import Condition
 SECONDS = 8.0  # a recording ends with the turn that reaches it
 SPLITS: tuple[Split, ...] = ("calibration", "tuning", "evaluation", "final")  # in the order of their seeds
 BETWEEN_TURNS_SECONDS = (0.9, 2.2)
+KEPT = 4  # of the conditions, the first ones: of 42 recordings each has ten, of which the worst condition is judged
 END_OF_SENTENCE = "\u3002"
 
 
@@ -30,7 +31,7 @@ def make(seed: int, items: Mapping[Split, int], folder: Path) -> None:
     """Write WAV files and the manifests of all splits into `folder`. The same seed gives the same bytes."""
     for split, count in items.items():
         rng = np.random.default_rng(seeds(seed, SPLITS, split))
-        conditions, crowd = CONDITIONS.get(split, (None,)), babblers(split) if split in CONDITIONS else {}
+        conditions, crowd = CONDITIONS.get(split, (None,))[:KEPT], babblers(split) if split in CONDITIONS else {}
         lines = [
             _line(f"{split}-{n:02d}", split, conditions[n % len(conditions)], crowd, rng, folder)
             for n in progress.each(range(count), split)

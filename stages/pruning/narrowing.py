@@ -103,7 +103,7 @@ def widths(model: torch.nn.Module, names: Mapping[str, str]) -> dict[str, int]:
 def counter(model: torch.nn.Module, names: Mapping[str, str]) -> Callable[[Mapping[str, int]], int]:
     """Return a function that counts the model's parameters with other widths, 0 included.
 
-    model: may be on the meta device. names: as in `widths`.
+    model: its weights are not read. names: as in `widths`.
     """
     groups, total = _group_layers(model, names), sum(p.numel() for p in model.parameters())
     costs = {key: sum(layer.cost for layer in group) for key, group in groups.items()}
@@ -117,7 +117,7 @@ def narrowed(
 
     Coarsest first, each is rounded, and the others make up for it: an attention may have only four heads.
 
-    model: may be on the meta device. names: as in `widths`. steps: which of them may change, and what each is to be a
+    model: its weights are not read. names: as in `widths`. steps: which of them may change, and what each is to be a
     multiple of.
     """
     dense, count = widths(model, names), counter(model, names)

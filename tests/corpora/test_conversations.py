@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.core import params
 from stages.core.params.section import Split
+from stages.core.statistics import LEAST
 from stages.corpora import conversations, manifest, spoken_commands
 from stages.corpora.conversations import END_OF_SENTENCE
 from stages.corpora.manifest import SAMPLE_RATE
+from tests.workspace import ROOT
 
 ITEMS: dict[Split, int] = {"calibration": 1, "tuning": 1, "evaluation": 1, "final": 1}
 
@@ -53,3 +56,9 @@ def test_between_turns_is_a_pause_that_ends_a_segment(made):
 def test_same_seed_same_bytes(made, tmp_path):
     conversations.make(7, {"calibration": 1}, tmp_path)
     assert (tmp_path / "calibration.jsonl").read_bytes() == (made / "calibration.jsonl").read_bytes()
+
+
+def test_the_default_build_judges_each_condition_of_its_conversations():
+    """A condition of fewer recordings than LEAST is not among the worst: nothing would be judged by it."""
+    count = params.load(ROOT / "params.yaml").datasets["conversations"].items["evaluation"]
+    assert count // conversations.KEPT >= LEAST

@@ -50,7 +50,7 @@ def load(build: Callable[[dict[str, Any]], Any], config: dict[str, Any], checkpo
 
 
 def described(build: Callable[[dict[str, Any]], Any], config: dict[str, Any], checkpoint: Path) -> Any:
-    """Return the network that a checkpoint's config.yaml describes, on the meta device.
+    """Return the network that a checkpoint's config.yaml describes, as `weightless` builds it.
 
     Raises:
         UserError: FunASR cannot build it.
@@ -76,14 +76,27 @@ def left_out(family: Family[Any], checkpoint: Path) -> dict[str, list[str]]:
 
 
 def weightless(build: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
-    """Build a family's network on the meta device: to count its parameters, or to be given others.
+    """Build a family's network with weights that nobody wrote: to count its parameters, or to be given others.
 
-    Random weights would be drawn first, and then thrown away.
+    Random ones would be drawn first, and then thrown away. Memory that is not written costs nothing. On the meta device
+    the first random number would import torch's compiler, which takes more than a second.
     """
-    import torch
-
-    with torch.device("meta"):
+    with _uninitialized():
         return build(config)
+
+
+def _uninitialized() -> contextlib.AbstractContextManager[Any]:
+    """Leave tensors as they are where a network is built: skip torch.nn.init and random numbers written in place."""
+    from torch.overrides import TorchFunctionMode
+
+    class Uninitialized(TorchFunctionMode):
+        def __torch_function__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name, module = getattr(function, "__name__", ""), getattr(function, "__module__", "")
+            if module == "torch.nn.init" or name in {"normal_", "uniform_"}:
+                return args[0] if args else kwargs["tensor"]
+            return function(*args, **(kwargs or {}))
+
+    return Uninitialized()
 
 
 @contextlib.contextmanager

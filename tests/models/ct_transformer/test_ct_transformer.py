@@ -282,7 +282,7 @@ def test_the_width_gives_the_ratio_asked_for(checkpoint: Path):
 
 @pytest.fixture
 def large_vocabulary() -> dict[str, Any]:
-    """The configuration of FunASR's large model, on the meta device: 70 of 73 M parameters are its embedding."""
+    """The configuration of FunASR's large model, of no weights: 70 of 73 M parameters are its embedding."""
     hub = ENCODER | {"input_size": 256, "output_size": 256, "linear_units": 1024, "num_blocks": 4}
     config = CONFIGS["offline"] | {"encoder_conf": hub, "vocab_size": 272_727}
     return config | {"model_conf": MODEL_CONF | {"embed_unit": 256, "att_unit": 256}}

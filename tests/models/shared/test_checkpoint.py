@@ -1,0 +1,35 @@
+"""Networks without weights: nothing is drawn for them, and what that would import stays out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from stages import models
+from stages.models.shared import checkpoint
+from tests.workspace import ROOT
+
+LOADED = """
+import sys
+from pathlib import Path
+from stages import models
+models.load(sys.argv[1]).load(Path(sys.argv[2]))
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("name", ["paraformer", "emotion2vec"])
+def test_no_random_number_is_drawn_for_weights_that_are_replaced(name: str):
+    family = models.load(name)
+    before = torch.get_rng_state()
+    network = checkpoint.weightless(family.build, family.read_config(ROOT / "zoo" / name))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("name", ["paraformer", "emotion2vec"])
+def test_a_checkpoint_loads_without_torch_s_compiler(name: str):
+    subprocess.run([sys.executable, "-c", LOADED, name, str(ROOT / "zoo" / name)], cwd=ROOT, check=True)
