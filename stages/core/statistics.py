@@ -54,7 +54,7 @@ class Metric:
         return np.where(bottom == 0, np.nan, top / np.where(bottom == 0, 1, bottom))
 
 
-@functools.lru_cache(maxsize=4)  # most metrics of a build are of the same recordings
+@functools.lru_cache(maxsize=16)  # most metrics of a build are of the same recordings
 def draw(count: int, resamples: int, seed: int) -> Floats:
     """Draw `count` observations with replacement, and return how often each is in each resample: (resamples, count)."""
     drawn = np.random.default_rng(seed).integers(count, size=(resamples, count))
