@@ -103,7 +103,7 @@ def _uninitialized() -> contextlib.AbstractContextManager[Any]:
 def importing_funasr() -> Iterator[None]:
     """Import single modules of FunASR in this block: without its `__init__`, what it prints and warns of.
 
-    Tensors that modules make as they are imported have numbers, though a network is being built on the meta device.
+    Tensors that modules make as they are imported have numbers, whatever device a caller made the default.
     """
     import torch
 
