@@ -30,8 +30,8 @@ from rich.table import Table
 from stages import models, pipeline
 from stages.core import layout, params, plan, progress
 from stages.core.parallel import in_shares
-from stages.core.params import PIPELINE, Gate, Params
-from stages.core.params.gates import Limit, absolute_limit
+from stages.core.params import PIPELINE, Params
+from stages.core.params.gates import Gate, Limit, absolute_limit
 from stages.core.plan import PipelineBuild
 from stages.core.statistics import Floats, Groups, Metric, binomial_bounds, paired_drift, verdict
 from stages.corpora import manifest

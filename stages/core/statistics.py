@@ -127,7 +127,8 @@ def paired_drift(metric: Metric, recordings: Sequence[Floats], groups: Groups, *
     columns = _by_cluster(recordings, groups.clusters)
 
     def difference(drawn: Floats | None = None) -> Floats:
-        return metric.pool(*columns[2:], drawn) - metric.pool(*columns[:2], drawn)
+        (before, length), (after, other) = columns[:2], columns[2:]
+        return np.asarray(metric.pool(after, other, drawn) - metric.pool(before, length, drawn))
 
     found = {"baseline": metric.pool(*columns[:2]), "value": metric.pool(*columns[2:]), "drift": difference()}
     point = float(found["drift"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stages.core import params
+from stages.core.params.origins import SyntheticDataset
 from stages.core.params.section import Split
 from stages.core.statistics import LEAST
 from stages.corpora import conversations, manifest, spoken_commands
@@ -60,5 +61,6 @@ def test_same_seed_same_bytes(made, tmp_path):
 
 def test_the_default_build_judges_each_condition_of_its_conversations():
     """A condition of fewer recordings than LEAST is not among the worst: nothing would be judged by it."""
-    count = params.load(ROOT / "params.yaml").datasets["conversations"].items["evaluation"]
-    assert count // conversations.KEPT >= LEAST
+    dataset = params.load(ROOT / "params.yaml").datasets["conversations"]
+    assert isinstance(dataset, SyntheticDataset)
+    assert dataset.items["evaluation"] // conversations.KEPT >= LEAST
