@@ -145,7 +145,9 @@ def test_there_are_enough_voices_in_enough_languages(archives: dict[str, Path], 
 
 
 def test_each_condition_of_the_evaluation_is_heard_often_enough_to_be_judged():
-    count = params.load().datasets["vad_mixtures"].mixtures["evaluation"]
+    made = params.load().datasets["vad_mixtures"]
+    assert isinstance(made, MixturesDataset)
+    count = made.mixtures["evaluation"]
     heard = Counter(vad_mixtures._condition("evaluation", number, count).name for number in range(count))
     assert set(heard) == {condition.name for condition in vad_mixtures.CONDITIONS}
     assert min(heard.values()) >= statistics.LEAST
