@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export OMP_WAIT_POLICY := PASSIVE
 EXTRAS := $(patsubst extras/%.txt,%,$(wildcard extras/*.txt))
 
-.PHONY: repro test test-extras lint gate final scale serve load peers lock clean
+.PHONY: repro test test-extras lint gate final scale serve load gpu peers lock clean
 .DELETE_ON_ERROR:
 
 repro: .venv/runtime  ## build, measure and report everything that changed
@@ -18,7 +18,7 @@ repro: .venv/runtime  ## build, measure and report everything that changed
 test: .venv/dev  ## run the tests, on all cores
 	pytest -n auto --dist loadgroup
 
-test-extras: .venv/dev $(EXTRAS:%=.venv/extra-%)  ## the tests of the optional parts, each with its own lock
+test-extras: .venv/dev $(patsubst %,.venv/extra-%,$(filter-out cuda,$(EXTRAS)))  ## the tests of the optional parts, each with its own lock
 	pytest tests/extras
 
 lint: .venv/dev  ## ruff and mypy
@@ -41,6 +41,9 @@ serve: .venv/extra-serve  ## Triton with BUILD (or several) of artifacts/release
 load: .venv/extra-serve  ## requests to MODEL of a server that `make serve` started: throughput, p50, p95, p99
 	@python -m benchmarks.load $(MODEL)
 
+gpu: .venv/extra-cuda  ## what needs a CUDA device, in one go of at most eight minutes: benchmarks/gpu/<device>.md
+	@python -m benchmarks.gpu
+
 peers: .venv/runtime  ## the same checkpoints through other tools: accuracy, latency, size, build seconds, memory
 	@python -m benchmarks.peers
 
@@ -54,6 +57,7 @@ lock: .venv/runtime  ## compile the hashed locks again
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock"
 LOCK_serve := --no-deps
+LOCK_cuda := --no-deps
 
 clean:  ## forget everything that was built here; the downloads in .cache/ stay
 	rm -rf artifacts reports .dvc/cache .dvc/tmp dvc.lock stages/dvc.lock stages/dag/*/dvc.lock
@@ -91,6 +95,11 @@ OLDER := $(patsubst stages/runtimes/older_versions/%.txt,%,$(wildcard stages/run
 # What only some users need, on top of the rest: `make .venv/extra-serve`.
 .venv/extra-%: extras/%.txt .venv/runtime
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $<
+	touch $@
+
+# In a folder of its own, as stages/runtimes/onnxruntime_cuda.py says.
+.venv/extra-cuda: extras/cuda.txt .venv/runtime
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --target .cache/onnxruntime/cuda -r $<
 	touch $@
 
 # Triton itself, which `kiln serve` runs, in a folder beside .venv.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu import networks
 from benchmarks.gpu.networks import Device
 from benchmarks.gpu.subjects import Subject
 from stages.core import graphs, params, parity
@@ -36,6 +37,7 @@ def _try_engine(subject: Subject, name: str, runtime: str) -> Row:
     settings = params.load().engine.model_copy(update={"compute_capabilities": [tensorrt.CURRENT]})
     with tempfile.TemporaryDirectory() as scratch:
         place, start = Path(scratch) / f"{Path(graph.file).stem}.engine", time.perf_counter()
+        built: Row = {}
         try:
             with graphs.whole(subject.folders["fp16"] / graph.file, Path(scratch)) as onnx:
                 sidecar = build(graph, onnx, place, runtime, settings)
@@ -43,6 +45,6 @@ def _try_engine(subject: Subject, name: str, runtime: str) -> Row:
             only = subject.graph_set.model_copy(update={"graphs": {name: graph}})
             engine = tensorrt.load(Path(scratch), only, runtime)[name]
             exact = onnxruntime.network(subject.folders["fp32"] / graph.file, graph, cores())
-            return built | {"differences": parity.largest_differences(graph, exact, engine)}
+            return built | {"differences": networks.comparable(parity.largest_differences(graph, exact, engine))}
         except UserError as e:
-            return {"why_not": f"{gpu()}: {e}"}
+            return built | {"why_not": f"{gpu()}: {e}".replace(f"{scratch}/", "")}

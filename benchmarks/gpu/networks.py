@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,6 +95,11 @@ def bind(session: Any, feeds: Feeds, memory: str) -> Callable[[], None]:
         binding.synchronize_outputs()
 
     return call
+
+
+def comparable(differences: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the differences, with None where shapes differ or a number is not finite: JSON has no infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in differences.items()}
 
 
 def median_ms(call: Callable[[], object], seconds: float) -> float:

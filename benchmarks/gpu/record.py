@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -73,16 +74,16 @@ def _number(key: str, digits: int = 2) -> Callable[[Row], str]:
 
 
 def _worst(row: Row) -> str:
-    """Name the input on which the difference is largest."""
-    differences: dict[str, float] = row.get("differences", {})
+    """Name the input on which the difference is largest, or say why there is none."""
+    differences: dict[str, float | None] = row.get("differences", {})
     if not differences:
         return str(row.get("why_not", ""))
-    name = max(differences, key=lambda key: differences[key])
+    name = max(differences, key=lambda key: math.inf if differences[key] is None else differences[key])
     return f"{_difference(differences[name])} ({name})"
 
 
-def _difference(value: float) -> str:
-    return "other shape, or not finite" if value == float("inf") else f"{value:.1e}"
+def _difference(value: float | None) -> str:
+    return "other shape, or not finite" if value is None else f"{value:.1e}"
 
 
 def _longest(row: Row) -> str:

@@ -117,6 +117,11 @@ def _cannot_run(runtime: Runtime, recipe: Recipe) -> str | None:
         return "is bf16, for which onnxruntime has no CPU kernels" if isinstance(recipe, BFloat16Recipe) else None
     if runtime == "onnxruntime_cuda":
         return None if isinstance(recipe, Float16Recipe) else _CPU_ONLY
+    return _no_engine_of(runtime, recipe)
+
+
+def _no_engine_of(runtime: Runtime, recipe: Recipe) -> str | None:
+    """Return why a runtime builds no engine of what a recipe makes, or None."""
     if isinstance(recipe, DynamicRecipe):
         return (
             f"is dynamic INT8, which {runtime} cannot run (it has no DynamicQuantizeLinear or MatMulInteger); use a "
