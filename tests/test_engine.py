@@ -81,6 +81,11 @@ def test_a_graph_with_an_operator_that_tensorrt_lacks_is_refused(tiny_export: Pa
     assert not (tmp_path / "model.engine").exists()
 
 
+def test_current_alone_is_the_gpu_of_this_machine():
+    settings = SETTINGS.model_copy(update={"compute_capabilities": [tensorrt.CURRENT]})
+    assert tensorrt._device_options(None, settings) == {"use_gpu": True}
+
+
 def test_without_a_cuda_device_both_are_unavailable_and_say_why(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tensorrt, "gpu", lambda: "none")
     assert runtimes.why_unavailable("onnxruntime") is None

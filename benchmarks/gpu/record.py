@@ -78,7 +78,8 @@ def _worst(row: Row) -> str:
     differences: dict[str, float | None] = row.get("differences", {})
     if not differences:
         return str(row.get("why_not", ""))
-    name = max(differences, key=lambda key: math.inf if differences[key] is None else differences[key])
+    largest = {name: math.inf if value is None else value for name, value in differences.items()}
+    name = max(largest, key=lambda key: largest[key])
     return f"{_difference(differences[name])} ({name})"
 
 

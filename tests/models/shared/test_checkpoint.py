@@ -33,3 +33,11 @@ def test_no_random_number_is_drawn_for_weights_that_are_replaced(name: str):
 @pytest.mark.parametrize("name", ["paraformer", "emotion2vec"])
 def test_a_checkpoint_loads_without_torch_s_compiler(name: str):
     subprocess.run([sys.executable, "-c", LOADED, name, str(ROOT / "zoo" / name)], cwd=ROOT, check=True)
+
+
+def test_tensors_that_funasr_makes_on_import_have_numbers_while_a_network_is_built_on_the_meta_device():
+    with torch.device("meta"):
+        with checkpoint.importing_funasr():
+            made = torch.ones(1)
+        assert torch.ones(1).is_meta
+    assert made.item() == 1
