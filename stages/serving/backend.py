@@ -1,6 +1,6 @@
 """Triton's Python backend: what each kind of model does with its requests.
 
-`network` runs a graph in ONNX Runtime, with the states of each sequence; `pipeline` and `stream` run a whole family;
+`network` runs a graph in ONNX Runtime, with the states of each sequence; `pipeline` runs all that a family does;
 `features` and `decoding` are the two ends of an ensemble with a `network` between them. A kind and its settings are
 parameters in config.pbtxt, its files are in the folder of the version.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,12 +21,10 @@ from stages import models
 from stages.core import graphs
 from stages.core.errors import UserError, first_line
 from stages.core.graphs import Feeds
+from stages.corpora.manifest import SAMPLE_RATE
 from stages.runtimes import onnxruntime
 from stages.serving import batches, metrics, pipelines
 from stages.serving.sequences import Sequences
-
-RATE = 16_000
-CLOCK = "clock"  # of a request in an ensemble: when it began, in seconds of a clock that all processes share
 
 
 class Kind(Protocol):
@@ -68,8 +67,8 @@ class Network:
             feeds = [read(request) for request in requests]
             outputs = self.run(batches.join(self.graph, feeds))
             parts = batches.split(outputs, [len(next(iter(each.values()))) for each in feeds])
-        except Exception as e:  # noqa: BLE001  a library's words of a request that does not fit
-            return [failure(e) for _ in requests]
+        except Exception:  # noqa: BLE001  one that does not fit is not to spoil the others
+            return [respond(self._step, request) for request in requests]
         return [success(part) for part in parts]
 
     def _step(self, request: Any) -> Feeds:
@@ -90,6 +89,14 @@ class Network:
         }
 
 
+@dataclass
+class Stream:
+    """What is kept between the pieces of a stream: the family's cache, and whether nothing was found yet."""
+
+    cache: dict[str, Any] = field(default_factory=dict)
+    is_empty: bool = True
+
+
 class Pipeline:
     """A family's whole pipeline, one request after the other, with the cache of each sequence where it streams."""
 
@@ -100,7 +107,7 @@ class Pipeline:
         self.described = pipelines.PIPELINES[settings["pipeline"]]
         self.run = self.described.load(settings["family"], folder, artifact)
         self.metrics = metrics.register(labels)
-        self.sequences: Sequences[dict[str, Any]] = Sequences(dict)
+        self.streams: Sequences[Stream] = Sequences(Stream)
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request, and record it."""
@@ -111,11 +118,14 @@ class Pipeline:
         seconds = check_audio(inputs) if "WAV" in inputs else 0.0
         if self.described.streams:
             starts, ends = position(request)
-            with self.sequences.state(request.correlation_id(), starts, ends) as cache:
-                outputs = self.run(inputs, cache, ends)
+            with self.streams.state(request.correlation_id(), starts, ends) as stream:
+                outputs = self.run(inputs, stream.cache, ends)
+                stream.is_empty &= is_empty(outputs)
+            empty = ends and stream.is_empty
         else:
             outputs = self.run(inputs, {}, True)
-        self.metrics.answered(time.monotonic() - began, seconds, empty=is_empty(outputs))
+            empty = is_empty(outputs)
+        self.metrics.answered(time.monotonic() - began, seconds, empty=empty)
         return {name: array[None] for name, array in outputs.items()}
 
 
@@ -142,7 +152,7 @@ class Features:
         return {
             "speech": speech,
             "speech_lengths": np.array([len(each) for each in features], np.int32),
-            CLOCK: np.array([[began, each] for each in seconds], np.float64),
+            pipelines.CLOCK: np.array([[began, each] for each in seconds], np.float64),
         }
 
 
@@ -160,7 +170,7 @@ class Decoding:
 
     def _one(self, request: Any) -> Feeds:
         feeds = read(request)
-        clock = feeds.pop(CLOCK)
+        clock = feeds.pop(pipelines.CLOCK)
         texts = self.decode(feeds, feeds)
         for text, (began, seconds) in zip(texts, clock, strict=True):
             self.metrics.answered(time.monotonic() - began, seconds, empty=not text)
@@ -198,7 +208,7 @@ def check_audio(inputs: Feeds) -> float:
         raise UserError(f"WAV_LENS: found {wanted}, wanted 0 to {has}, the samples of WAV")
     if not np.isfinite(inputs["WAV"]).all():
         raise UserError("WAV: found NaN or infinity, wanted samples in [-1, 1)")
-    return wanted / RATE
+    return wanted / SAMPLE_RATE
 
 
 def is_empty(outputs: Feeds) -> bool:

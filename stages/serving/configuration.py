@@ -8,7 +8,7 @@ from typing import Any
 from stages.core.graphs import Graph, Tensor
 from stages.core.parity import BATCH
 from stages.serving.batches import is_batched
-from stages.serving.pipelines import AUDIO, TEXT, Pipeline, Tensors
+from stages.serving.pipelines import AUDIO, CLOCK, TEXT, Pipeline, Tensors
 from stages.serving.sequences import IDLE_SECONDS
 
 DELAY_MICROSECONDS = 5000  # that a request waits for others to be run with
@@ -20,7 +20,7 @@ PLATFORMS = {
     "tensorrt": "tensorrt_plan",
 }
 DTYPES = {"float32": "TYPE_FP32", "int32": "TYPE_INT32", "int64": "TYPE_INT64", "bool": "TYPE_BOOL"}
-CLOCK: Tensors = {"clock": ("TYPE_FP64", [2])}
+CLOCKS: Tensors = {CLOCK: ("TYPE_FP64", [2])}
 
 
 def network(name: str, graph: Graph, runtime: str, parameters: Mapping[str, str], *, native: bool) -> Any:
@@ -105,8 +105,8 @@ def ensemble(name: str, graph: Graph, parameters: Mapping[str, str]) -> list[Any
     rows = min(MOST_ROWS, graph.axes[BATCH].max)
     between = {each: _tensor(tensor) for each, tensor in graph.inputs.items()}
     after = {each: _tensor(tensor) for each, tensor in graph.outputs.items()}
-    features = python(f"{name}_features", {**parameters, "kind": "features"}, AUDIO, {**between, **CLOCK}, rows)
-    inputs = {**between, **after, **CLOCK}
+    features = python(f"{name}_features", {**parameters, "kind": "features"}, AUDIO, {**between, **CLOCKS}, rows)
+    inputs = {**between, **after, **CLOCKS}
     decoding = python(f"{name}_decoding", {**parameters, "kind": "decoding"}, inputs, TEXT, rows)
     _flatten(features.output, graph)
     _flatten(decoding.input, graph)
@@ -115,7 +115,7 @@ def ensemble(name: str, graph: Graph, parameters: Mapping[str, str]) -> list[Any
     whole.ClearField("instance_group")
     whole.platform = "ensemble"
     for step, takes, gives in (
-        (features.name, AUDIO, {**between, **CLOCK}),
+        (features.name, AUDIO, {**between, **CLOCKS}),
         (f"{name}_model", between, after),
         (decoding.name, inputs, TEXT),
     ):

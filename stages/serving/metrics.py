@@ -17,7 +17,7 @@ INPUT, INTERNAL = "input", "internal"  # kinds of errors: the client's, and ours
 COUNTERS = {
     REQUESTS: "Requests that the pipeline took, answered or not",
     AUDIO: "Seconds of audio in answered requests",
-    EMPTY: "Answers without any text, segment or label",
+    EMPTY: "Answers without text or segment; of a stream, its last where no other had any",
 }
 HISTOGRAMS = {
     LATENCY: ("Seconds from the first step of the pipeline to its answer", (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)),

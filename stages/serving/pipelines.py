@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import models
+from stages.core.errors import UserError
 from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact
 from stages.models import Kind
@@ -21,6 +22,7 @@ Answer = Callable[[Feeds, dict[str, Any], bool], Feeds]
 """Gives the outputs of one row of inputs; a stream's cache and whether it ends mean nothing to other pipelines."""
 Load = Callable[[str, Path, LoadedArtifact], Answer]
 
+CLOCK = "clock"  # of a request in an ensemble: when it began, on a clock of all processes, and its audio, in seconds
 AUDIO: Tensors = {"WAV": ("TYPE_FP32", [-1]), "WAV_LENS": ("TYPE_INT32", [1])}
 TEXT: Tensors = {"TRANSCRIPTS": ("TYPE_STRING", [1])}
 SEGMENTS: Tensors = {"SEGMENTS": ("TYPE_INT32", [-1, 2])}
@@ -43,9 +45,15 @@ class Pipeline:
 
 
 def string(value: NDArray[Any]) -> str:
-    """Return the text of an input of one string, which Triton hands over as bytes."""
-    text = np.ravel(value)[0]
-    return text.decode("utf-8") if isinstance(text, bytes) else str(text)
+    """Return the text of an input of one string, which Triton hands over as bytes.
+
+    Raises:
+        UserError: they are not UTF-8.
+    """
+    try:
+        return bytes(np.ravel(value)[0]).decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise UserError(f"found bytes that are not UTF-8 at place {e.start}, wanted a text") from e
 
 
 def strings(*values: str) -> NDArray[Any]:

@@ -319,6 +319,11 @@ def test_a_wrong_request_is_told_what_is_wrong(
     assert count(ports, "kiln_errors_total", model=model, kind="input") == before + 1
 
 
+def test_a_text_that_is_not_utf_8_is_refused(connect: Ask):
+    with pytest.raises(InferenceServerException, match="not UTF-8 at place 1"):
+        connect("http", "ct_transformer").ask({"TEXT": np.array([[b"a\xff"]], np.object_)})
+
+
 def test_a_piece_of_a_sequence_that_never_began_is_refused(connect: Ask):
     with pytest.raises(InferenceServerException, match=r"sequence"):
         connect("grpc", "fsmn_vad_stream").ask(
@@ -354,6 +359,13 @@ def test_metrics_count_what_was_served(connect: Ask, ports: server.Ports, spoken
     assert moved.pop("audio_seconds_total") == pytest.approx(len(audio) / 16_000 + 1)
     assert moved.pop("empty_results_total") == silent
     assert set(moved.values()) == {2.0}
+
+
+def test_a_stream_in_which_nothing_is_said_is_one_empty_result(connect: Ask, ports: server.Ports):
+    before = count(ports, "kiln_empty_results_total", model="fsmn_vad")
+    answers = list(connect("grpc", "fsmn_vad_stream").stream(np.zeros(5 * PIECE, np.float32), 31))
+    assert [answer["SEGMENTS"].size for answer in answers] == 5 * [0]
+    assert count(ports, "kiln_empty_results_total", model="fsmn_vad") == before + 1
 
 
 def named_metrics() -> set[str]:
