@@ -99,7 +99,7 @@ class Recognizer(torch.nn.Module):
         speech: float32 (batch, frames, input_size). speech_lengths: int32 (batch,).
         """
         frames = sanm.mask(speech_lengths, torch.arange(speech.shape[1]))
-        encoded = sanm.encode(self.encoder, speech, frames)
+        encoded = sanm.encode(self.encoder, speech, frames) * frames.rows  # or padding would be in the last token
         shares, token_num = cif.integrate(cif.frame_weights(self.predictor, encoded, speech_lengths))
         tokens = sanm.mask(token_num, torch.arange(shares.shape[1]))
         hidden = sanm.decode(self.decoder, shares @ encoded * tokens.rows, tokens, encoded, frames.keys)
