@@ -101,7 +101,7 @@ class HotwordRecognizer(torch.nn.Module):
             In that order; weights and peaks are (batch, upsampled frames).
         """
         frames = sanm.mask(speech_lengths, torch.arange(speech.shape[1]))
-        encoded = sanm.encode(self.encoder, speech, frames)
+        encoded = sanm.encode(self.encoder, speech, frames) * frames.rows  # or padding would be in the last token
         shares, token_num = cif.integrate(cif.frame_weights(self.predictor, encoded, speech_lengths))
         tokens = sanm.mask(token_num, torch.arange(shares.shape[1]))
         embeds = shares @ encoded * tokens.rows
@@ -111,7 +111,7 @@ class HotwordRecognizer(torch.nn.Module):
         plain = self.decoder.output_layer(hidden)
         finds_none = biased.argmax(dim=-1, keepdim=True) == self.no_bias
         logits = torch.where(finds_none, plain.log_softmax(dim=-1), biased.log_softmax(dim=-1))
-        return logits, token_num, *times(self.predictor, self.recurrent, encoded, frames, token_num)
+        return logits, token_num, *times(self.predictor, self.recurrent, encoded, speech_lengths, token_num)
 
     def _attended(
         self, embeds: torch.Tensor, hidden: torch.Tensor, tokens: sanm.Mask, words: torch.Tensor, keys: torch.Tensor
@@ -144,7 +144,7 @@ def word_keys(decoder: Any, hidden: torch.Tensor, tokens: sanm.Mask, words: torc
 
 
 def times(
-    predictor: Any, recurrent: Recurrent, encoded: torch.Tensor, frames: sanm.Mask, token_num: torch.Tensor
+    predictor: Any, recurrent: Recurrent, encoded: torch.Tensor, lengths: torch.Tensor, token_num: torch.Tensor
 ) -> list[torch.Tensor]:
     """Compute FunASR's weights for times on a finer grid, (batch, frames * upsample_times), and their running sum.
 
@@ -154,9 +154,10 @@ def times(
     if predictor.use_cif1_cnn:
         source = torch.relu(predictor.cif_conv1d(predictor.pad(source)))
     upsampled = predictor.upsample_cnn(source).transpose(1, 2)
-    weights = torch.sigmoid(predictor.cif_output2(recurrent(upsampled)))
+    weights = torch.sigmoid(predictor.cif_output2(recurrent(upsampled, lengths * predictor.upsample_times)))
     weights = torch.relu(weights * predictor.smooth_factor2 - predictor.noise_threshold2)
-    weights = weights.reshape(weights.shape[0], -1, predictor.upsample_times) * frames.rows
+    weights = weights.reshape(weights.shape[0], -1, predictor.upsample_times)
+    weights = weights * sanm.mask(lengths, torch.arange(encoded.shape[1])).rows
     weights = weights * (token_num / weights.sum(dim=(1, 2)).clamp(min=1e-9))[:, None, None]
     weights = weights.flatten(1)
     threshold = predictor.threshold - 1e-4
