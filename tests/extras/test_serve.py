@@ -361,11 +361,16 @@ def test_metrics_count_what_was_served(connect: Ask, ports: server.Ports, spoken
     assert set(moved.values()) == {2.0}
 
 
-def test_a_stream_in_which_nothing_is_said_is_one_empty_result(connect: Ask, ports: server.Ports):
-    before = count(ports, "kiln_empty_results_total", model="fsmn_vad")
-    answers = list(connect("grpc", "fsmn_vad_stream").stream(np.zeros(5 * PIECE, np.float32), 31))
-    assert [answer["SEGMENTS"].size for answer in answers] == 5 * [0]
-    assert count(ports, "kiln_empty_results_total", model="fsmn_vad") == before + 1
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_stream_is_one_empty_result_only_if_nothing_was_said(
+    connect: Ask, ports: server.Ports, spoken: list[Recording], silent: bool
+):
+    audio = np.zeros(5 * PIECE, np.float32) if silent else spoken[0].samples()
+    before = count(ports, "kiln_empty_results_total", model="paraformer_streaming")
+    texts = [text(each) for each in connect("grpc", "paraformer_streaming").stream(audio, 31 + silent)]
+    assert "" in texts
+    assert (not any(texts)) == silent
+    assert count(ports, "kiln_empty_results_total", model="paraformer_streaming") == before + silent
 
 
 def named_metrics() -> set[str]:
