@@ -21,7 +21,7 @@ from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.evaluation.groups import group
 from stages.models.protocols import Prunable
-from stages.models.shared import checkpoint
+from stages.models.shared import checkpoint, weights
 from stages.pruning import allocation, narrowing, recovery
 
 Accuracy = Callable[[torch.nn.Module], float]
@@ -289,7 +289,7 @@ def main(argv: Sequence[str]) -> None:
     with new_folder(layout.checkpoint(name, "pruned")) as folder:
         checkpoint.save(small, config, origin, folder)
         for variant, place in (("dense", origin), ("pruned", folder)):
-            record[variant]["model_bytes"] = (place / "model.pt").stat().st_size
+            record[variant]["model_bytes"] = weights.find(place).stat().st_size
         write_json(folder / RECORD, record)
     removed, of_prunable = record["removed"], record["removed_of_prunable"]
     parameters, prunable = record["dense"]["parameters"], record["prunable"]

@@ -34,6 +34,7 @@ from stages.corpora import manifest, spoken_commands
 Config = dict[str, Any]
 Weights = dict[str, Any]
 SEED = 0
+LARGE = ("*.pt", "*.bin", "*.wav")  # what the hub has in Git LFS
 
 
 # What may be done to a state dict before it is saved
@@ -79,6 +80,15 @@ def balance_hotwords(model: Any) -> None:
     for layer in model.seaco_decoder.decoders:
         layer.src_attn.linear_out.weight.data *= 5
     model.hotword_output_layer.bias.data[model.NO_BIAS] += 1.0
+
+
+def gather_statistics(model: Any) -> None:
+    """Give batch norms the statistics of noise: without, little of a deep network's input is left at its end."""
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.randn(4, 100, 80))
+    model.eval()
 
 
 def rule_out_unknown(model: Any) -> None:
@@ -137,8 +147,8 @@ class Replica:
 
     task: as the hub names it. vocabulary: how many tokens at full size, and how many in the small one. tokens: the
     first of them; characters follow, and the unknown one is last. files: the others by path, None for a recording.
-    listed_in: the file of tokens. metas: those files that configuration.json hands to FunASR. settle: what is done to
-    the random network. quirks: what is done to its state dict, in order.
+    listed_in, weights: the files of tokens and weights. metas: those files that configuration.json hands to FunASR.
+    settle: what is done to the random network. quirks: what is done to its state dict, in order.
     """
 
     task: str
@@ -146,6 +156,7 @@ class Replica:
     tokens: Sequence[str]
     files: Mapping[str, bytes | None]
     listed_in: str = "tokens.json"
+    weights: str = "model.pt"
     metas: Mapping[str, Any] = field(default_factory=dict)
     settle: Callable[[Any], None] = lambda _: None
     quirks: Sequence[Callable[[Weights], Weights]] = ()
@@ -189,6 +200,14 @@ REPLICAS = {
         listed_in="tokens.txt",
         quirks=(as_fairseq_pretrains,),
     ),
+    "campplus_zh_common": Replica(
+        "speaker-verification",
+        (0, 0),
+        (),
+        {"examples/speaker1_a_cn_16k.wav": None, "structure.png": picture(), "requirements.txt": b"torch\n"},
+        weights="campplus_cn_common.bin",
+        settle=gather_statistics,
+    ),
     "fsmn_vad": Replica(
         "voice-activity-detection",
         (0, 0),
@@ -205,7 +224,7 @@ def make(name: str, folder: Path, *, tiny: bool, seed: int = SEED) -> None:
     replica, config = REPLICAS[name], configuration(name, tiny=tiny)
     tokens = list(token_list(replica, tiny=tiny))
     texts = {
-        ".gitattributes": "".join(f"{kind} filter=lfs diff=lfs merge=lfs -text\n" for kind in ("*.pt", "*.wav")),
+        ".gitattributes": "".join(f"{kind} filter=lfs diff=lfs merge=lfs -text\n" for kind in LARGE),
         "README.md": card(name, replica),
         "configuration.json": json.dumps(hub_configuration(replica), indent=2),
         "config.yaml": yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True),
@@ -220,7 +239,7 @@ def make(name: str, folder: Path, *, tiny: bool, seed: int = SEED) -> None:
             manifest.write_wav(place, 0.05 * np.random.default_rng(seed).standard_normal(manifest.SAMPLE_RATE))
         else:
             place.write_bytes(content)
-    torch.save(random_weights(name, config | {"vocab_size": len(tokens)}, seed), folder / "model.pt")
+    torch.save(random_weights(name, config | {"vocab_size": len(tokens)}, seed), folder / replica.weights)
 
 
 def configuration(name: str, *, tiny: bool) -> Config:
@@ -275,7 +294,7 @@ def random_weights(name: str, config: Config, seed: int) -> Weights:
 
 def hub_configuration(replica: Replica) -> Config:
     """Return what configuration.json holds: for ModelScope what the model is for, for FunASR which file is what."""
-    metas: Config = {"init_param": "model.pt", "config": "config.yaml", **copy.deepcopy(dict(replica.metas))}
+    metas: Config = {"init_param": replica.weights, "config": "config.yaml", **copy.deepcopy(dict(replica.metas))}
     if replica.tokens:
         metas["tokenizer_conf"] = {"token_list": replica.listed_in} | metas.get("tokenizer_conf", {})
     return {

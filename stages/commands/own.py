@@ -19,6 +19,7 @@ from stages.core.errors import UserError, did_you_mean
 from stages.core.params import Checkpoint, Params
 from stages.core.params.origins import FolderSource, ModelScopeSource, Source
 from stages.core.pins import Pin, PinnedFile
+from stages.models.shared import weights
 
 CARD, CONFIG = "README.md", "config.yaml"
 CARD_BYTES, LICENSE_CHARACTERS = 2**16, 200  # of a card, what is read at most
@@ -114,7 +115,7 @@ def _small_files(source: Source, origin: str) -> Iterator[Path]:
 
 
 def _is_small(name: str) -> bool:
-    return name == CARD or (pin.is_taken(name) and name != pin.WEIGHTS)
+    return name == CARD or (pin.is_taken(name) and name not in weights.NAMES)
 
 
 def _family(config: Path) -> tuple[str, str]:

@@ -22,10 +22,9 @@ from stages.models.shared import weights
 
 # What FunASR reads of a checkpoint folder: weights, configuration, CMVN, tokens and word lists. A hub
 # repository also has a card, figures, example audio and at times code, which nothing here needs.
-TAKEN = ("model.pt", "config.yaml", "configuration.json", "am.mvn", "tokens.*", "seg_dict", "jieba*")
-WEIGHTS = "model.pt"
-NEEDED = (WEIGHTS, "config.yaml")
-EPOCHS = "model.pt.*"  # FunASR's trainer: of each epoch, the best, an average
+TAKEN = (*weights.NAMES, "config.yaml", "configuration.json", "am.mvn", "tokens.*", "seg_dict", "jieba*")
+CONFIG = "config.yaml"
+EPOCHS = f"{weights.NAMES[0]}.*"  # FunASR's trainer: of each epoch, the best, an average
 EXAMPLE = "kiln pin paraformer_large"
 
 
@@ -132,10 +131,11 @@ def _origin(source: Source) -> str:
 
 def check_whole(found: Collection[str]) -> None:
     """Raise UserError if there are no weights or no configuration among the files of a checkpoint."""
-    missing = [name for name in NEEDED if name not in found]
+    usual = weights.NAMES[0]
+    missing = [*([] if any(name in found for name in weights.NAMES) else [usual]), *({CONFIG} - set(found))]
     if missing:
-        epochs = [name for name in sorted(found) if fnmatchcase(name, EPOCHS)] if WEIGHTS in missing else []
-        advice = f"; copy the one to build, such as {epochs[0]}, to {WEIGHTS}" if epochs else ""
+        epochs = [name for name in sorted(found) if fnmatchcase(name, EPOCHS)] if usual in missing else []
+        advice = f"; copy the one to build, such as {epochs[0]}, to {usual}" if epochs else ""
         raise UserError(f"no {' and no '.join(missing)} among {first_of(sorted(found))}{advice}")
 
 

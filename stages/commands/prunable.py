@@ -15,6 +15,7 @@ from stages.core.params import Checkpoint
 from stages.core.params.origins import FolderSource
 from stages.core.params.prune import PruneParams, RatioOf
 from stages.core.pins import Pin
+from stages.models.shared import weights
 
 MOST = 2 / 3  # of what can be cut: emptier layers leave a refit little to work with
 
@@ -60,12 +61,11 @@ def _find_checkpoint(name: str, model: Checkpoint, pin: Pin | None) -> Iterator[
 
 def _copy_downloads(pin: Pin | None, folder: Path) -> bool:
     """Copy a model's pinned files without the weights from the cache; tell whether all were there and right."""
-    from stages.models.shared.checkpoint import WEIGHTS
     from stages.sources import modelscope
 
     if pin is None or pin.hub_id is None:
         return False
-    for file in pin.files.keys() - {WEIGHTS}:
+    for file in pin.files.keys() - set(weights.NAMES):
         pinned = pin.files[file]
         download = modelscope.place(file, pinned)
         if not download.is_file() or sha256(download) != pinned.sha256:

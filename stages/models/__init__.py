@@ -27,6 +27,7 @@ from stages.models.protocols import (
 
 if TYPE_CHECKING:  # at run time, each becomes a name of this package when `Kind.load` has imported it
     from stages.models import (  # noqa: TC004
+        campplus,
         ct_transformer,
         emotion2vec,
         fsmn_vad,
@@ -71,6 +72,7 @@ class Kind(Collection[str], Generic[F]):
 
 FAMILIES = Kind[Family[Any]](
     {
+        "campplus": lambda: campplus,
         "ct_transformer": lambda: ct_transformer,
         "emotion2vec": lambda: emotion2vec,
         "fsmn_vad": lambda: fsmn_vad,
@@ -81,6 +83,7 @@ FAMILIES = Kind[Family[Any]](
 )
 PRUNABLE = Kind[Prunable[Any, Any]](
     {
+        "campplus": lambda: campplus,
         "ct_transformer": lambda: ct_transformer,
         "emotion2vec": lambda: emotion2vec,
         "fsmn_vad": lambda: fsmn_vad,
@@ -91,6 +94,7 @@ PRUNABLE = Kind[Prunable[Any, Any]](
 )
 DESCRIBED = Kind[Described](
     {
+        "campplus": lambda: campplus,
         "ct_transformer": lambda: ct_transformer,
         "paraformer": lambda: paraformer,
         "paraformer_streaming": lambda: paraformer_streaming,

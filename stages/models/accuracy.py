@@ -76,7 +76,20 @@ EMOTION2VEC = Accuracy(
         "unweighted_accuracy": SCORE,
     },
 )
+CAMPPLUS = Accuracy(
+    ("utterance",),
+    {
+        # against the known speakers
+        "eer": ERROR,
+        "eer_same_sentence": ERROR,
+        "eer_other_sentence": ERROR,
+        # against the fp32 torch baseline
+        "embedding_cosine": SCORE,
+        "embedding_max_distance": Metric(higher_is_better=False, pooling="max"),
+    },
+)
 FAMILIES = {
+    "campplus": CAMPPLUS,
     "ct_transformer": CT_TRANSFORMER,
     "emotion2vec": EMOTION2VEC,
     "fsmn_vad": FSMN_VAD,

@@ -182,19 +182,19 @@ def cut(
         return output
 
     def refit() -> dict[str, float]:
-        with torch.no_grad(), _hook_readers({name: after[name].reader for name in narrow}, rebuild, "layers refitted"):
+        with torch.no_grad(), hook_readers({name: after[name].reader for name in narrow}, rebuild, "layers refitted"):
             run(small)
         return errors
 
     with torch.no_grad():
-        with _hook_readers(readers, observe, "layers cut"):
+        with hook_readers(readers, observe, "layers cut"):
             run(dense)
         _copy_weights(dense, small, kept)
     return refit
 
 
 @contextmanager
-def _hook_readers(readers: Mapping[str, torch.nn.Linear], hook: Hook, what: str) -> Iterator[None]:
+def hook_readers(readers: Mapping[str, torch.nn.Module], hook: Hook, what: str) -> Iterator[None]:
     """Call `hook` with name, hidden activations and output of each layer that runs; its result replaces the output.
 
     what: what that does to the layers, for a terminal.

@@ -14,6 +14,7 @@ from stages.release.facts import Facts
 from stages.report import md_text, number, render
 
 TASKS = {  # as hubs name them, by family
+    "campplus": "speaker-verification",
     "ct_transformer": "token-classification",
     "emotion2vec": "audio-classification",
     "fsmn_vad": "voice-activity-detection",

@@ -11,7 +11,7 @@ from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.files import sha256, write_text
 
-NETWORK = (".pt", ".onnx", ".data", ".engine")  # of a checkpoint: weights, and graphs that nobody measured here
+NETWORK = (".pt", ".bin", ".onnx", ".data", ".engine")  # of a checkpoint: weights, and graphs that nobody measured here
 TOKENS, SHERPA_TOKENS = "tokens.json", "tokens.txt"
 README, CHECKPOINT_README = "README.md", "README.checkpoint.md"
 OWN = ("provenance.json", "bom.cdx.json", "SHA256SUMS", "model.sig", "prune.json")  # never a checkpoint's

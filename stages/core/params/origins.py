@@ -80,7 +80,14 @@ class MixturesDataset(_GeneratedDataset):
 class SyntheticDataset(_GeneratedDataset):
     """Speech and text that the module of `stages/corpora/` named as `kind` makes from nothing but a seed."""
 
-    kind: Literal["spoken_commands", "hotword_commands", "conversations", "emotional_prosody", "punctuated_text"]
+    kind: Literal[
+        "spoken_commands",
+        "hotword_commands",
+        "conversations",
+        "emotional_prosody",
+        "punctuated_text",
+        "speaker_trials",
+    ]
     items: dict[Split, Annotated[int, Field(ge=1)]]
 
 

@@ -21,7 +21,6 @@ from stages.models.shared import schema, weights, yaml_config
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS = "model.pt"
 CONFIG = "config.yaml"
 C = TypeVar("C", bound=schema.Config)
 
@@ -44,7 +43,7 @@ def load(build: Callable[[dict[str, Any]], Any], config: dict[str, Any], checkpo
     Raises:
         UserError: FunASR cannot build what config.yaml describes, or the weights are not a whole state dict of it.
     """
-    model, path = described(build, config, checkpoint), checkpoint / WEIGHTS
+    model, path = described(build, config, checkpoint), weights.find(checkpoint)
     weights.fill(model, weights.read(path), weights.scopes(config), path)
     return model
 
@@ -67,7 +66,7 @@ def left_out(family: Family[Any], checkpoint: Path) -> dict[str, list[str]]:
     """Name the keys of config.yaml that the family's schema does not know, and the weights that its network lacks."""
     config, typed = read_config(checkpoint, "", family.SCHEMAS)
     network = weightless(family.build, family.read_config(checkpoint)).state_dict().keys()
-    found = weights.read(checkpoint / WEIGHTS)
+    found = weights.read(weights.find(checkpoint))
     used = weights.origins(network, found.keys(), weights.scopes(config)).values()
     return {
         "unknown_config": sorted(schema.unknown(typed)),
@@ -142,5 +141,5 @@ def save(model: torch.nn.Module, config: dict[str, Any], origin: Path, folder: P
     import torch
 
     shutil.copytree(origin, folder, dirs_exist_ok=True)
-    torch.save(model.state_dict(), folder / WEIGHTS)
+    torch.save(model.state_dict(), weights.find(folder))
     yaml_config.write(config, folder / CONFIG)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from stages.corpora.manifest import SAMPLE_RATE
 from stages.models.shared import cmvn, tokens
 from stages.models.shared.schema_parts import Frontend
 
@@ -25,6 +26,21 @@ def recognizer(folder: Path, frontend: Frontend) -> Metadata:
         "lfr_window_shift": str(frontend.lfr_n),
         "neg_mean": ",".join(shift),
         "inv_stddev": ",".join(scale),
+    }
+
+
+def speaker_embedding(size: int) -> Metadata:
+    """Return what it reads of a speaker embedding: that features are of samples within 1, less their mean over time.
+
+    size: of an embedding. language: shown, and not used.
+    """
+    return {
+        "framework": "3d-speaker",
+        "language": "Chinese",
+        "output_dim": str(size),
+        "sample_rate": str(SAMPLE_RATE),
+        "normalize_samples": "1",
+        "feature_normalize_type": "global-mean",
     }
 
 

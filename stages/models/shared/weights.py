@@ -1,4 +1,4 @@
-"""model.pt as FunASR loads it, and what is no such file told apart."""
+"""The file of weights as FunASR loads it, and what is no such file told apart."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ from stages.core.errors import UserError, first_line
 if TYPE_CHECKING:
     import torch
 
+NAMES = ("model.pt", "campplus_cn_common.bin")  # of the file: the second is the hub's CAM++'s
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # in FunASR's order
 SHOWN = 10
 HEAD = 512
 SAVE = 'torch.save(model.state_dict(), "model.pt")'
+
+
+def find(checkpoint: Path) -> Path:
+    """Find the file of weights in a checkpoint's folder; where there is none, return what it is usually called."""
+    return next((checkpoint / name for name in NAMES if (checkpoint / name).is_file()), checkpoint / NAMES[0])
 
 
 def refuse_stand_in(path: Path) -> None:

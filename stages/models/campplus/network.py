@@ -1,0 +1,125 @@
+"""CAM++'s network: FunASR's module, and the one graph from features to the embedding of who speaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
+from stages.models.campplus import schema
+from stages.models.campplus.schema import FEATURES
+from stages.models.shared import checkpoint, sherpa
+
+if TYPE_CHECKING:
+    import torch
+    from funasr.models.campplus.components import BasicResBlock, CAMDenseTDNNBlock
+    from funasr.models.campplus.model import CAMPPlus
+
+SCHEMAS = {"CAMPPlus": schema.Campplus}
+FRAMES_PER_SECOND = 100
+SHORTEST = 3  # frames: the deviation over time needs two after the network's stride
+BLOCKS = ("block1", "block2", "block3")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.yaml of a checkpoint.
+
+    Raises:
+        UserError: it is not what the schema wants.
+    """
+    config, _ = checkpoint.read_config(folder, "campplus", SCHEMAS)
+    return config
+
+
+def build(config: dict[str, Any]) -> CAMPPlus:
+    """Build FunASR's module for a configuration with random weights, in evaluation mode."""
+    with checkpoint.importing_funasr():
+        from funasr.models.campplus.model import CAMPPlus
+
+    conf = dict(config.get("model_conf") or {})
+    kept = {key: width for key, width in (conf.pop("kept_channels", None) or {}).items() if width is not None}
+    model = CAMPPlus(**conf)
+    for key, width in kept.items():
+        _narrow_head(model, width) if key == "head" else _narrow_block(model.xvector, key, width)
+    return model.eval()
+
+
+def load(folder: Path) -> CAMPPlus:
+    """Load the checkpoint as FunASR's own module, in evaluation mode.
+
+    Raises:
+        UserError: config.yaml or the weights are not what the family needs.
+    """
+    return checkpoint.load(build, read_config(folder), folder)
+
+
+def residual_blocks(model: CAMPPlus) -> dict[str, BasicResBlock]:
+    """Return the residual blocks of the convolutions in front, by name."""
+    layers = {"layer1": model.head.layer1, "layer2": model.head.layer2}
+    return {f"head.{name}.{place}": block for name, layer in layers.items() for place, block in layer.named_children()}
+
+
+def _narrow_head(model: CAMPPlus, width: int) -> None:
+    """Give each residual block `width` channels inside, with random weights."""
+    import torch
+
+    for block in residual_blocks(model).values():
+        first, second = block.conv1, block.conv2
+        block.conv1 = torch.nn.Conv2d(first.in_channels, width, 3, stride=first.stride, padding=1, bias=False)
+        block.bn1 = torch.nn.BatchNorm2d(width)
+        block.conv2 = torch.nn.Conv2d(width, second.out_channels, 3, padding=1, bias=False)
+
+
+def _narrow_block(xvector: torch.nn.Module, name: str, width: int) -> None:
+    """Give each layer of a dense block `width` channels inside, and half as many to its context, as FunASR does."""
+    with checkpoint.importing_funasr():
+        from funasr.models.campplus.components import CAMDenseTDNNBlock
+
+    block: CAMDenseTDNNBlock = getattr(xvector, name)
+    first = next(block.children())
+    local = first.cam_layer.linear_local
+    narrow = CAMDenseTDNNBlock(
+        num_layers=len(block),
+        in_channels=first.linear1.in_channels,
+        out_channels=local.out_channels,
+        bn_channels=width,
+        kernel_size=local.kernel_size[0],
+        dilation=local.dilation[0],
+        memory_efficient=first.memory_efficient,
+    )
+    setattr(xvector, name, narrow)
+
+
+def graph_set(model: CAMPPlus) -> GraphSet:
+    """Describe the one graph of the family, with the names that sherpa-onnx's own exports have.
+
+    Recordings of a batch have one length: the network has no mask, so that padding would count in its means.
+    """
+    return GraphSet(
+        graphs={
+            "model": Graph(
+                file="model.onnx",
+                inputs={"x": Tensor(dtype="float32", shape=["N", "T", FEATURES])},
+                outputs={
+                    "embedding": Tensor(dtype="float32", shape=["N", model.xvector.dense.linear.out_channels]),
+                },
+                states={},
+                axes={
+                    "N": Axis(min=1, opt=1, max=64),
+                    "T": Axis(min=SHORTEST, opt=3 * FRAMES_PER_SECOND, max=60 * FRAMES_PER_SECOND),
+                },
+            )
+        },
+        cases={f"{s}s": Case(sizes={"N": 1, "T": int(s * FRAMES_PER_SECOND)}, seconds=s) for s in (1.5, 3.0, 10.0)},
+    )
+
+
+def export_modules(model: CAMPPlus) -> dict[str, torch.nn.Module]:
+    """Return the module behind each graph of `graph_set`."""
+    return {"model": model}
+
+
+def metadata(folder: Path) -> dict[str, sherpa.Metadata]:
+    """Return what sherpa-onnx reads in the graph's file."""
+    size = checkpoint.described(build, read_config(folder), folder).xvector.dense.linear.out_channels
+    return {"model": sherpa.speaker_embedding(size)}
