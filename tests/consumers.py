@@ -136,6 +136,15 @@ def emotions(folder: Path, recordings: Sequence[Recording]) -> list[NDArray[np.f
     return scores
 
 
+def embeddings(folder: Path, recordings: Sequence[Recording]) -> list[NDArray[np.float32]]:
+    """Who speaks, by ONNX Runtime alone: FunASR's has no class for it."""
+    with importing_funasr():
+        from funasr.models.campplus.utils import extract_feature
+    session = ort.InferenceSession(folder / "model.onnx")
+    inputs = [extract_feature([torch.from_numpy(recording.samples())])[0].numpy() for recording in recordings]
+    return [session.run(["embedding"], {"x": x})[0][0] for x in inputs]
+
+
 # FunASR's AutoModel of a checkpoint folder
 
 
@@ -190,3 +199,8 @@ def punctuated_pieces(model: Any, recording: Recording) -> str:
 def emotion(model: Any, recording: Recording) -> list[float]:
     """A probability for each label."""
     return model.generate(input=recording.samples(), granularity="utterance")[0]["scores"]
+
+
+def embedding(model: Any, recording: Recording) -> NDArray[np.float32]:
+    """Who speaks."""
+    return model.generate(input=recording.samples())[0]["spk_embedding"][0].numpy()

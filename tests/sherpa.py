@@ -19,15 +19,15 @@ RATE = 16000
 TAIL = [0.0] * (RATE // 2)  # a stream's last chunk is decoded when more has arrived
 
 
-def run(kind: str, folder: Path, inputs: Sequence[str]) -> list[str]:
-    """Give a child the paths of WAV files, or texts, and return the text of each.
+def run(kind: str, folder: Path, inputs: Sequence[str]) -> list[Any]:
+    """Give a child the paths of WAV files, or texts, and return the text of each, or the embedding.
 
     Raises:
         CalledProcessError: the library refused the release.
     """
     command = [sys.executable, "-m", "tests.sherpa", kind, str(folder)]
     done = subprocess.run(command, input=json.dumps(list(inputs)), capture_output=True, text=True, check=True)
-    answers: list[str] = json.loads(done.stdout.splitlines()[-1])
+    answers: list[Any] = json.loads(done.stdout.splitlines()[-1])
     return answers
 
 
@@ -71,7 +71,25 @@ def ct_transformer(folder: Path, texts: Sequence[str]) -> list[str]:
     return [punctuation.add_punctuation(text) for text in texts]
 
 
-KINDS = {"paraformer": paraformer, "paraformer_streaming": paraformer_streaming, "ct_transformer": ct_transformer}
+def campplus(folder: Path, wavs: Sequence[str]) -> list[list[float]]:
+    config = sherpa_onnx.SpeakerEmbeddingExtractorConfig(model=str(folder / "model.onnx"), num_threads=1)
+    extractor = sherpa_onnx.SpeakerEmbeddingExtractor(config)
+    return [_embedding(extractor, wav) for wav in wavs]
+
+
+def _embedding(extractor: Any, wav: str) -> list[float]:
+    stream = extractor.create_stream()
+    stream.accept_waveform(RATE, soundfile.read(wav, dtype="float32")[0])
+    stream.input_finished()
+    return extractor.compute(stream)
+
+
+KINDS = {
+    "paraformer": paraformer,
+    "paraformer_streaming": paraformer_streaming,
+    "ct_transformer": ct_transformer,
+    "campplus": campplus,
+}
 
 if __name__ == "__main__":
     print(json.dumps(KINDS[sys.argv[1]](Path(sys.argv[2]), json.load(sys.stdin))))

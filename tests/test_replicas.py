@@ -29,7 +29,10 @@ from tests.workspace import ROOT
 from zoo import alone, replicas
 
 DENSE = ("cpu_fp32", "cpu_int8")
-TARGETS = dict.fromkeys(catalogue.models(), DENSE) | {"fsmn_vad": (*DENSE, "cpu_pruned")}  # the cheapest to export
+TARGETS = dict.fromkeys(catalogue.models(), DENSE) | {
+    "fsmn_vad": (*DENSE, "cpu_pruned"),  # the cheapest to export
+    "campplus_zh_common": ("cpu_fp32", "cpu_int8_conv"),
+}
 ITEMS = {"calibration": 4, "tuning": 2, "evaluation": 6}
 HURRIED: dict[str, dict[str, Any]] = {
     "prune": {"allocation": "uniform", "round_to": 1, "variations": 1} | {"distill_steps": 2, "validate_every": 1},
@@ -101,6 +104,7 @@ BY_AUTO_MODEL: dict[str, Callable[[Any, Recording], Any]] = {
     "punc_ct_transformer": consumers.punctuated_text,
     "punc_ct_transformer_realtime": consumers.punctuated_pieces,
     "emotion2vec_plus_large": consumers.emotion,
+    "campplus_zh_common": consumers.embedding,
     "fsmn_vad": consumers.segments,
 }
 BY_RUNTIME: dict[str, Callable[[Path, Sequence[Recording]], list[Any]]] = {
@@ -110,6 +114,7 @@ BY_RUNTIME: dict[str, Callable[[Path, Sequence[Recording]], list[Any]]] = {
     "punc_ct_transformer": consumers.punctuation,
     "punc_ct_transformer_realtime": consumers.punctuation_realtime,
     "emotion2vec_plus_large": consumers.emotions,
+    "campplus_zh_common": consumers.embeddings,
     "fsmn_vad": consumers.fsmn_vad,
 }
 
@@ -120,6 +125,8 @@ def test_the_export_says_what_funasr_says_of_the_checkpoint(built: Built):
     outcomes = built.score(built.releases["cpu_fp32"], built.recordings)
     if built.name == "emotion2vec_plus_large":
         np.testing.assert_allclose([outcome.scores for outcome in outcomes], wanted, atol=1e-5)
+    elif built.name == "campplus_zh_common":
+        np.testing.assert_allclose([outcome.embedding for outcome in outcomes], wanted, rtol=1e-3, atol=1e-4)
     elif built.name == "fsmn_vad":
         assert [outcome.segments for outcome in outcomes] == wanted
     else:
@@ -127,9 +134,10 @@ def test_the_export_says_what_funasr_says_of_the_checkpoint(built: Built):
     assert len({str(one) for one in wanted}) > 1
 
 
-@pytest.mark.parametrize("target", ["cpu_fp32", "cpu_int8"])
-def test_a_release_says_in_funasr_s_runtime_what_was_measured(built: Built, target: str):
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_release_says_in_funasr_s_runtime_what_was_measured(built: Built, precision: str):
     recordings = built.recordings
+    target = TARGETS[built.name][precision == "int8"]
     if built.name == "paraformer_large_online":
         recordings = consumers.streamed_alike(recordings)
     folder = built.releases[target]
@@ -137,6 +145,8 @@ def test_a_release_says_in_funasr_s_runtime_what_was_measured(built: Built, targ
     outcomes = built.score(folder, recordings)
     if built.name == "emotion2vec_plus_large":
         np.testing.assert_allclose(found, [outcome.scores for outcome in outcomes], atol=1e-5)
+    elif built.name == "campplus_zh_common":
+        np.testing.assert_allclose(found, [outcome.embedding for outcome in outcomes], rtol=1e-3, atol=1e-4)
     elif built.name == "fsmn_vad":
         assert found == [outcome.segments for outcome in outcomes]
     elif built.family is ct_transformer:  # of the text: FunASR's torch code writes ASCII marks after ASCII words
@@ -178,6 +188,7 @@ KNOWN = {  # weights of the state dict, and millions of parameters
     "punc_ct_transformer": (57, 73),
     "punc_ct_transformer_realtime": (44, 72),
     "emotion2vec_plus_large": (329, 313),
+    "campplus_zh_common": (937, 7),
     "fsmn_vad": (24, 0),
 }
 

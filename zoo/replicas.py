@@ -84,7 +84,10 @@ def balance_hotwords(model: Any) -> None:
 
 def gather_statistics(model: Any) -> None:
     """Give batch norms the statistics of noise: without, little of a deep network's input is left at its end."""
-    model.train()
+    for norm in (
+        module for module in model.modules() if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)
+    ):
+        norm.train()
     with torch.no_grad():
         for _ in range(3):
             model(torch.randn(4, 100, 80))

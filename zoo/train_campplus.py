@@ -24,7 +24,7 @@ SEED = 30
 SPEAKERS = 258  # six voices of each variant
 UTTERANCES = 6  # of each speaker
 LANGUAGES = ("cmn", "en-us", "de", "es", "ja", "ru")
-FRAMES = 120  # of a crop
+FRAMES = 90  # of a crop
 BATCH = 32
 LEARNING_RATE = 2e-3
 MARGIN, SCALE = 0.15, 20.0  # the margin grows in the second half
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     """Train the network that the folder's config.yaml describes, and write its model.pt there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=600)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     torch.manual_seed(SEED)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
 from stages.models.campplus import schema
@@ -11,12 +15,12 @@ from stages.models.campplus.schema import FEATURES
 from stages.models.shared import checkpoint, sherpa
 
 if TYPE_CHECKING:
-    import torch
     from funasr.models.campplus.components import BasicResBlock, CAMDenseTDNNBlock
     from funasr.models.campplus.model import CAMPPlus
 
 SCHEMAS = {"CAMPPlus": schema.Campplus}
 FRAMES_PER_SECOND = 100
+SEGMENT = 100  # steps of the network, two frames each, that a layer of a dense block takes the mean of
 SHORTEST = 3  # frames: the deviation over time needs two after the network's stride
 BLOCKS = ("block1", "block2", "block3")
 
@@ -61,8 +65,6 @@ def residual_blocks(model: CAMPPlus) -> dict[str, BasicResBlock]:
 
 def _narrow_head(model: CAMPPlus, width: int) -> None:
     """Give each residual block `width` channels inside, with random weights."""
-    import torch
-
     for block in residual_blocks(model).values():
         first, second = block.conv1, block.conv2
         block.conv1 = torch.nn.Conv2d(first.in_channels, width, 3, stride=first.stride, padding=1, bias=False)
@@ -88,6 +90,39 @@ def _narrow_block(xvector: torch.nn.Module, name: str, width: int) -> None:
         memory_efficient=first.memory_efficient,
     )
     setattr(xvector, name, narrow)
+
+
+class ExportedNetwork(torch.nn.Module):
+    """FunASR's network with the contexts of its dense layers computed once a segment.
+
+    FunASR spreads the mean of each segment over all of its steps first, and then computes the same at each of them.
+    """
+
+    def __init__(self, model: CAMPPlus) -> None:
+        """Share the weights of `model`."""
+        super().__init__()
+        shared = {id(weight): weight for weight in (*model.parameters(), *model.buffers())}
+        self.model = copy.deepcopy(model, shared)
+        for key in BLOCKS:
+            for layer in getattr(self.model.xvector, key).children():
+                layer.cam_layer.forward = partial(_mask_by_context, layer.cam_layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute embeddings (batch, embedding_size) of features (batch, frames, 80)."""
+        embedding: torch.Tensor = self.model(x)
+        return embedding
+
+
+def _mask_by_context(cam: Any, x: torch.Tensor) -> torch.Tensor:
+    """Return what FunASR's CAMLayer does: a convolution, times a mask from the means of the whole and of the segment.
+
+    x: (batch, channels, steps).
+    """
+    means = torch.nn.functional.avg_pool1d(x, SEGMENT, SEGMENT, ceil_mode=True)
+    mask = torch.sigmoid(cam.linear2(torch.relu(cam.linear1(x.mean(-1, keepdim=True) + means))))
+    spread = mask.unsqueeze(-1).expand(*mask.shape, SEGMENT).reshape(*mask.shape[:-1], -1)
+    masked: torch.Tensor = cam.linear_local(x) * spread[..., : x.shape[-1]]
+    return masked
 
 
 def graph_set(model: CAMPPlus) -> GraphSet:
@@ -116,7 +151,7 @@ def graph_set(model: CAMPPlus) -> GraphSet:
 
 def export_modules(model: CAMPPlus) -> dict[str, torch.nn.Module]:
     """Return the module behind each graph of `graph_set`."""
-    return {"model": model}
+    return {"model": ExportedNetwork(model)}
 
 
 def metadata(folder: Path) -> dict[str, sherpa.Metadata]:
