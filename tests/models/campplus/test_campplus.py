@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,23 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from numpy.typing import NDArray
 
 from stages.core import graphs
 from stages.core.errors import UserError
-from stages.core.graphs import GraphSet
-from stages.core.parity import Network
-from stages.corpora import manifest
+from stages.core.parity import LoadedArtifact
+from stages.corpora import manifest, speaker_trials
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.export import export_variant
 from stages.models import campplus
 from stages.models.campplus.scoring import features
 from stages.models.shared.checkpoint import save, torch_artifact
 from stages.runtimes import onnxruntime
-from tests import workspace
+from tests import consumers, sherpa, workspace
+from tests.workspace import ROOT
 from zoo import replicas
 
+MINIATURE = ROOT / "zoo/campplus"
 PRUNE = workspace.PRUNE.model_copy(update={"ratio_of": "prunable"})
 STEPS = dict.fromkeys(("head", "block1", "block2", "block3"), PRUNE.round_to)
 
@@ -57,11 +60,25 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[GraphSet, dict[str, Network]]:
+def voices(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
+    """Six recordings of each of six voices."""
+    folder = tmp_path_factory.mktemp("voices")
+    speaker_trials.make(5, {"evaluation": 36}, folder)
+    return manifest.read(folder, "evaluation")
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature's plain export, with what sherpa-onnx reads."""
     folder = tmp_path_factory.mktemp("export")
-    export_variant(campplus, checkpoint, folder, opset=18, tolerance=5e-5, metadata=campplus.metadata(checkpoint))
-    graph_set = graphs.read(folder)
-    return graph_set, onnxruntime.load(folder, graph_set)
+    export_variant(campplus, MINIATURE, folder, opset=18, tolerance=5e-5, metadata=campplus.metadata(MINIATURE))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(release: Path) -> LoadedArtifact:
+    graph_set = graphs.read(release)
+    return graph_set, onnxruntime.load(release, graph_set)
 
 
 # Loading
@@ -98,9 +115,9 @@ def test_a_swapped_network_gives_funasrs_own_embedding(checkpoint: Path, recordi
         np.testing.assert_allclose(outcome.embedding, own["spk_embedding"][0], atol=1e-6)
 
 
-def test_the_graph_is_the_network_at_every_length(checkpoint: Path, exported: tuple[GraphSet, dict[str, Network]]):
+def test_the_graph_is_the_network_at_every_length(exported: LoadedArtifact):
     """Of 100 steps, two frames each, is a segment that a layer takes the mean of: at its edges too."""
-    network, reference = exported[1]["model"], campplus.load(checkpoint)
+    network, reference = exported[1]["model"], campplus.load(MINIATURE)
     for frames in (3, 4, 5, 99, 100, 199, 200, 201, 202, 203, 399, 401, 1000):
         x = np.random.default_rng(frames).standard_normal((1, frames, 80)).astype(np.float32)
         with torch.inference_mode():
@@ -109,7 +126,7 @@ def test_the_graph_is_the_network_at_every_length(checkpoint: Path, exported: tu
 
 
 def test_a_batch_is_its_recordings_one_by_one_and_padding_is_what_funasr_makes_of_it(
-    checkpoint: Path, exported: tuple[GraphSet, dict[str, Network]], recordings: list[Recording]
+    exported: LoadedArtifact, recordings: list[Recording]
 ):
     network = exported[1]["model"]
     found = [features(torch.from_numpy(r.samples())).numpy() for r in recordings[:3]]
@@ -119,7 +136,7 @@ def test_a_batch_is_its_recordings_one_by_one_and_padding_is_what_funasr_makes_o
     np.testing.assert_allclose(network({"x": np.concatenate(cut)})["embedding"], alone, atol=1e-5 * np.abs(alone).max())
     padded = np.concatenate([np.pad(x, ((0, 0), (0, 300 - x.shape[1]), (0, 0))) for x in found])
     with torch.inference_mode():
-        wanted = campplus.load(checkpoint)(torch.from_numpy(padded)).numpy()
+        wanted = campplus.load(MINIATURE)(torch.from_numpy(padded)).numpy()
     np.testing.assert_allclose(network({"x": padded})["embedding"], wanted, atol=2e-4 * np.abs(wanted).max())
 
 
@@ -201,3 +218,35 @@ def test_a_criterion_of_posteriors_is_refused(checkpoint: Path):
 def test_too_little_to_calibrate_on_is_named(checkpoint: Path, recordings: list[Recording]):
     with pytest.raises(UserError, match=r"found 4 crops of 2 s to calibrate on, wanted at least 16"):
         campplus.calibration(checkpoint, recordings[:2], PRUNE)
+
+
+# The miniature, and who else runs it
+
+
+def unit(vectors: Sequence[Any]) -> NDArray[np.float64]:
+    stacked = np.stack(vectors).astype(np.float64)
+    return np.asarray(stacked / np.linalg.norm(stacked, axis=1, keepdims=True))
+
+
+def test_the_miniature_tells_voices_apart_that_it_never_heard(exported: LoadedArtifact, voices: list[Recording]):
+    outcomes = campplus.score(MINIATURE, exported, "utterance", voices)
+    counts = campplus.measure(MINIATURE, voices, outcomes, outcomes)
+    above, below = (np.array([of["eer"][i] for of in counts]) for i in (0, 1))
+    assert campplus.METRICS["eer"].pool(above, below) < 0.3
+
+
+def test_funasrs_auto_model_gives_the_same_embedding(exported: LoadedArtifact, voices: list[Recording]):
+    model = consumers.auto_model(MINIATURE)
+    wanted = [consumers.embedding(model, recording) for recording in voices[:4]]
+    outcomes = campplus.score(MINIATURE, exported, "utterance", voices[:4])
+    np.testing.assert_allclose([outcome.embedding for outcome in outcomes], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_sherpa_gives_the_same_embedding(release: Path, exported: LoadedArtifact, voices: list[Recording]):
+    """Not to the last digit: its filters end 400 Hz lower, and its first frame begins before the first sample."""
+    some = voices[::6]
+    found = unit(sherpa.run("campplus", release, [str(recording.path) for recording in some]))
+    ours = unit([outcome.embedding for outcome in campplus.score(MINIATURE, exported, "utterance", some)])
+    cosines = ours @ found.T
+    assert np.diag(cosines).min() > 0.999
+    assert (cosines - np.eye(len(some))).max() < 0.99
