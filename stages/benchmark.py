@@ -30,7 +30,7 @@ from stages.core.files import write_json
 from stages.core.graphs import Feeds, GraphSet
 from stages.core.parallel import cores
 from stages.core.params import BenchmarkParams, Params
-from stages.core.params.section import Runtime
+from stages.core.params.section import ONNX_RUNTIMES, Runtime
 from stages.core.parity import Network
 from stages.core.statistics import describe_speedup, speedup
 from stages.core.timing import Block, quiet, time_block
@@ -200,13 +200,14 @@ def main(argv: Sequence[str]) -> None:
     builds = plan.derive(p).builds
     name = key_from(argv, "benchmark", builds)
     build, target = builds[name], p.targets[builds[name].target]
-    why = runtimes.why_unavailable(target.runtime)
+    runtimes.enter(target.runtime, "benchmark", argv)
+    why = runtimes.why_unavailable(target.runtime, layout.ARTIFACTS / build.artifact)
     # Which bytes these are: a report is made again when they change, though nothing here can run them.
     result: dict[str, Any] = {"unavailable": why, "files": graphs.digests(layout.ARTIFACTS / build.artifact)}
     if why is None:
         baseline: Artifact = (layout.graphs(build.model, "dense", "export"), "onnxruntime")
         result |= benchmark(p, baseline, (layout.ARTIFACTS / build.artifact, target.runtime))
-        if target.runtime == "onnxruntime":
+        if target.runtime in ONNX_RUNTIMES:
             with progress.phase("older versions of ONNX Runtime"):
                 result["runtimes"] = older.oldest(layout.ARTIFACTS / build.artifact)
     write_json(layout.measurements(build.target, build.model) / "latency.json", result)

@@ -27,6 +27,7 @@ LIBRARIES = (
     "onnxscript",
     "onnxsim",
     "wetext",
+    "openvino",
     "tensorrt-rtx-cu13-libs",
     "tensorrt",
 )

@@ -17,6 +17,7 @@ from stages.core.files import write_json
 from stages.core.parallel import in_shares
 from stages.core.params import EvaluateParams, Target
 from stages.core.params.gates import Limit, absolute_limit
+from stages.core.params.section import FORKABLE
 from stages.core.parity import LoadedArtifact
 from stages.core.plan import Build
 from stages.core.statistics import Counts, Groups, describe_drift, drift, verdict
@@ -157,14 +158,15 @@ def main(argv: Sequence[str]) -> None:
     builds = plan.derive(p).builds
     name = key_from(argv, "evaluate", builds)
     build, target, model = builds[name], p.targets[builds[name].target], p.models[builds[name].model]
-    why = runtimes.why_unavailable(target.runtime)
+    runtimes.enter(target.runtime, "evaluate", argv)
+    why = runtimes.why_unavailable(target.runtime, layout.ARTIFACTS / build.artifact)
     result: dict[str, Any] = {"unavailable": why}
     if why is None:
         family = models.load(model.family)
         artifact = load_artifact(build, target)
         recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
         checkpoint, reference = layout.checkpoint(build.model), layout.reference(build.model)
-        processes = None if target.runtime == "onnxruntime" else 1  # a CUDA context does not survive a fork
+        processes = None if target.runtime in FORKABLE else 1
         result |= {"headline": f"{family.MODES[0]}_{family.HEADLINE}"}
         result |= evaluate(
             family,

@@ -17,6 +17,7 @@ from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph
 from stages.core.parity import Network
+from stages.core.plan import GraphSource
 from stages.rewrites import attention, folded, gelu, linear_chain, memory_block, sanm_memory, strided_conv
 from stages.runtimes import onnxruntime
 
@@ -99,26 +100,35 @@ def _judge(differences: dict[str, float], tolerance: float) -> dict[str, Any]:
     return {"left_out": why} if why else {"difference": max(differences.values()), "left_out": None}
 
 
+def rewrite_graphs(line: GraphSource, name: str, tolerance: float, rewrites: dict[str, Rewrite] = REWRITES) -> None:
+    """Write the simplified graphs of a variant, rewritten, into its folder `name`, and print what was applied."""
+    origin = layout.graphs(line.model, line.variant, "simplify")
+    graph_set = graphs.read(origin)
+    with new_folder(layout.graphs(line.model, line.variant, name)) as folder:
+        record = {
+            key: optimize(origin / graph.file, graph, folder / graph.file, tolerance, rewrites)
+            for key, graph in graph_set.graphs.items()
+        }
+        graphs.write(folder, graph_set, layout.graphs(line.model, line.variant, "export"))
+        write_json(folder / "optimize.json", record)
+    for graph, outcome in record.items():
+        _print_outcome(f"{line.model} {line.variant} {graph}", outcome)
+
+
+def _print_outcome(what: str, record: dict[str, dict[str, Any]]) -> None:
+    """Print which rewrites a graph has, and why others that apply were left out."""
+    applied = [f"{rewrite} {r['count']}" for rewrite, r in record.items() if r["left_out"] is None]
+    print(f"{what}: {', '.join(applied) or 'nothing to rewrite'}")
+    for rewrite, r in record.items():
+        if str(r["left_out"]).startswith((FAILED, DIFFERS)):
+            print(f"{what}: {rewrite} left out: {r['left_out']}")
+
+
 def main(argv: Sequence[str]) -> None:
     """Run `python -m stages.optimize MODEL-VARIANT`."""
     p = params.load()
     variants = plan.derive(p).variants
-    line = variants[key_from(argv, "optimize", variants)]
-    origin = layout.graphs(line.model, line.variant, "simplify")
-    graph_set = graphs.read(origin)
-    with new_folder(layout.graphs(line.model, line.variant, "optimize")) as folder:
-        record = {
-            name: optimize(origin / graph.file, graph, folder / graph.file, p.parity.tolerance)
-            for name, graph in graph_set.graphs.items()
-        }
-        graphs.write(folder, graph_set, layout.graphs(line.model, line.variant, "export"))
-        write_json(folder / "optimize.json", record)
-    for name, rewrites in record.items():
-        applied = [f"{rewrite} {r['count']}" for rewrite, r in rewrites.items() if r["left_out"] is None]
-        print(f"{line.model} {line.variant} {name}: {', '.join(applied) or 'nothing to rewrite'}")
-        for rewrite, r in rewrites.items():
-            if str(r["left_out"]).startswith((FAILED, DIFFERS)):
-                print(f"{line.model} {line.variant} {name}: {rewrite} left out: {r['left_out']}")
+    rewrite_graphs(variants[key_from(argv, "optimize", variants)], "optimize", p.parity.tolerance)
 
 
 if __name__ == "__main__":

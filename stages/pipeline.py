@@ -169,7 +169,9 @@ def main(argv: Sequence[str]) -> None:
     name = key_from(argv, "pipeline", lines)
     line = lines[name]
     runtime = p.targets[line.target].runtime
-    why = runtimes.why_unavailable(runtime)
+    runtimes.enter(runtime, "pipeline", argv)
+    parts = [layout.ARTIFACTS / getattr(line, role) / line.artifact for role in models.ROLES]
+    why = runtimes.why_unavailable(runtime, *parts)
     result: dict[str, Any] = {"unavailable": why}
     if why is None:
         recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)

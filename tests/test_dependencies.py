@@ -46,18 +46,21 @@ HARMLESS = (
             ("stages/pruning", "stages/corpora/noises.py"),
             "imported by what families have for the stage prune, and called by that alone",
         )
-        for stage in ("reference", "export", "quantize", "evaluate", "pipeline")
+        for stage in ("reference", "export", "trace", "quantize", "evaluate", "pipeline")
     }
 )
 # Libraries that a stage imports through what it shares with others, and that change nothing in what it makes.
 UNUSED = {
     stage: {"onnx"}  # reads graphs, which it hands to a runtime or copies
-    for stage in ("benchmark", "engine", "gate", "package", "prune")
+    for stage in ("benchmark", "gate", "package", "prune")
 } | {
+    "simplify": {"openvino", "torch"},  # runtimes that it does not run
+    "engine": {"onnx", "torch"},
     "evaluate": {"onnx", "torch-pruning"},
     "pipeline": {"onnx", "torch-pruning"},
     "reference": {"onnx", "torch-pruning"},
     "export": {"torch-pruning"},
+    "trace": {"onnx", "torch-pruning"},
     "quantize": {"torch-pruning"},
 }
 

@@ -53,7 +53,7 @@ def test_who_reads_graphs_depends_on_the_export_that_may_have_their_weights():
             if dep.endswith(("/${item.artifact}", "/${item.graph}", "/simplify")):
                 readers += 1
                 assert {f"{dep}/../export", "artifacts/${item.model}/${item.variant}/export"} & set(deps), dep
-    assert readers == 9
+    assert readers == 10
 
 
 def outs(stage: str, key: str = "", **item: str) -> list[Path]:
@@ -78,8 +78,10 @@ def test_outs_are_where_layout_puts_them():
     assert outs("export", "k", **graph) == [layout.graphs("m", "dense", "export")]
     assert outs("simplify", "k", **graph) == [layout.graphs("m", "dense", "simplify")]
     assert outs("optimize", "k", **graph) == [layout.graphs("m", "dense", "optimize")]
+    assert outs("portable", "k", **graph) == [layout.graphs("m", "dense", "portable")]
     assert outs("quantize", "k", **graph, recipe="int8") == [layout.graphs("m", "dense", "int8")]
     assert outs("engine", "k", **graph, target="trt") == [layout.graphs("m", "dense", "trt")]
+    assert outs("trace", "k", **graph, target="ts") == [layout.graphs("m", "dense", "ts")]
     measurements = layout.measurements("t", "m")
     assert outs("evaluate", "k", model="m", target="t") == [measurements / "accuracy.json"]
     assert outs("benchmark", "k", model="m", target="t") == [measurements / "latency.json"]
@@ -97,7 +99,7 @@ def test_side_by_side_names_every_stage_once_and_leaves_out_what_needs_the_machi
     shared, models, pipelines = side_by_side.waves()
     named = [stage for group in (*shared, *models, *pipelines) for stage in group]
     assert len(named) == len(set(named))
-    late = {"environment", "benchmark", "report", "summary", "gate", "package"}
+    late = {"environment", "benchmark", "report", "summary", "gate", "package", "trace"}  # which no default target has
     assert {stage.partition("@")[0].rpartition(":")[2] for stage in named} == set(DVC) - late
     keys = set(PARAMS["models"])
     assert len(models) == len(keys)

@@ -42,7 +42,7 @@ def checkpoint(model: str, variant: str = "dense") -> Path:
 
 
 def graphs(model: str, variant: str, name: str) -> Path:
-    """Return a folder of ONNX graphs; name: `export`, `simplify`, `optimize` or a quantization recipe."""
+    """Return a folder of ONNX graphs; name: `export`, `simplify`, `optimize`, `portable` or a recipe."""
     return ARTIFACTS / model / variant / name
 
 

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from stages.core.errors import UserError
 from stages.core.files import write_text
 from stages.core.params import UNQUANTIZED, Params, Target
-from stages.core.params.section import ENGINES, Variant
+from stages.core.params.section import ENGINES, OWN_FILES, TRACED, Variant
 
 PLAN = Path("plan.yaml")
 HEAD = "# Written by `kiln plan` from params.yaml, for the dvc.yaml files to iterate. Do not edit it.\n"
@@ -36,7 +36,7 @@ class Pruning(_Line):
 
 
 class GraphSource(_Line):
-    """A variant of a model, for export, simplify and optimize."""
+    """A variant of a model, for export, simplify, optimize and portable."""
 
     model: str
     variant: Variant
@@ -54,11 +54,19 @@ class QuantizedGraph(_Line):
 
 
 class EngineBuild(_Line):
-    """The graph that becomes a TensorRT engine for a target."""
+    """The graph that becomes an engine, or another runtime's own file, for a target."""
 
     model: str
     variant: Variant
     graph: str
+    target: str
+
+
+class TracedNetwork(_Line):
+    """The checkpoint that becomes TorchScript for a target."""
+
+    model: str
+    variant: Variant
     target: str
 
 
@@ -101,8 +109,10 @@ class Plan(_Line):
     datasets: dict[str, dict[str, str]]
     prune: dict[str, Pruning]
     variants: dict[str, GraphSource]
+    portable: dict[str, GraphSource]
     quantize: dict[str, QuantizedGraph]
     engine: dict[str, EngineBuild]
+    trace: dict[str, TracedNetwork]
     builds: dict[str, Build]
     pipelines: dict[str, PipelineBuild]
     reports: dict[str, Report]
@@ -118,8 +128,10 @@ def derive(p: Params) -> Plan:
         datasets={name: {"path": dataset.path} for name, dataset in p.datasets.items()},
         prune={name: _pruning(p, name) for name in pruned},
         variants=variants,
+        portable={key: line for key, line in variants.items() if "portable" in _graphs(p, line)},
         quantize={f"{q.model}-{q.variant}-{q.recipe}": q for q in _quantized_graphs(p)},
         engine={f"{e.model}-{e.target}": e for e in _engines(p)},
+        trace={f"{t.model}-{t.target}": t for t in _traced(p)},
         builds=builds,
         pipelines={f"{s.pipeline}-{s.target}": s for s in _pipelines(p)},
         reports={
@@ -132,7 +144,7 @@ def derive(p: Params) -> Plan:
 
 def artifact(name: str, target: Target) -> str:
     """Return the folder under artifacts/MODEL/ with what the target called `name` loads: ONNX graphs or engines."""
-    return f"{target.variant}/{name if target.runtime in ENGINES else target.graph}"
+    return f"{target.variant}/{name if target.runtime in OWN_FILES else target.graph}"
 
 
 def _model_targets(p: Params) -> Iterator[tuple[str, str, Target]]:
@@ -155,6 +167,15 @@ def _variants(p: Params) -> Iterator[GraphSource]:
     for model, settings in p.models.items():
         asked = {p.targets[name].variant for name in settings.targets}
         yield from (GraphSource(model=model, variant=variant) for variant in sorted(asked | {"dense"}) if asked)
+
+
+def _graphs(p: Params, line: GraphSource) -> Iterator[str]:
+    """Yield which unquantized graphs the targets of a variant load or quantize."""
+    for name in p.models[line.model].targets:
+        target = p.targets[name]
+        if target.variant == line.variant:
+            plain = target.graph in UNQUANTIZED
+            yield target.graph if plain else p.recipe(line.model, line.variant, target.graph).graph
 
 
 def _pruning(p: Params, name: str) -> Pruning:
@@ -184,6 +205,12 @@ def _engines(p: Params) -> Iterator[EngineBuild]:
     for model, name, target in _model_targets(p):
         if target.runtime in ENGINES:
             yield EngineBuild(model=model, variant=target.variant, graph=target.graph, target=name)
+
+
+def _traced(p: Params) -> Iterator[TracedNetwork]:
+    for model, name, target in _model_targets(p):
+        if target.runtime in TRACED:
+            yield TracedNetwork(model=model, variant=target.variant, target=name)
 
 
 def _pipelines(p: Params) -> Iterator[PipelineBuild]:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from stages.core.params import Model
-from stages.core.params.section import ENGINES
+from stages.core.params.section import OWN_FILES
 from stages.release import contents, signature, statement
 from stages.release.facts import Facts
 from stages.report import md_text, number, render
@@ -54,7 +54,7 @@ def front_matter(facts: Facts) -> str:
     ]
     matter = {
         "license": facts.license.lower(),
-        "library_name": facts.target.runtime if facts.target.runtime in ENGINES else "onnx",
+        "library_name": facts.target.runtime if facts.target.runtime in OWN_FILES else "onnx",
         "pipeline_tag": task["type"],
         "tags": ["funasr", facts.model.family, facts.target.variant, facts.precision],
         "model-index": [

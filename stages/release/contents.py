@@ -11,7 +11,8 @@ from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.files import sha256, write_text
 
-NETWORK = (".pt", ".bin", ".onnx", ".data", ".engine")  # of a checkpoint: weights, and graphs that nobody measured here
+MEASURED = (".onnx", ".data", ".engine", ".ort", ".xml", ".bin", ".torchscript")  # what holds a network
+NETWORK = (".pt", *MEASURED)  # of a checkpoint: weights, and graphs that nobody measured here
 TOKENS, SHERPA_TOKENS = "tokens.json", "tokens.txt"
 README, CHECKPOINT_README = "README.md", "README.checkpoint.md"
 OWN = ("provenance.json", "bom.cdx.json", "SHA256SUMS", "model.sig", "prune.json")  # never a checkpoint's

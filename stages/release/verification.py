@@ -13,7 +13,6 @@ from stages.release import contents, signature, statement
 
 SUMS = "SHA256SUMS"
 LINE = re.compile(r"([0-9a-f]{64})  ([^/\\\0]+)")
-MEASURED = (".onnx", ".data", ".engine")
 
 
 def sums(folder: Path) -> str:
@@ -84,7 +83,7 @@ def _unmeasured(
     for name in measured.keys() - listed.keys():
         yield f"{folder / name}: missing: it was measured"
     for name, digest in listed.items():
-        if name.endswith(MEASURED) and (names.get(name) != digest or name not in subjects):
+        if name.endswith(contents.MEASURED) and (names.get(name) != digest or name not in subjects):
             yield f"{folder / name} is not the graph that was measured: sha256 {digest}, wanted {names.get(name)}"
 
 

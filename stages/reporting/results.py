@@ -17,7 +17,7 @@ from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.core.plan import Build
 from stages.core.statistics import describe_drift, describe_speedup, enough, verdict
 
-RECORDS = ("prune.json", "export.json", "simplify.json", "optimize.json", "quantize.json", "engine.json")
+RECORDS = ("prune.json", "export.json", "simplify.json", "optimize.json", "quantize.json", "engine.json", "trace.json")
 TOO_SMALL_MS = 1.0
 ONE_THREAD = "_1_thread"
 
@@ -217,7 +217,7 @@ def records(p: Params, build: Build) -> dict[str, Any]:
     checkpoint = layout.checkpoint(build.model, target.variant)
     is_plain = target.graph in UNQUANTIZED
     unquantized = target.graph if is_plain else p.recipe(build.model, target.variant, target.graph).graph
-    passed = UNQUANTIZED[: UNQUANTIZED.index(unquantized) + 1]  # each is made of the one before
+    passed = _made_of(unquantized)
     steps = [checkpoint] + [
         layout.graphs(build.model, target.variant, step) for step in (*passed, target.graph, build.target)
     ]
@@ -226,6 +226,12 @@ def records(p: Params, build: Build) -> dict[str, Any]:
         f.name: sha256(f) for f in sorted(checkpoint.iterdir()) if f.suffix != ".json" or f.name == "configuration.json"
     }
     return {"checkpoint": files, **found}
+
+
+def _made_of(graph: str) -> list[str]:
+    """List the unquantized graphs that one was made of, the first first, and itself."""
+    before = UNQUANTIZED[graph]
+    return [*(_made_of(before) if before else ()), graph]
 
 
 def _flags(p: Params, target: Target, entry: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from stages.core.parity import Network
 
 TIMING_CACHE = layout.CACHE / "tensorrt" / "timing.cache"  # outside DVC's outs: it only ever saves time
 CURRENT = "current"  # in the place of compute capabilities: the GPU of this machine
+SUFFIX = ".engine"
 MODULES = {"tensorrt_rtx": "tensorrt_rtx_bindings", "tensorrt": "tensorrt"}
 _INSTALL = {
     "tensorrt_rtx": "it has wheels for x86-64 Linux only",
@@ -128,7 +129,7 @@ def load(folder: Path, graph_set: GraphSet, runtime: str) -> dict[str, Network]:
 
         return run
 
-    return {name: network(folder / f"{Path(g.file).stem}.engine", g) for name, g in graph_set.graphs.items()}
+    return {name: network(folder / Path(g.file).with_suffix(SUFFIX), g) for name, g in graph_set.graphs.items()}
 
 
 def _import(runtime: str) -> Any:

@@ -16,7 +16,8 @@ from stages.core.params.recipes import QuantizeParams, Recipe
 from stages.core.params.section import Key, Runtime, Seconds, Section, Seed, Split, Variant
 
 PARAMS = Path("params.yaml")
-UNQUANTIZED = ("export", "simplify", "optimize")  # graphs in the order in which one is made of the other
+# Graphs in fp32, each with what it is made of.
+UNQUANTIZED = {"export": None, "simplify": "export", "optimize": "simplify", "portable": "simplify"}
 PIPELINE = "pipeline"  # stands for the family in `gates`
 
 

@@ -12,10 +12,11 @@ from stages.core.params.gates import Limit, RelativeLimit
 from stages.core.params.origins import ModelScopeDataset, SyntheticDataset
 from stages.core.params.prune import PruneParams
 from stages.core.params.recipes import BFloat16Recipe, DynamicRecipe, Float16Recipe, Recipe, StaticRecipe
-from stages.core.params.section import ENGINES, Runtime
+from stages.core.params.section import ONNX_RUNTIMES, TENSORRT, TRACED, Runtime
 from stages.core.statistics import recordings_needed
 from stages.models import FAMILIES, PRUNABLE, ROLES, accuracy
 
+_HAS_OWN = (*ONNX_RUNTIMES, "onnxruntime_cuda", "ort_format", *TRACED)
 _CPU_ONLY = "is for a CPU: on CUDA, ONNX Runtime leaves much of INT8 and bf16 to it; use a float16 recipe"
 _ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
 
@@ -107,21 +108,26 @@ def _targets(p: Params) -> Iterator[str]:
         where, recipe = f"targets.{name}", p.quantize.recipes.get(target.graph)
         if recipe is not None and (why := _cannot_run(target.runtime, recipe)):
             yield f"{where}: recipe {target.graph!r} {why}"
-        if target.runtime in ENGINES and target.graph == "optimize":
+        if target.runtime not in _HAS_OWN and target.graph == "optimize":
             yield f"{where}: {_ORT_ONLY}, which {target.runtime} does not have; use graph: simplify"
+        if target.runtime in TRACED and target.graph != "export":
+            yield f"{where}: {target.runtime} is made of the checkpoint, not of a graph; use graph: export"
 
 
 def _cannot_run(runtime: Runtime, recipe: Recipe) -> str | None:
     """Return why a runtime cannot run what a recipe makes, or None."""
-    if runtime == "onnxruntime":
-        return "is bf16, for which onnxruntime has no CPU kernels" if isinstance(recipe, BFloat16Recipe) else None
     if runtime == "onnxruntime_cuda":
         return None if isinstance(recipe, Float16Recipe) else _CPU_ONLY
-    return _no_engine_of(runtime, recipe)
+    if runtime in _HAS_OWN:
+        return "is bf16, for which onnxruntime has no CPU kernels" if isinstance(recipe, BFloat16Recipe) else None
+    why = _tensorrt_cannot_run(runtime, recipe) if runtime in TENSORRT else None
+    if why is None and recipe.graph == "optimize":
+        return f"has graph: optimize; {_ORT_ONLY}, which {runtime} does not have; use graph: simplify"
+    return why
 
 
-def _no_engine_of(runtime: Runtime, recipe: Recipe) -> str | None:
-    """Return why a runtime builds no engine of what a recipe makes, or None."""
+def _tensorrt_cannot_run(runtime: Runtime, recipe: Recipe) -> str | None:
+    """Return why an engine cannot be built of what a recipe makes, or None."""
     if isinstance(recipe, DynamicRecipe):
         return (
             f"is dynamic INT8, which {runtime} cannot run (it has no DynamicQuantizeLinear or MatMulInteger); use a "
@@ -132,8 +138,6 @@ def _no_engine_of(runtime: Runtime, recipe: Recipe) -> str | None:
         return f"is static INT8 with zero points, which {runtime} cannot run; set both types to QInt8, symmetric: true"
     if isinstance(recipe, StaticRecipe) and recipe.embedding_rows is not None:
         return f"has INT8 tables that Gather reads, of which {runtime} builds no engine; leave out embedding_rows"
-    if recipe.graph == "optimize":
-        return f"has graph: optimize; {_ORT_ONLY}, which {runtime} does not have; use graph: simplify"
     return None
 
 

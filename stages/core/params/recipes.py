@@ -12,10 +12,11 @@ from stages.core.params.section import Key, Section
 class _Recipe(Section):
     """What every recipe has.
 
-    graph: what it is applied to. `optimize` may hold ONNX Runtime's own operators, which TensorRT lacks.
+    graph: what it is applied to. `optimize` may hold ONNX Runtime's own operators, which others and its older versions
+    lack; `portable` has those of the ONNX standard alone.
     """
 
-    graph: Literal["simplify", "optimize"] = "simplify"
+    graph: Literal["simplify", "optimize", "portable"] = "simplify"
 
 
 class _CalibratedRecipe(_Recipe):

@@ -9,8 +9,22 @@ from pydantic import BaseModel, ConfigDict, Field
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Variant = Literal["dense", "pruned"]
-Runtime = Literal["onnxruntime", "onnxruntime_cuda", "tensorrt_rtx", "tensorrt"]
-ENGINES = ("tensorrt_rtx", "tensorrt")  # the runtimes that load engines; the others load ONNX graphs
+Runtime = Literal[
+    "onnxruntime",
+    "onnxruntime_1_16_1",
+    "onnxruntime_cuda",
+    "ort_format",
+    "openvino",
+    "torchscript",
+    "tensorrt_rtx",
+    "tensorrt",
+]
+ONNX_RUNTIMES = ("onnxruntime", "onnxruntime_1_16_1")  # which load ONNX graphs, on the CPU
+TENSORRT = ("tensorrt_rtx", "tensorrt")
+ENGINES = ("ort_format", "openvino", *TENSORRT)  # for which the stage `engine` makes files of a graph
+TRACED = ("torchscript",)  # and `trace` of the checkpoint
+OWN_FILES = (*ENGINES, *TRACED)  # which load these, not ONNX graphs
+FORKABLE = (*ONNX_RUNTIMES, "ort_format", *TRACED)  # in a process that has loaded them; no CUDA context survives that
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every library takes
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Split = Literal["calibration", "tuning", "evaluation", "final"]

@@ -37,13 +37,21 @@ def integrate(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     frames = weights.shape[1] - 1
     token_num = weights.sum(dim=-1).floor().to(torch.int32)
-    count = token_num.max().clamp(min=1).item()
-    torch._check(count >= 1)  # noqa: SLF001  the exporter's documented way to learn a bound
-    torch._check(count <= frames + 1)  # noqa: SLF001
-    tokens = torch.arange(count)[:, None]
+    tokens = torch.arange(_positions(token_num, frames))[:, None]
     exact, rest = (torch.nn.functional.pad(part, (1, 0))[:, None] for part in running_sum(weights))
     filled = (exact - tokens + rest).clamp(0, 1)
     return filled[:, :, 1 : frames + 1] - filled[:, :, :frames], token_num
+
+
+def _positions(token_num: torch.Tensor, frames: int) -> Any:
+    """Return for how many tokens a batch has room: at least one."""
+    most = token_num.max().clamp(min=1)
+    if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # a number would stay that of the example
+        return most
+    count = most.item()
+    torch._check(count >= 1)  # noqa: SLF001  the exporter's documented way to learn a bound
+    torch._check(count <= frames + 1)  # noqa: SLF001
+    return count
 
 
 def running_sum(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
