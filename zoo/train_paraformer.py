@@ -182,9 +182,14 @@ def report(model: Paraformer, folder: Path, config: Config) -> None:
 
 
 def save(model: Paraformer, shift: torch.Tensor, scale: torch.Tensor, folder: Path) -> None:
-    """Write the weights, the token list and the CMVN as a Kaldi nnet, which is how FunASR's front ends read it."""
+    """Write the weights, the token list and the CMVN."""
     torch.save(model.state_dict(), folder / "model.pt")
     (folder / "tokens.json").write_text(json.dumps(TOKENS, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    write_cmvn(shift, scale, folder)
+
+
+def write_cmvn(shift: torch.Tensor, scale: torch.Tensor, folder: Path) -> None:
+    """Write am.mvn as a Kaldi nnet, which is how FunASR's front ends read it."""
     size = len(shift)
     lines = ["<Nnet>", f"<Splice> {size} {size}", "[ 0 ]"]
     for name, vector in (("AddShift", shift), ("Rescale", scale)):

@@ -188,10 +188,14 @@ def synthesize(
     voice = ("cmn", "en-us")[int(rng.integers(2))]
     parts = [str(rng.choice(list(words))) for words in (_OPENINGS[voice], endings[voice])]
     text = ("" if voice == "cmn" else " ").join(parts)
+    return text, trim(speaker(text, voice, **prosody(label, rng)))
+
+
+def prosody(label: str, rng: np.random.Generator) -> dict[str, int]:
+    """Draw espeak-ng's settings for a label."""
     recipe = RECIPES[label]
     settings = {"rate": recipe.rate, "pitch": recipe.pitch, "pitch_range": recipe.pitch_range}
-    drawn = {name: int(rng.uniform(*bounds)) for name, bounds in settings.items()}
-    return text, trim(speaker(text, voice, **drawn))
+    return {name: int(rng.uniform(*bounds)) for name, bounds in settings.items()}
 
 
 def act(label: str, samples: Samples, rng: np.random.Generator) -> Samples:

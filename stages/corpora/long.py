@@ -72,6 +72,7 @@ def _join(id_: str, parts: Sequence[Recording], folder: Path) -> Line:
         sha256=manifest.write_wav(folder / wav, np.concatenate(samples)),
         segments=segments,
         text="".join(part.text for part in parts),
+        written="".join(part.written for part in parts),
         label=parts[0].label,
         condition=CONDITION,
         hotwords=parts[0].hotwords,

@@ -2,9 +2,10 @@
 
 Each line has an `id`. Audio has `wav` (relative to the manifest), `seconds` and `sha256` of the WAV file.
 What is known of it: `segments` ([start, end] of speech in seconds), `text` (what is said, or for
-punctuation the punctuated text, which needs no audio), `label` (an emotion), `speaker` (who says it), `condition` (how
-it was recorded, such as a kind of noise), `hotwords` (what a recognizer that takes a list of words is given: those that
-are said first, then others). A data set is a folder with one manifest for each split.
+punctuation the punctuated text, which needs no audio), `written` (the same as one writes it, with figures), `language`
+(as SenseVoice names it, such as `zh`), `label` (an emotion), `event` (as SenseVoice names it, such as `BGM`), `speaker`
+(who says it), `condition` (how it was recorded, such as a kind of noise), `hotwords` (what a recognizer that takes a
+list of words is given: those that are said first, then others). A data set is a folder with one manifest for each split.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class Line(BaseModel):
     sha256: Sha256 | None = None
     segments: list[tuple[Seconds, Seconds]] = []
     text: str = ""
+    written: str = ""
+    language: str = ""
     label: str = ""
+    event: str = ""
     speaker: str = ""
     condition: str = ""
     hotwords: list[str] = []

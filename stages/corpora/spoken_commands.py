@@ -112,7 +112,7 @@ def sentence(part: Part, rng: np.random.Generator) -> str:
             text = "".join(DIGITS[i] for i in rng.integers(len(DIGITS), size=rng.integers(4, 10)))
         else:
             text = "".join(_one(slot, rng) for slot in _one(COMMANDS, rng))
-        if _part(text) == part:
+        if part_of(text) == part:
             return text
 
 
@@ -176,7 +176,7 @@ def _one(options: Sequence[_T], rng: np.random.Generator) -> _T:
     return options[int(rng.integers(len(options)))]
 
 
-def _part(text: str) -> Part:
+def part_of(text: str) -> Part:
     """Return the split that a sentence belongs to."""
     position = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
     edges = np.cumsum(list(SHARES.values()))

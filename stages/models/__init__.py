@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # at run time, each becomes a name of this package when `Kind
         paraformer,
         paraformer_streaming,
         seaco_paraformer,
+        sensevoice,
     )
 
 F = TypeVar("F")
@@ -79,6 +80,7 @@ FAMILIES = Kind[Family[Any]](
         "paraformer": lambda: paraformer,
         "paraformer_streaming": lambda: paraformer_streaming,
         "seaco_paraformer": lambda: seaco_paraformer,
+        "sensevoice": lambda: sensevoice,
     }
 )
 PRUNABLE = Kind[Prunable[Any, Any]](
@@ -90,6 +92,7 @@ PRUNABLE = Kind[Prunable[Any, Any]](
         "paraformer": lambda: paraformer,
         "paraformer_streaming": lambda: paraformer_streaming,
         "seaco_paraformer": lambda: seaco_paraformer,
+        "sensevoice": lambda: sensevoice,
     }
 )
 DESCRIBED = Kind[Described](
@@ -98,10 +101,17 @@ DESCRIBED = Kind[Described](
         "ct_transformer": lambda: ct_transformer,
         "paraformer": lambda: paraformer,
         "paraformer_streaming": lambda: paraformer_streaming,
+        "sensevoice": lambda: sensevoice,
     }
 )
 DETECTORS = Kind[Detector]({"fsmn_vad": lambda: fsmn_vad})
-RECOGNIZERS = Kind[Recognizer]({"paraformer": lambda: paraformer, "seaco_paraformer": lambda: seaco_paraformer})
+RECOGNIZERS = Kind[Recognizer](
+    {
+        "paraformer": lambda: paraformer,
+        "seaco_paraformer": lambda: seaco_paraformer,
+        "sensevoice": lambda: sensevoice,
+    }
+)
 STREAMING_RECOGNIZERS = Kind[StreamingRecognizer]({"paraformer_streaming": lambda: paraformer_streaming})
 PUNCTUATORS = Kind[Punctuator]({"ct_transformer": lambda: ct_transformer})
 CLASSIFIERS = Kind[Classifier]({"emotion2vec": lambda: emotion2vec})

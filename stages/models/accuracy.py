@@ -55,6 +55,15 @@ RECOGNIZER = {
 PARAFORMER = Accuracy(("offline",), RECOGNIZER)
 PARAFORMER_STREAMING = Accuracy(("streaming",), RECOGNIZER)
 SEACO_PARAFORMER = Accuracy(tuple(LISTED), RECOGNIZER | {"hotword_recall": SCORE, "hotword_false_alarms": ERROR})
+TAGS = ("language", "emotion", "event")
+SENSEVOICE = Accuracy(
+    ("woitn", "withitn"),  # as FunASR calls text as it is spoken, and with inverse text normalisation
+    {
+        **RECOGNIZER,
+        **{f"{tag}_accuracy": SCORE for tag in TAGS},  # against the known truth
+        **{f"{tag}_agreement": SCORE for tag in TAGS},  # with the fp32 torch baseline
+    },
+)
 CT_TRANSFORMER = Accuracy(
     ("text",),
     {
@@ -96,6 +105,7 @@ FAMILIES = {
     "paraformer": PARAFORMER,
     "paraformer_streaming": PARAFORMER_STREAMING,
     "seaco_paraformer": SEACO_PARAFORMER,
+    "sensevoice": SENSEVOICE,
 }
 PIPELINE = {
     "final_cer": ERROR,  # against the known text

@@ -38,7 +38,7 @@ def test_a_sentence_for_each_segment_and_each_of_its_split(made):
         (recording,) = manifest.read(made, split)
         sentences = recording.text.removesuffix(END_OF_SENTENCE).split(END_OF_SENTENCE)
         assert len(sentences) == len(recording.segments)
-        assert {spoken_commands._part(text) for text in sentences} == {split}
+        assert {spoken_commands.part_of(text) for text in sentences} == {split}
 
 
 def test_between_turns_is_a_pause_that_ends_a_segment(made):

@@ -70,7 +70,7 @@ def test_parts_draw_different_sentences():
 
 def test_training_has_every_character():
     sentences = ("".join(words) for command in COMMANDS for words in product(*command))
-    training = {c for text in sentences if spoken_commands._part(text) == "training" for c in text}
+    training = {c for text in sentences if spoken_commands.part_of(text) == "training" for c in text}
     assert training | set(spoken_commands.DIGITS) == set(spoken_commands.characters())
 
 

@@ -87,6 +87,7 @@ class SyntheticDataset(_GeneratedDataset):
         "emotional_prosody",
         "punctuated_text",
         "speaker_trials",
+        "tagged_commands",
     ]
     items: dict[Split, Annotated[int, Field(ge=1)]]
 

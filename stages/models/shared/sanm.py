@@ -9,7 +9,7 @@ may look at it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +49,17 @@ def encode(encoder: Any, inputs: torch.Tensor, inside: Mask | None) -> torch.Ten
 
 def encode_blocks(encoder: Any, hidden: torch.Tensor, inside: Mask | None) -> torch.Tensor:
     """Run the layers of an encoder after its embedding (batch, time, input_size): (batch, time, output_size)."""
-    for layer in (*encoder.encoders0, *encoder.encoders):
+    encoded: torch.Tensor = encoder.after_norm(run_blocks((*encoder.encoders0, *encoder.encoders), hidden, inside))
+    return encoded
+
+
+def run_blocks(blocks: Iterable[Any], hidden: torch.Tensor, inside: Mask | None) -> torch.Tensor:
+    """Run encoder layers one after the other over (batch, time, size); the first may have another input size."""
+    for layer in blocks:
         attended = self_attention(layer.self_attn, layer.norm1(hidden), inside)
         hidden = hidden + attended if layer.in_size == layer.size else attended
         hidden = hidden + layer.feed_forward(layer.norm2(hidden))
-    encoded: torch.Tensor = encoder.after_norm(hidden)
-    return encoded
+    return hidden
 
 
 def decode(

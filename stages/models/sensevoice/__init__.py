@@ -1,0 +1,31 @@
+"""SenseVoiceSmall, FunASR's recognizer of five languages, which also names language, emotion and event: one graph.
+
+An et al., "FunAudioLLM: Voice Understanding and Generation Foundation Models for Natural Interaction Between Humans and
+LLMs", 2024: SAN-M blocks with CTC, and queries before the audio whose positions give the tags. FunASR's own front end,
+greedy decoding and tokenizer run unchanged; only the network is swapped.
+"""
+
+from __future__ import annotations
+
+from stages.models.sensevoice.metrics import HEADLINE, METRICS, MODES, Outcome, measure, read_outcomes, write_outcomes
+from stages.models.sensevoice.network import SCHEMAS, build, export_modules, graph_set, load, metadata, read_config
+from stages.models.sensevoice.scoring import load_recognizer, score
+
+__all__ = [
+    "HEADLINE",
+    "METRICS",
+    "MODES",
+    "SCHEMAS",
+    "Outcome",
+    "build",
+    "export_modules",
+    "graph_set",
+    "load",
+    "load_recognizer",
+    "measure",
+    "metadata",
+    "read_config",
+    "read_outcomes",
+    "score",
+    "write_outcomes",
+]

@@ -1,0 +1,76 @@
+"""How good SenseVoice is: its text in either way of writing, and its tags, against the fp32 baseline and the truth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stages.core.files import read_json, write_json
+from stages.core.statistics import Counts
+from stages.corpora.manifest import Recording
+from stages.models.accuracy import SENSEVOICE, TAGS
+from stages.models.shared import asr
+
+MODES, METRICS = SENSEVOICE
+HEADLINE = asr.HEADLINE
+WRITTEN = "withitn"
+TAG = re.compile(r"<\|([^|]*)\|>")
+
+
+@dataclass(frozen=True)
+class Outcome(asr.Outcome):
+    """What the recognizer makes of one recording: token ids and text as FunASR decodes them, without tags.
+
+    tags: language, emotion, event and way of writing, as FunASR's text begins with them; fewer where it has fewer.
+    textnorm: the way of writing that it was asked for.
+    """
+
+    tags: list[str]
+    textnorm: str
+
+
+def parse(tokens: list[int], text: str, textnorm: str) -> Outcome:
+    """Take FunASR's text apart: `<|en|><|SAD|><|Speech|><|woitn|>go to floor two`."""
+    return Outcome(tokens, TAG.sub("", text).strip(), TAG.findall(text), textnorm)
+
+
+def measure(
+    folder: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
+) -> list[Counts]:
+    """Count every metric of each recording as (numerator, denominator).
+
+    Error rates and agreement of tokens as `stages.models.shared.asr` has them, tags among the tokens. With inverse text
+    normalisation the truth is a recording's `written`, where it has that. A tag that nobody knows is not counted.
+    """
+    truths = [
+        r.model_copy(update={"text": r.written or r.text}) if o.textnorm == WRITTEN else r
+        for r, o in zip(recordings, outcomes, strict=True)
+    ]
+    counts = asr.measure(folder, truths, references, outcomes)
+    return [c | _count_tags(*line) for c, *line in zip(counts, recordings, references, outcomes, strict=True)]
+
+
+def _count_tags(recording: Recording, reference: Outcome, outcome: Outcome) -> Counts:
+    known = (recording.language, recording.label, recording.event)
+    counts: dict[str, tuple[float, float]] = {}
+    for place, (name, truth) in enumerate(zip(TAGS, known, strict=True)):
+        found, baseline = (_tag(o, place) for o in (outcome, reference))
+        counts[f"{name}_accuracy"] = (float(found == truth.lower()), 1) if truth else (0, 0)
+        counts[f"{name}_agreement"] = (float(found == baseline), 1)
+    return counts
+
+
+def _tag(outcome: Outcome, place: int) -> str | None:
+    return outcome.tags[place].lower() if place < len(outcome.tags) else None
+
+
+def write_outcomes(folder: Path, mode: str, outcomes: Sequence[Outcome]) -> None:
+    """Keep outcomes of one mode for `read_outcomes`."""
+    write_json(folder / f"{mode}.json", [asdict(outcome) for outcome in outcomes])
+
+
+def read_outcomes(folder: Path, mode: str) -> list[Outcome]:
+    """Read what `write_outcomes` kept, in the same order."""
+    return [Outcome(**fields) for fields in read_json(folder / f"{mode}.json")]
