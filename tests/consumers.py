@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stages.corpora.manifest import Recording
 from stages.models import ct_transformer, paraformer_streaming
 from stages.models.ct_transformer import read_marks
+from stages.models.sensevoice.metrics import parse
 from stages.models.shared.checkpoint import importing_funasr
 
 VAD_CHUNK = 3200  # 200 ms
@@ -79,6 +80,12 @@ def seaco(folder: Path, recordings: Sequence[Recording]) -> list[str]:
     """Texts of a recognizer that is given HOTWORDS."""
     offline = runtime("SeacoParaformer", folder)
     return [offline(recording.samples(), HOTWORDS)[0]["preds"] for recording in recordings]
+
+
+def sense_voice(folder: Path, recordings: Sequence[Recording]) -> list[list[int]]:
+    """Token ids of text as it is spoken, the language not told: of what FunASR's table of queries has as 0 and 15."""
+    recognizer = runtime("SenseVoiceSmallONNX", folder)
+    return [recognizer(recording.samples(), language=[0], textnorm=[15])[0] for recording in recordings]
 
 
 def paraformer_online(folder: Path, recordings: Sequence[Recording]) -> list[str]:
@@ -154,7 +161,8 @@ def auto_model(folder: Path) -> Any:
         # These register what config.yaml names; the network's own classes are registered by the families of Kiln.
         import funasr.frontends.wav_frontend
         import funasr.models.specaug.specaug
-        import funasr.tokenizer.char_tokenizer  # noqa: F401
+        import funasr.tokenizer.char_tokenizer
+        import funasr.tokenizer.sentencepiece_tokenizer  # noqa: F401
         from funasr.auto.auto_model import AutoModel
 
     quiet = {"disable_update": True, "disable_pbar": True, "disable_log": True, "log_level": "ERROR"}
@@ -166,6 +174,11 @@ def text(model: Any, recording: Recording, hotwords: str = "") -> str:
     """What it says of a recording; without the argument, SeACo-Paraformer would leave out what its graph has."""
     found = model.generate(input=recording.samples(), hotword=hotwords)
     return found[0]["text"] if found else ""
+
+
+def tagged_text(model: Any, recording: Recording) -> str:
+    """The same of SenseVoice, as it is spoken, without tags."""
+    return parse([], model.generate(input=recording.samples(), use_itn=False)[0]["text"], "woitn").text
 
 
 def text_with_hotwords(model: Any, recording: Recording) -> str:

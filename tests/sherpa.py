@@ -38,6 +38,21 @@ def paraformer(folder: Path, wavs: Sequence[str]) -> list[str]:
     return [_decoded(recognizer, wav) for wav in wavs]
 
 
+def sensevoice(folder: Path, wavs: Sequence[str]) -> list[str]:
+    return _tagged(folder, wavs, use_itn=False)
+
+
+def sensevoice_with_figures(folder: Path, wavs: Sequence[str]) -> list[str]:
+    return _tagged(folder, wavs, use_itn=True)
+
+
+def _tagged(folder: Path, wavs: Sequence[str], *, use_itn: bool) -> list[str]:
+    recognizer = sherpa_onnx.OfflineRecognizer.from_sense_voice(
+        model=str(folder / "model.onnx"), tokens=str(folder / "tokens.txt"), num_threads=1, use_itn=use_itn
+    )
+    return [_decoded(recognizer, wav) for wav in wavs]
+
+
 def _decoded(recognizer: Any, wav: str) -> str:
     stream = recognizer.create_stream()
     stream.accept_waveform(RATE, soundfile.read(wav, dtype="float32")[0])
@@ -89,6 +104,8 @@ KINDS = {
     "paraformer_streaming": paraformer_streaming,
     "ct_transformer": ct_transformer,
     "campplus": campplus,
+    "sensevoice": sensevoice,
+    "sensevoice_with_figures": sensevoice_with_figures,
 }
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ import pytest
 from stages import models
 from stages.core import graphs, params
 from stages.core.errors import UserError
-from stages.corpora import manifest, punctuated_text, spoken_commands
+from stages.corpora import manifest, punctuated_text, spoken_commands, tagged_commands
 from stages.corpora.manifest import Recording
 from stages.export import export_variant
 from stages.models.ct_transformer import read_marks
 from stages.models.protocols import Family
+from stages.models.shared import pieces
 from stages.quantize import quantize
 from stages.release import contents
 from stages.runtimes import onnxruntime
@@ -33,6 +34,7 @@ FAMILIES = {
     "fsmn_vad": "fsmn_vad",
     "paraformer": "paraformer",
     "paraformer_streaming": "paraformer_streaming",
+    "sensevoice": "sensevoice",
     "ct_transformer": "ct_transformer",
     "ct_transformer_realtime": "ct_transformer",
 }
@@ -79,6 +81,13 @@ def release(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
     folder = tmp_path_factory.mktemp("spoken")
     spoken_commands.make(4, {"calibration": 1, "tuning": 1, "evaluation": 6}, folder)
+    return manifest.read(folder, "evaluation")
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
+    folder = tmp_path_factory.mktemp("tagged")
+    tagged_commands.make(4, {"evaluation": 8}, folder)
     return manifest.read(folder, "evaluation")
 
 
@@ -141,6 +150,14 @@ def test_paraformer_online(release: Release, ours: Callable[..., list[Any]], spo
 
 
 @GRAPHS
+def test_sensevoice(release: Release, ours: Callable[..., list[Any]], tagged: list[Recording], graph: str):
+    found = consumers.sense_voice(release("sensevoice", graph), tagged)
+    assert found == [outcome.tokens for outcome in ours("sensevoice", graph, tagged, "woitn")]
+    assert all(found)
+    assert (release("sensevoice", graph) / pieces.FILE).is_file()
+
+
+@GRAPHS
 def test_ct_transformer(release: Release, ours: Callable[..., list[Any]], written: list[Recording], graph: str):
     found = consumers.punctuation(release("ct_transformer", graph), written)
     outcomes = ours("ct_transformer", graph, written, "text")
@@ -186,6 +203,17 @@ def test_paraformer_in_sherpa(release: Release, ours: Callable[..., list[Any]], 
     found = sherpa.run("paraformer", release("paraformer", graph), wavs(spoken))
     assert found == [outcome.text for outcome in ours("paraformer", graph, spoken, "offline")]
     assert all(found)
+
+
+@GRAPHS
+@pytest.mark.parametrize(("kind", "mode"), [("sensevoice", "woitn"), ("sensevoice_with_figures", "withitn")])
+def test_sensevoice_in_sherpa(
+    release: Release, ours: Callable[..., list[Any]], tagged: list[Recording], graph: str, kind: str, mode: str
+):
+    found = sherpa.run(kind, release("sensevoice", graph), wavs(tagged))
+    assert found == [outcome.text for outcome in ours("sensevoice", graph, tagged, mode)]
+    assert all(found)
+    assert any(text.isdigit() for text in "".join(found)) == (mode == "withitn")
 
 
 @GRAPHS

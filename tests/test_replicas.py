@@ -101,6 +101,7 @@ BY_AUTO_MODEL: dict[str, Callable[[Any, Recording], Any]] = {
     "paraformer_large": consumers.text,
     "paraformer_large_online": consumers.streamed_text,
     "seaco_paraformer_large": consumers.text,
+    "sensevoice_small": consumers.tagged_text,
     "punc_ct_transformer": consumers.punctuated_text,
     "punc_ct_transformer_realtime": consumers.punctuated_pieces,
     "emotion2vec_plus_large": consumers.emotion,
@@ -111,6 +112,7 @@ BY_RUNTIME: dict[str, Callable[[Path, Sequence[Recording]], list[Any]]] = {
     "paraformer_large": consumers.paraformer,
     "paraformer_large_online": consumers.paraformer_online,
     "seaco_paraformer_large": consumers.seaco,
+    "sensevoice_small": consumers.sense_voice,
     "punc_ct_transformer": consumers.punctuation,
     "punc_ct_transformer_realtime": consumers.punctuation_realtime,
     "emotion2vec_plus_large": consumers.emotions,
@@ -155,6 +157,8 @@ def test_a_release_says_in_funasr_s_runtime_what_was_measured(built: Built, prec
     elif built.name == "seaco_paraformer_large":  # its runtime has no way to be given no hotword
         if target == "cpu_fp32":
             check_hotwords(built, found)
+    elif built.name == "sensevoice_small":
+        assert found == [outcome.tokens for outcome in outcomes]
     elif built.name == "paraformer_large":
         assert found == [without_last(built, outcome.tokens) for outcome in outcomes]
     else:
@@ -185,6 +189,7 @@ KNOWN = {  # weights of the state dict, and millions of parameters
     "paraformer_large": (956, 220),
     "paraformer_large_online": (956, 220),
     "seaco_paraformer_large": (1095, 247),
+    "sensevoice_small": (917, 234),
     "punc_ct_transformer": (57, 73),
     "punc_ct_transformer_realtime": (44, 72),
     "emotion2vec_plus_large": (329, 313),

@@ -26,10 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from sentencepiece import sentencepiece_model_pb2
 
 from stages import models
 from stages.commands import catalogue
 from stages.corpora import manifest, spoken_commands
+from stages.models.shared import pieces
 
 Config = dict[str, Any]
 Weights = dict[str, Any]
@@ -133,6 +135,7 @@ def picture() -> bytes:
 
 
 SPEECH = ("<blank>", "<s>", "</s>", *spoken_commands.characters())
+TAGS = ("<|zh|>", "<|en|>", "<|NEUTRAL|>", "<|Speech|>", "<|withitn|>", "<|woitn|>")
 TEXT = ("<blank>", "<s>", "</s>", "app", "python", "word")
 LABELS = Path(__file__).with_name("emotion2vec").joinpath("tokens.txt").read_text(encoding="utf-8").split()[:-1]
 SEGMENTATION = "".join(f"{character} {character}\n" for character in SPEECH[3:]).encode()
@@ -186,6 +189,14 @@ REPLICAS = {
         metas=TALK_METAS,
         settle=balance_hotwords,
     ),
+    "sensevoice_small": Replica(
+        SPEECH_TO_TEXT,
+        (25_055, 80),
+        ("<unk>", "<s>", "</s>", *TAGS, *spoken_commands.characters()),
+        {"example/zh.wav": None, "am.mvn": cmvn(560), "fig/struct.png": picture()},
+        listed_in=pieces.FILE,
+        metas={"frontend_conf": {"cmvn_file": "am.mvn"}},
+    ),
     "punc_ct_transformer": Replica(
         "punctuation",
         (272_727, 3000),
@@ -232,10 +243,9 @@ def make(name: str, folder: Path, *, tiny: bool, seed: int = SEED) -> None:
         "configuration.json": json.dumps(hub_configuration(replica), indent=2),
         "config.yaml": yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True),
     }
-    if tokens:
-        as_json = replica.listed_in.endswith(".json")
-        texts[replica.listed_in] = json.dumps(tokens, ensure_ascii=False, indent=0) if as_json else "\n".join(tokens)
-    for path, content in chain(((path, text.encode()) for path, text in texts.items()), replica.files.items()):
+    listed = {replica.listed_in: token_file(replica.listed_in, tokens)} if tokens else {}
+    written = ((path, text.encode()) for path, text in texts.items())
+    for path, content in chain(written, listed.items(), replica.files.items()):
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         if content is None:
@@ -272,14 +282,33 @@ _Dumper.add_implicit_resolver(FLOAT, re.compile(r"\d+e-\d+"), [*"123456789"])  #
 
 def token_list(replica: Replica, *, tiny: bool) -> Iterator[str]:
     """Yield as many tokens as the replica has: its own, then Chinese characters, then words, and `<unk>`."""
-    count = replica.vocabulary[tiny]
-    if count:
-        known = set(replica.tokens)
-        characters = (chr(code) for code in range(0x4E00, 0x9FA6))
-        words = (f"w{number}" for number in range(count))
-        more = (token for token in chain(characters, words) if token not in known)
-        yield from islice(chain(replica.tokens, more), count - 1)
-        yield "<unk>"
+    count, known = replica.vocabulary[tiny], set(replica.tokens)
+    last = ["<unk>"] if count and "<unk>" not in known else []
+    characters = (chr(code) for code in range(0x4E00, 0x9FA6))
+    words = (f"w{number}" for number in range(count))
+    more = (token for token in chain(characters, words) if token not in known)
+    yield from islice(chain(replica.tokens, more), count - len(last))
+    yield from last
+
+
+def token_file(name: str, tokens: Sequence[str]) -> bytes:
+    """Return what a file of tokens holds, in the form that its name tells."""
+    if name == pieces.FILE:
+        return sentencepiece_model(tokens)
+    as_json = name.endswith(".json")
+    return (json.dumps(tokens, ensure_ascii=False, indent=0) if as_json else "\n".join(tokens)).encode()
+
+
+def sentencepiece_model(tokens: Sequence[str]) -> bytes:
+    """Return a SentencePiece model with these pieces, the first three of which are special."""
+    model: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made when it is imported
+    kinds = {"<unk>": "UNKNOWN", "<s>": "CONTROL", "</s>": "CONTROL"}
+    for number, token in enumerate(tokens):
+        kind = kinds.get(token, "USER_DEFINED" if token.startswith("<|") else "NORMAL")
+        model.pieces.add(piece=token, score=-number, type=getattr(model.SentencePiece, kind))
+    model.trainer_spec.model_type = model.trainer_spec.BPE
+    model.normalizer_spec.name = "identity"
+    return bytes(model.SerializeToString())
 
 
 def random_weights(name: str, config: Config, seed: int) -> Weights:
@@ -299,7 +328,8 @@ def hub_configuration(replica: Replica) -> Config:
     """Return what configuration.json holds: for ModelScope what the model is for, for FunASR which file is what."""
     metas: Config = {"init_param": replica.weights, "config": "config.yaml", **copy.deepcopy(dict(replica.metas))}
     if replica.tokens:
-        metas["tokenizer_conf"] = {"token_list": replica.listed_in} | metas.get("tokenizer_conf", {})
+        key = "bpemodel" if replica.listed_in == pieces.FILE else "token_list"
+        metas["tokenizer_conf"] = {key: replica.listed_in} | metas.get("tokenizer_conf", {})
     return {
         "framework": "pytorch",
         "task": replica.task,

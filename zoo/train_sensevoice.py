@@ -2,9 +2,9 @@
 
     python -m zoo.train_sensevoice
 
-FunASR's own classes, front end and losses, as zoo/sensevoice/config.yaml says: CTC of the text, and cross-entropy of the
-four tags before it. Every recording is learned from twice, with figures and without; half of the time the network is
-told the language. Short recordings come first. Seeded and on one thread, so the same machine writes the same bytes.
+FunASR's own classes, front end and losses, as zoo/sensevoice/config.yaml says: CTC of the text, and cross-entropy of
+the four tags before it. Every recording is learned from twice, with figures and without; half of the time the network
+is told the language. Short recordings come first. Seeded and on one thread, so the same machine writes the same bytes.
 Prints the character error rate and the accuracy of the tags on the evaluation split.
 """
 
@@ -116,7 +116,8 @@ def save(model: torch.nn.Module) -> None:
 
 def report() -> None:
     """Print the size, and the metrics of FunASR's own inference on the evaluation split of the data set in params."""
-    model, dataset = sensevoice.load(FOLDER), params.load().datasets["tagged_commands"]
+    model = sensevoice.load(FOLDER)
+    dataset: Any = params.load().datasets["tagged_commands"]
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {(FOLDER / 'model.pt').stat().st_size} bytes")
     with TemporaryDirectory() as made:
         tagged_commands.make(dataset.seed, {"evaluation": dataset.items["evaluation"]}, Path(made))

@@ -22,7 +22,7 @@ from stages.models.shared import weights
 
 # What FunASR reads of a checkpoint folder: weights, configuration, CMVN, tokens and word lists. A hub
 # repository also has a card, figures, example audio and at times code, which nothing here needs.
-TAKEN = (*weights.NAMES, "config.yaml", "configuration.json", "am.mvn", "tokens.*", "seg_dict", "jieba*")
+TAKEN = (*weights.NAMES, "config.yaml", "configuration.json", "am.mvn", "tokens.*", "*.bpe.model", "seg_dict", "jieba*")
 CONFIG = "config.yaml"
 EPOCHS = f"{weights.NAMES[0]}.*"  # FunASR's trainer: of each epoch, the best, an average
 EXAMPLE = "kiln pin paraformer_large"

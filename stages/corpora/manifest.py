@@ -5,7 +5,8 @@ What is known of it: `segments` ([start, end] of speech in seconds), `text` (wha
 punctuation the punctuated text, which needs no audio), `written` (the same as one writes it, with figures), `language`
 (as SenseVoice names it, such as `zh`), `label` (an emotion), `event` (as SenseVoice names it, such as `BGM`), `speaker`
 (who says it), `condition` (how it was recorded, such as a kind of noise), `hotwords` (what a recognizer that takes a
-list of words is given: those that are said first, then others). A data set is a folder with one manifest for each split.
+list of words is given: those that are said first, then others). A data set is a folder with one manifest for each
+split.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from stages.core.statistics import certain
 from stages.corpora.manifest import Recording
 from stages.models.protocols import Family
 
-SCORES = "logits"  # the output that decisions are read from, in every family
+SCORES = ("logits", "ctc_logits")  # the output that decisions are read from, as families call it
 
 
 def measure(
@@ -43,8 +43,9 @@ def measure(
             def run(feeds: Feeds) -> Feeds:
                 wanted, found = exact(feeds), network(feeds)
                 seen[0].append(relative_difference(wanted, found))
-                if SCORES in wanted and wanted[SCORES].shape == found[SCORES].shape:
-                    seen[1].append(_at_risk(wanted[SCORES], found[SCORES]))
+                for name in wanted.keys() & SCORES:
+                    if wanted[name].shape == found[name].shape:
+                        seen[1].append(_at_risk(wanted[name], found[name]))
                 return found
 
             return run

@@ -21,6 +21,7 @@ TASKS = {  # as hubs name them, by family
     "paraformer": "automatic-speech-recognition",
     "paraformer_streaming": "automatic-speech-recognition",
     "seaco_paraformer": "automatic-speech-recognition",
+    "sensevoice": "automatic-speech-recognition",
 }
 FENCE = "---"
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from stages.core import graphs
 from stages.core.errors import UserError
-from stages.core.files import sha256, write_text
+from stages.core.files import sha256, write_json, write_text
+from stages.models.shared import pieces, tokens
 
 MEASURED = (".onnx", ".data", ".engine", ".ort", ".xml", ".bin", ".torchscript")  # what holds a network
 NETWORK = (".pt", *MEASURED)  # of a checkpoint: weights, and graphs that nobody measured here
-TOKENS, SHERPA_TOKENS = "tokens.json", "tokens.txt"
+SHERPA_TOKENS = "tokens.txt"
 README, CHECKPOINT_README = "README.md", "README.checkpoint.md"
 OWN = ("provenance.json", "bom.cdx.json", "SHA256SUMS", "model.sig", "prune.json")  # never a checkpoint's
 
@@ -39,8 +40,10 @@ def fill(artifact: Path, checkpoint: Path, measured: Mapping[str, str], folder: 
         if integer and name.endswith(".onnx"):
             shutil.copyfile(folder / name, folder / quantized_name(name))
     graphs.write(folder, graphs.read(artifact))  # its weights are here, wherever the artifact has them
-    if (folder / TOKENS).is_file() and not (folder / SHERPA_TOKENS).is_file():
-        write_text(folder / SHERPA_TOKENS, sherpa_tokens(folder / TOKENS))
+    if (folder / pieces.FILE).is_file() and not (folder / tokens.FILE).is_file():
+        write_json(folder / tokens.FILE, pieces.read(folder))
+    if (folder / tokens.FILE).is_file() and not (folder / SHERPA_TOKENS).is_file():
+        write_text(folder / SHERPA_TOKENS, sherpa_tokens(folder / tokens.FILE))
 
 
 def quantized_name(name: str) -> str:
@@ -48,7 +51,7 @@ def quantized_name(name: str) -> str:
     return f"{name.removesuffix('.onnx')}_quant.onnx"
 
 
-def sherpa_tokens(tokens: Path) -> str:
+def sherpa_tokens(place: Path) -> str:
     """Return a checkpoint's list of tokens as sherpa-onnx reads it: a line with each and its number."""
-    listed = json.loads(tokens.read_text(encoding="utf-8"))
+    listed = json.loads(place.read_text(encoding="utf-8"))
     return "".join(f"{token} {number}\n" for number, token in enumerate(listed))

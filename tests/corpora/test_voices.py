@@ -13,14 +13,14 @@ from stages.core import params
 from stages.core.params.origins import SyntheticDataset
 from stages.core.params.section import Split
 from stages.core.statistics import Groups, Metric, drift
-from stages.corpora import emotional_prosody, hotword_commands, manifest, spoken_commands, voices
+from stages.corpora import emotional_prosody, hotword_commands, manifest, spoken_commands, tagged_commands, voices
 from stages.evaluate import LOOKS
 from tests.workspace import ROOT
 
 ITEMS: dict[Split, int] = {"evaluation": 8, "final": 8}
 
 
-@pytest.fixture(scope="module", params=[spoken_commands, hotword_commands, emotional_prosody])
+@pytest.fixture(scope="module", params=[spoken_commands, hotword_commands, tagged_commands, emotional_prosody])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[ModuleType, Path]:
     folder = tmp_path_factory.mktemp("made")
     request.param.make(5, ITEMS, folder)

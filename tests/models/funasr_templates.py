@@ -74,6 +74,20 @@ SEACO = PARAFORMER | {
     | {"smooth_factor2": 0.25, "noise_threshold2": 0.01, "upsample_times": 3, "use_cif1_cnn": False}
     | {"upsample_type": "cnn_blstm"},
 }
+SENSE_VOICE: dict[str, Any] = {
+    "encoder": "SenseVoiceEncoderSmall",
+    "encoder_conf": PARAFORMER["encoder_conf"] | {"tp_blocks": 20},
+    "model": "SenseVoiceSmall",
+    "model_conf": {"length_normalized_loss": True, "sos": 1, "eos": 2, "ignore_id": -1},
+    "tokenizer": "SentencepiecesTokenizer",
+    "tokenizer_conf": {"bpemodel": None, "unk_symbol": "<unk>", "split_with_space": True},
+    "frontend": "WavFrontend",
+    "frontend_conf": FBANK | {"lfr_m": 7, "lfr_n": 6, "cmvn_file": None},
+    "dataset": "SenseVoiceCTCDataset",
+    "dataset_conf": {"index_ds": "IndexDSJsonl", "sos": "${model_conf.sos}", "eos": "${model_conf.eos}", "retry": 20},
+    "train_conf": TRAINING["train_conf"],
+    "optim": "adamw",
+}
 PUNCTUATION: dict[str, Any] = {
     "model": "CTTransformer",
     "model_conf": {"ignore_id": 0, "embed_unit": 256, "att_unit": 256, "dropout_rate": 0.1, "sentence_end_id": 3}
@@ -159,6 +173,7 @@ TEMPLATES: dict[str, tuple[str, dict[str, Any]]] = {
     "paraformer": ("paraformer", PARAFORMER),
     "paraformer_streaming": ("paraformer_streaming", STREAMING),
     "seaco_paraformer": ("seaco_paraformer", SEACO),
+    "sensevoice": ("sensevoice", SENSE_VOICE),
     "ct_transformer": ("ct_transformer", PUNCTUATION),
     "ct_transformer_streaming": ("ct_transformer", REALTIME),
     "fsmn_vad_streaming": ("fsmn_vad", VAD),

@@ -15,10 +15,11 @@ import yaml
 from benchmarks.mutations.settings import REMOVED, change, paths
 from stages import models
 from stages.core.errors import UserError
-from stages.models.shared import checkpoint, schema, yaml_config
+from stages.models.shared import checkpoint, pieces, schema, yaml_config
 from tests.conftest import CONFIG
 from tests.models import funasr_templates
 from tests.models.paraformers import SEACO
+from zoo import replicas
 
 ROOT = Path(__file__).parents[2]
 WRONG: dict[str, Any] = {
@@ -54,6 +55,8 @@ def make(folder: Path, family: str, config: dict[str, Any], tokens: int) -> Any:
     """Write the files that a checkpoint of the family has beside its weights; return the family's module."""
     listed = [f"t{i}" for i in range(tokens - 1)] + ["<unk>"]
     (folder / "tokens.json").write_text(json.dumps(listed), encoding="utf-8")
+    if family == "sensevoice":
+        (folder / pieces.FILE).write_bytes(replicas.sentencepiece_model(listed))
     front = config.get("frontend_conf", {})
     numbers = " ".join(["0.5"] * front.get("n_mels", 80) * front.get("lfr_m", 1))
     parts = (f"<{part}>\n<LearnRateCoef> 0 [ {numbers} ]\n" for part in ("AddShift", "Rescale"))

@@ -133,4 +133,5 @@ def export_modules(model: Any) -> dict[str, torch.nn.Module]:
 
 def metadata(folder: Path) -> dict[str, sherpa.Metadata]:
     """Return what sherpa-onnx reads in the graph's file."""
-    return {"model": sherpa.recognizer(folder, read_typed(folder, "paraformer", SCHEMAS)[1].frontend_conf)}
+    config, typed = read_typed(folder, "paraformer", SCHEMAS)
+    return {"model": sherpa.recognizer(folder, typed.frontend_conf, config["vocab_size"])}

@@ -207,11 +207,11 @@ def export_modules(model: ParaformerStreaming) -> dict[str, torch.nn.Module]:
 
 def metadata(folder: Path) -> dict[str, sherpa.Metadata]:
     """Return what sherpa-onnx reads in the encoder's file: also how large the decoder's caches are."""
-    typed = read_typed(folder, "paraformer_streaming", SCHEMAS)[1]
+    config, typed = read_typed(folder, "paraformer_streaming", SCHEMAS)
     sizes = {
         "encoder_output_size": typed.encoder_conf.output_size,
         "decoder_num_blocks": typed.decoder_conf.num_blocks,
         "decoder_kernel_size": typed.decoder_conf.kernel_size,
     }
     caches = {name: str(size) for name, size in sizes.items()}
-    return {"encoder": sherpa.recognizer(folder, typed.frontend_conf) | caches}
+    return {"encoder": sherpa.recognizer(folder, typed.frontend_conf, config["vocab_size"]) | caches}

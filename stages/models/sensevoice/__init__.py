@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from stages.models.sensevoice.metrics import HEADLINE, METRICS, MODES, Outcome, measure, read_outcomes, write_outcomes
 from stages.models.sensevoice.network import SCHEMAS, build, export_modules, graph_set, load, metadata, read_config
+from stages.models.sensevoice.pruning import (
+    calibration,
+    counter,
+    cut,
+    distillation,
+    multiplications,
+    narrowed,
+    widths,
+)
 from stages.models.sensevoice.scoring import load_recognizer, score
+from stages.models.shared.sanm import with_widths
 
 __all__ = [
     "HEADLINE",
@@ -18,14 +28,22 @@ __all__ = [
     "SCHEMAS",
     "Outcome",
     "build",
+    "calibration",
+    "counter",
+    "cut",
+    "distillation",
     "export_modules",
     "graph_set",
     "load",
     "load_recognizer",
     "measure",
     "metadata",
+    "multiplications",
+    "narrowed",
     "read_config",
     "read_outcomes",
     "score",
+    "widths",
+    "with_widths",
     "write_outcomes",
 ]

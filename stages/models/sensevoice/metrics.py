@@ -49,7 +49,8 @@ def measure(
         for r, o in zip(recordings, outcomes, strict=True)
     ]
     counts = asr.measure(folder, truths, references, outcomes)
-    return [c | _count_tags(*line) for c, *line in zip(counts, recordings, references, outcomes, strict=True)]
+    tags = [_count_tags(*line) for line in zip(recordings, references, outcomes, strict=True)]
+    return [{**of_text, **of_tags} for of_text, of_tags in zip(counts, tags, strict=True)]
 
 
 def _count_tags(recording: Recording, reference: Outcome, outcome: Outcome) -> Counts:

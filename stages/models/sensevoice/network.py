@@ -9,6 +9,7 @@ import torch
 
 from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
 from stages.models.paraformer.network import CASES, FRAME_SECONDS, MINUTE, USUAL
+from stages.models.paraformer.schema import RecognizerFrontend
 from stages.models.sensevoice import schema
 from stages.models.shared import checkpoint, cmvn, pieces, sanm, sherpa
 
@@ -42,7 +43,7 @@ def build(config: dict[str, Any]) -> Any:
         encoder=config["encoder"],
         encoder_conf=sanm.funasr_conf(config["encoder_conf"]),
         ctc_conf=config.get("ctc_conf"),
-        input_size=schema.RecognizerFrontend.model_validate(config["frontend_conf"]).size,
+        input_size=RecognizerFrontend.model_validate(config["frontend_conf"]).size,
         vocab_size=config["vocab_size"],
     ).eval()
     sanm.keep_heads(model, config)
@@ -123,4 +124,7 @@ def export_modules(model: Any) -> dict[str, torch.nn.Module]:
 
 def metadata(folder: Path) -> dict[str, sherpa.Metadata]:
     """Return what sherpa-onnx reads in the graph's file."""
-    return {"model": sherpa.recognizer(folder, _read_typed(folder)[1].frontend_conf)}
+    config, typed = _read_typed(folder)
+    model = checkpoint.weightless(build, config)  # FunASR has the queries' numbers nowhere else
+    features = sherpa.recognizer(folder, typed.frontend_conf, config["vocab_size"])
+    return {"model": features | sherpa.queries(model.lid_dict, model.textnorm_dict)}

@@ -24,7 +24,7 @@ class Losses(Section):
 
 
 class SenseEncoder(SanmEncoder):
-    """FunASR's SenseVoiceEncoderSmall: after the blocks of a SAN-M encoder, `tp_blocks` more with a norm of their own."""
+    """FunASR's SenseVoiceEncoderSmall: a SAN-M encoder, and `tp_blocks` more of its blocks with a norm of their own."""
 
     tp_blocks: Small = 0
     stochastic_depth_rate: Share = 0.0

@@ -15,7 +15,7 @@ from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.paraformer.network import load_frontend
 from stages.models.paraformer.scoring import recognize
-from stages.models.sensevoice.metrics import MODES, WRITTEN, Outcome, parse
+from stages.models.sensevoice.metrics import MODES, Outcome, parse
 from stages.models.sensevoice.network import QUERIES, load, read_config
 from stages.models.shared import pieces
 from stages.models.shared.frontend import fills_window
@@ -79,8 +79,8 @@ def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterabl
 
 
 def load_recognizer(folder: Path, artifact: LoadedArtifact) -> Callable[[NDArray[np.float32]], Outcome]:
-    """Load FunASR's recognizer as a function of audio float32 (samples,), which writes figures and marks itself."""
-    return _load(folder, artifact, WRITTEN)
+    """Load FunASR's recognizer as a function of audio float32 (samples,): a pipeline adds marks and figures itself."""
+    return _load(folder, artifact, MODES[0])
 
 
 def _load(folder: Path, artifact: LoadedArtifact, textnorm: str) -> Callable[[NDArray[np.float32]], Outcome]:

@@ -38,15 +38,14 @@ def read(folder: Path, vocabulary: int | None = None) -> list[str]:
     vocabulary: how many there must be, where config.yaml says so.
 
     Raises:
-        UserError: the model is missing, has another number of pieces, or tokens.json, which consumers of a release
-            read, lists others.
+        UserError: the model is missing, has another number of pieces, or tokens.json, where there is one, lists others.
     """
     model = load(folder).sp
     pieces = [model.IdToPiece(i) for i in range(model.GetPieceSize())]
     if vocabulary not in {None, len(pieces)}:
         raise UserError(f"{folder / FILE}: found {len(pieces)} pieces, the vocab_size of config.yaml is {vocabulary}")
-    listed = tokens.read(folder)
+    listed = tokens.read(folder) if (folder / tokens.FILE).is_file() else pieces
     if listed != pieces:
-        at = next((i for i, pair in enumerate(zip(listed, pieces, strict=False)) if pair[0] != pair[1]), len(pieces))
+        at = next((i for i, pair in enumerate(zip(listed, pieces, strict=False)) if pair[0] != pair[1]), -1)
         raise UserError(f"{folder}: tokens.json differs from {FILE} at token {at}; wanted the checkpoint's own of both")
     return pieces

@@ -6,7 +6,7 @@ they cost. What is not here, such as SeACo-Paraformer with its list of hotwords,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.corpora.manifest import SAMPLE_RATE
@@ -17,11 +17,11 @@ SEPARATOR = "|"  # between tokens: there is no way to escape it
 Metadata = dict[str, str]
 
 
-def recognizer(folder: Path, frontend: Frontend) -> Metadata:
+def recognizer(folder: Path, frontend: Frontend, vocabulary: int) -> Metadata:
     """Return what it reads of a recognizer: how features are stacked, shifted and scaled, and how many tokens are."""
     shift, scale = cmvn.read(folder)
     return {
-        "vocab_size": str(len(tokens.read(folder))),
+        "vocab_size": str(vocabulary),
         "lfr_window_size": str(frontend.lfr_m),
         "lfr_window_shift": str(frontend.lfr_n),
         "neg_mean": ",".join(shift),
@@ -41,6 +41,19 @@ def speaker_embedding(size: int) -> Metadata:
         "sample_rate": str(SAMPLE_RATE),
         "normalize_samples": "1",
         "feature_normalize_type": "global-mean",
+    }
+
+
+def queries(languages: Mapping[str, int], styles: Mapping[str, int]) -> Metadata:
+    """Return what it reads of SenseVoice beside that: the numbers by which it asks for a language and for figures.
+
+    languages, styles: as FunASR has them by name.
+    """
+    return {
+        **{f"lang_{name}": str(number) for name, number in languages.items()},
+        "with_itn": str(styles["withitn"]),
+        "without_itn": str(styles["woitn"]),
+        "normalize_samples": "0",  # FunASR's front end takes 16-bit numbers
     }
 
 

@@ -14,11 +14,12 @@ from stages.models.shared.checkpoint import importing_funasr
 if TYPE_CHECKING:
     from funasr.tokenizer.char_tokenizer import CharTokenizer
 
+FILE = "tokens.json"
 UNKNOWN = "<unk>"
 SHOWN = 5
 
 
-def read(folder: Path, vocabulary: int | None = None, files: Sequence[str] = ("tokens.json",)) -> list[str]:
+def read(folder: Path, vocabulary: int | None = None, files: Sequence[str] = (FILE,)) -> list[str]:
     """Read the tokens of a checkpoint from the first of `files` that is there.
 
     vocabulary: how many there must be, where config.yaml says so.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from stages.core.errors import UserError, first_line
 
 MOST_BYTES = 256 * 1024  # FunASR's largest has 4 KiB; the time to read one grows with it
 DEEPEST = 20  # mappings and lists within each other; emotion2vec's has 4
+REFERENCE = re.compile(r"\$\{\w+(\.\w+)*\}")  # to another value of the same file
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -20,7 +22,8 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises:
         UserError: it is missing, too large, not UTF-8, not YAML or not a mapping, has a key twice, or has an alias or
-            an interpolation such as `${oc.env:HOME}`, which OmegaConf would look up.
+            an interpolation such as `${oc.env:HOME}`, which OmegaConf would look up outside the file. A whole value
+            that is a reference to another of the file, as `${model_conf.sos}` of SenseVoice's training, stays text.
     """
     try:
         text = _text(path)
@@ -36,7 +39,7 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {type(e).__name__}: {first_line(e)}") from e
     if not isinstance(config, dict):
         raise UserError(f"{path}: found {type(config).__name__}, wanted a mapping")
-    others = [key for key in config if not isinstance(key, str)]
+    others = [key for key in config if not isinstance(key, str) or "${" in key]
     if others:
         raise UserError(f"{path}: found the key {others[0]!r:.60}, wanted names only")
     return dict(config)
@@ -57,7 +60,7 @@ def _refuse_references(text: str, path: Path) -> None:
         line = f"{path} line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
             raise UserError(f"{line}: found the alias *{event.anchor[:60]}, wanted the value itself")
-        if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
+        if isinstance(event, yaml.ScalarEvent) and "${" in event.value and not REFERENCE.fullmatch(event.value):
             raise UserError(
                 f"{line}: found {event.value[:60]!r}, wanted a plain value: nothing is looked up for a checkpoint"
             )

@@ -23,9 +23,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         "switch: yes\nnull_value: ~\nempty:\ndate: 2020-01-01\ntime: 12:30:00\nmissing: ???\n",
         "list: [1, -1, .5, .nan, null]\nmapping: {a: {b: [c]}}\nmarks: [、, 。]\n",
         "\ufeffa: 1\r\nb: |\n  two\n  lines\r\n",
+        "model_conf: {sos: 1}\ndataset_conf:\n  sos: ${model_conf.sos}\n",
         "",
     ],
-    ids=["numbers", "words", "nested", "windows", "empty"],
+    ids=["numbers", "words", "nested", "windows", "reference", "empty"],
 )
 def test_reads_what_funasr_reads_and_writes_what_it_reads_again(tmp_path: Path, text: str):
     path = tmp_path / "config.yaml"
@@ -44,7 +45,8 @@ def test_reads_what_funasr_reads_and_writes_what_it_reads_again(tmp_path: Path, 
         pytest.param("a: ${oc.env:HOME}", r"line 1: found '\$\{oc\.env:HOME\}', wanted a plain", id="environment"),
         pytest.param("a: 1\nb: x${a}y", "line 2: .*nothing is looked up", id="reference"),
         pytest.param("a: ${", "line 1: .*nothing is looked up", id="half-a-reference"),
-        pytest.param("${a}: 1", "line 1: .*nothing is looked up", id="reference-as-key"),
+        pytest.param("a: ${b}${b}", "line 1: .*nothing is looked up", id="two-references"),
+        pytest.param("${a}: 1", r"found the key '\$\{a\}', wanted names only", id="reference-as-key"),
         pytest.param(BOMB, r"line 2: found the alias \*a", id="alias-bomb"),
         pytest.param("a: &a [*a]", r"found the alias \*a", id="alias-of-itself"),
         pytest.param("a: " + "[" * 100_000, "over 20 mappings and lists within each other", id="deep"),
