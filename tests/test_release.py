@@ -14,7 +14,7 @@ from typing import Any
 import jiwer
 import pytest
 
-from stages import models
+from stages import models, pipeline
 from stages.core import graphs, params
 from stages.core.errors import UserError
 from stages.corpora import manifest, punctuated_text, spoken_commands, tagged_commands
@@ -23,6 +23,7 @@ from stages.export import export_variant
 from stages.models.ct_transformer import read_marks
 from stages.models.protocols import Family
 from stages.models.shared import pieces
+from stages.pipelines import transcription
 from stages.quantize import quantize
 from stages.release import contents
 from stages.runtimes import onnxruntime
@@ -155,6 +156,26 @@ def test_sensevoice(release: Release, ours: Callable[..., list[Any]], tagged: li
     assert found == [outcome.tokens for outcome in ours("sensevoice", graph, tagged, "woitn")]
     assert all(found)
     assert (release("sensevoice", graph) / pieces.FILE).is_file()
+
+
+def test_a_pipeline_transcribes_with_sensevoice(release: Release, tagged: list[Recording]):
+    folder = release("sensevoice", "export")
+    artifact = graphs.read(folder), onnxruntime.load(folder, graphs.read(folder))
+    recognize = models.RECOGNIZERS.load("sensevoice").load_recognizer(ROOT / "zoo" / "sensevoice", artifact)
+    parts: Any = dict.fromkeys(("listen", "stream", "piece_ms", "take_finite"))  # of live audio
+    found = transcription.transcribe(
+        transcription.LoadedPipeline(
+            detect=lambda samples: [[0, len(samples) // transcription.SAMPLES_PER_MS]],
+            recognize=lambda samples: recognize(samples).text,
+            punctuate=lambda text: text,
+            normalize=pipeline.normalizer(),
+            **parts,
+        ),
+        tagged[0].samples(),
+    )
+    assert found.text == pipeline.normalizer()(recognize(tagged[0].samples()).text)
+    assert found.text
+    assert "<|" not in found.text
 
 
 @GRAPHS
