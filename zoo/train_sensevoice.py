@@ -104,13 +104,14 @@ def losses(model: Any, data: list[Example], steps: int, languages: dict[int, int
 
 def perturb(features: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Stretch the mel axis of features (frames, bands of stacked frames) after CMVN, and mask a part of it."""
-    stacked = features.unflatten(-1, (-1, MELS))
+    stacked = features.reshape(len(features), -1, MELS)
     places = (torch.arange(MELS) * rng.uniform(*STRETCH)).clamp(max=MELS - 1)
     low, share = places.long(), places.frac()
     stretched = stacked[..., low] * (1 - share) + stacked[..., (low + 1).clamp(max=MELS - 1)] * share
     start, width = rng.integers(MELS - MASKED), rng.integers(MASKED + 1)
     stretched[..., start : start + width] = 0
-    return stretched.flatten(-2)
+    varied: torch.Tensor = stretched.reshape(features.shape)
+    return varied
 
 
 def train(model: Any, data: list[Example], tokenizer: Any) -> None:

@@ -8,7 +8,16 @@ greedy decoding and tokenizer run unchanged; only the network is swapped.
 from __future__ import annotations
 
 from stages.models.sensevoice.metrics import HEADLINE, METRICS, MODES, Outcome, measure, read_outcomes, write_outcomes
-from stages.models.sensevoice.network import SCHEMAS, build, export_modules, graph_set, load, metadata, read_config
+from stages.models.sensevoice.network import (
+    SCHEMAS,
+    build,
+    export_modules,
+    graph_set,
+    load,
+    metadata,
+    read_config,
+    with_widths,
+)
 from stages.models.sensevoice.pruning import (
     calibration,
     counter,
@@ -19,7 +28,6 @@ from stages.models.sensevoice.pruning import (
     widths,
 )
 from stages.models.sensevoice.scoring import load_recognizer, score
-from stages.models.shared.sanm import with_widths
 
 __all__ = [
     "HEADLINE",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from stages.models.paraformer.network import CASES, FRAME_SECONDS, MINUTE, USUAL
 from stages.models.paraformer.schema import RecognizerFrontend
 from stages.models.sensevoice import schema
 from stages.models.shared import checkpoint, cmvn, pieces, sanm, sherpa
+from stages.pruning.narrowing import HEADS
 
 SCHEMAS = {"SenseVoiceSmall": schema.SenseVoice}
 EMOTION_AND_EVENT = (1, 2)  # rows of the table of queries, as are the values of `language` and `textnorm`
@@ -42,12 +44,22 @@ def build(config: dict[str, Any]) -> Any:
         **config.get("model_conf", {}),
         encoder=config["encoder"],
         encoder_conf=sanm.funasr_conf(config["encoder_conf"]),
-        ctc_conf=config.get("ctc_conf"),
+        ctc_conf=sanm.funasr_conf(config.get("ctc_conf") or {}),
         input_size=RecognizerFrontend.model_validate(config["frontend_conf"]).size,
         vocab_size=config["vocab_size"],
     ).eval()
     sanm.keep_heads(model, config)
     return model
+
+
+def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
+    """Return the configuration with some widths changed; a number of heads stands in `ctc_conf` too.
+
+    FunASR's encoder takes any key, and would be loaded without the attention's weights; its CTC stops at this one.
+    """
+    config = sanm.with_widths(config, new)
+    kept = {key: width for key, width in config["encoder_conf"].items() if key == HEADS}
+    return config | {"ctc_conf": (config.get("ctc_conf") or {}) | kept} if kept else config
 
 
 def load(folder: Path) -> Any:

@@ -13,10 +13,9 @@ from stages.core.params.prune import PruneParams
 from stages.corpora.manifest import Recording
 from stages.models.paraformer.network import FRAME_SECONDS
 from stages.models.paraformer.pruning import BATCH, REFIT_FRAMES, features
-from stages.models.sensevoice.network import QUERIES, Recognizer, build, read_config
+from stages.models.sensevoice.network import QUERIES, Recognizer, build, read_config, with_widths
 from stages.models.sensevoice.scoring import LANGUAGE
 from stages.models.shared import checkpoint, sanm
-from stages.models.shared.sanm import with_widths
 from stages.pruning import narrowing, recovery
 
 WIDTHS = {  # where config.yaml has it, and the layers that have it

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from stages.models.paraformer.schema import RecognizerFrontend
-from stages.models.shared.schema import Clash, ClosedSection, Config, Index, Section, Share, Small
+from stages.models.shared.schema import Clash, ClosedSection, Config, Index, Section, Share, Small, Width
 from stages.models.shared.schema_parts import SanmEncoder, within
 
 
@@ -38,6 +38,7 @@ class Ctc(ClosedSection):
     reduce: bool = True
     ignore_nan_grad: bool = True
     extra_linear: Literal[True] = True
+    kept_heads: Width | None = None  # ours: of the encoder, `stages.models.sensevoice.network.with_widths`
 
 
 class Pieces(Section):

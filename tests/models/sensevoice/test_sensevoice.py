@@ -258,6 +258,15 @@ def test_a_pruned_model_is_smaller_and_repeats(plain: Path, recordings: list[Rec
     assert layers == {"encoder.encoders0.0", "encoder.encoders.0", "encoder.tp_encoders.0"}
 
 
+def test_funasr_does_not_take_fewer_heads_for_all(plain: Path):
+    from funasr.models.sense_voice.model import SenseVoiceSmall
+
+    config = sensevoice.with_widths(sensevoice.read_config(plain), {HEADS: 1})
+    parts = {key: config[key] for key in ("encoder", "encoder_conf", "ctc_conf", "vocab_size")}
+    with pytest.raises(TypeError, match="kept_heads"):
+        SenseVoiceSmall(**parts, input_size=560)
+
+
 def test_fewer_heads_are_exported_and_fused_like_all(
     plain: Path, exported: Path, recordings: list[Recording], tmp_path: Path
 ):
