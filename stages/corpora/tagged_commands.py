@@ -1,4 +1,4 @@
-"""Commands with a number, in two languages and four manners, beside speech alone, music or applause.
+"""Commands with a number, in three languages and four manners, beside speech alone, music or applause.
 
 What SenseVoice says of a recording has a known truth here: the language, by the voice of espeak-ng that speaks; the
 emotion, by the manner (stages/corpora/emotional_prosody.py; no emotion was felt by anyone); the event, by the sound
@@ -49,11 +49,12 @@ class Language:
         return self.join.join(words)
 
 
+ZH, JA = tuple("零一二三四五六七八九"), ("ゼロ", "いち", "に", "さん", "よん", "ご", "ろく", "なな", "はち", "きゅう")
 LANGUAGES = {
     "zh": Language(
         "cmn",
-        tuple(spoken_commands.DIGITS),
-        ("十", *(f"{digit}十" for digit in spoken_commands.DIGITS[2:])),
+        ZH,
+        ("十", *(f"{digit}十" for digit in ZH[2:])),
         "",
         ("打开{}号灯", "音量调到{}", "播放第{}首歌", "我要去{}楼"),
     ),
@@ -67,6 +68,13 @@ LANGUAGES = {
             *("eleven", "twelve", "thirteen", "fourteen", "fifteen"),
             *("sixteen", "seventeen", "eighteen", "nineteen"),
         ),
+    ),
+    "ja": Language(
+        "ja",
+        JA,
+        ("じゅう", *(f"{digit}じゅう" for digit in JA[2:])),
+        "",
+        ("{}ばんをつけて", "おんりょうを{}にして", "{}ばんのうたをかけて", "{}かいにいく"),
     ),
 }
 EMOTIONS = ("happy", "sad", "angry", "neutral")

@@ -47,6 +47,8 @@ def test_every_recording_has_a_truth_for_each_tag_and_figures_where_it_is_writte
         ("en", 13, "thirteen"),
         ("en", 40, "forty"),
         ("en", 52, "fifty two"),
+        ("ja", 11, "じゅういち"),
+        ("ja", 90, "きゅうじゅう"),
     ],
 )
 def test_numbers_are_spelled(language: str, number: int, words: str):
