@@ -16,6 +16,7 @@ NAMES = {  # of the modules here that are commands, and what each does
     "verify": "exit 0 only if a release folder is what it was when it was made",
     "compare": "say what differs between two release folders or two reports, as Markdown",
     "serve": "serve releases with Triton over HTTP and gRPC",
+    "drift": "measure a release on recordings that users collected",
     "publish": "push releases to DVC's remote and register their versions",
     "pin": "write the size and digest of a model's or data set's files to pins/NAME.json",
     "add": "add a model and its builds to params.yaml",

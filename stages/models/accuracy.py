@@ -114,4 +114,14 @@ PIPELINE = {
     "partial_cer_to_fp32": ERROR,
     "segment_f1_100ms": SCORE,
 }
+# Of all families, what is counted against the fp32 model alone, whatever is true of a recording, and means the same of
+# few recordings and of many.
+AGAINST_FP32 = {
+    *("frame_agreement", "posterior_mean_drift"),
+    *(f"segment_f1_{ms}ms" for ms in SEGMENT_TOLERANCES_MS),
+    *("cer_relative", "token_agreement"),
+    "mark_agreement",
+    *("label_agreement", "embedding_cosine", "score_distance"),
+    *(f"{tag}_agreement" for tag in TAGS),
+}
 TEXTS_CHANGED = "texts_changed"  # the share of recordings, as it is and not estimated

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,6 +138,7 @@ class Described(Protocol):
         """Return what that reads in each graph's file; folder: the checkpoint."""
 
 
+@runtime_checkable
 class HasSegments(Protocol):
     """What a detector makes of a recording."""
 
@@ -146,6 +147,7 @@ class HasSegments(Protocol):
         """Give [start, end] of each stretch of speech, in milliseconds."""
 
 
+@runtime_checkable
 class HasText(Protocol):
     """What a recognizer makes of a recording, or a punctuator of a text."""
 

@@ -22,9 +22,10 @@ PRIVATE, PUBLIC = "key.pem", "key.pub"
 
 
 def make(root: Path, export: Path) -> None:
-    """Make it in an empty folder, of exported graphs."""
+    """Make it of exported graphs, in a folder that is empty or has pins of its own."""
     workspace.make(root, bad=False, unsure=False)
-    shutil.copytree(ROOT / "pins", root / "pins")
+    if not (root / "pins").is_dir():
+        shutil.copytree(ROOT / "pins", root / "pins")
     shutil.copytree(export, root / "artifacts" / workspace.MODEL / "dense" / "export", dirs_exist_ok=True)
     for name in (PRIVATE, "other.pem"):
         write_key(root / name)

@@ -1,0 +1,175 @@
+"""Measure a release on recordings that users collected: the gate's metrics and intervals, against the fp32 model.
+
+DIR is a data set with `evaluation.jsonl`, whose truth is known, or a folder of WAV files. Of those nobody knows the
+truth, so the release is held to what the fp32 model makes of them, by the metrics that compare the two. A metric with a
+limit has to keep it; every other one has drifted if it surely loses more here than where the release was judged.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from stages import models, runtimes
+from stages.core import graphs, layout, params, plan
+from stages.core.errors import UserError, did_you_mean
+from stages.core.files import read_json, sha256
+from stages.core.params import Params
+from stages.core.statistics import describe_drift, loss_interval
+from stages.corpora import manifest
+from stages.corpora.manifest import Recording
+from stages.evaluate import evaluate
+from stages.models.accuracy import AGAINST_FP32
+from stages.models.protocols import Family, HasSegments, HasText
+from stages.reference import write_reference
+from stages.release import statement, verification
+from stages.reporting.results import judge_metric
+
+EXAMPLE = "kiln drift artifacts/release/fsmn_vad-cpu_int8 --audio collected"
+HEAD = "| metric | where it was judged | here | loss at most | verdict |\n|---|---|---|---|---|"
+BAD = ("fail", "drifted")
+
+
+@runtime_checkable
+class Labels(Protocol):
+    """A family whose outcomes are scores of labels."""
+
+    def labels(self, folder: Path) -> Sequence[str]:
+        """Return the label of each score; folder: the checkpoint."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Take the release and the recordings."""
+    parser.add_argument("folder", type=Path, help="a folder of artifacts/release")
+    parser.add_argument("--audio", type=Path, required=True, metavar="DIR", help="WAV files, or a data set")
+
+
+def run(arguments: Namespace) -> None:
+    """Print a table in Markdown, and fail if a metric drifted.
+
+    Raises:
+        UserError: one did, or the release, its model here or the recordings are not what is needed.
+    """
+    verification.check(arguments.folder)
+    p, predicate = params.load(), read_json(arguments.folder / statement.FILE)["predicate"]
+    name = _build(p, predicate["buildDefinition"]["externalParameters"]["build"])
+    recordings, truth = collected(arguments.audio)
+    print(f"{arguments.folder} on {len(recordings)} recordings of {arguments.audio}\n\n{HEAD}")
+    bad = []
+    released = predicate[statement.MEASURED]["accuracy"]
+    for metric, found in judge(
+        p, name, measure(p, name, arguments.folder, recordings, truth=truth), released, truth=truth
+    ):
+        print(_row(metric, released.get(metric), found), flush=True)
+        bad += [metric] if found["verdict"] in BAD else []
+    if bad:
+        raise UserError(f"{arguments.folder} loses more on {arguments.audio} than it may: {', '.join(bad)}")
+
+
+def collected(folder: Path) -> tuple[list[Recording], bool]:
+    """Read recordings, and whether their truth is known.
+
+    Raises:
+        UserError: there are none, or one is not audio that the models take.
+    """
+    if (folder / "evaluation.jsonl").is_file():
+        return manifest.read(folder, "evaluation"), True
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
+    if not paths:
+        raise UserError(f"{folder}: found no WAV file and no evaluation.jsonl")
+    return [_unknown(folder, path) for path in paths], False
+
+
+def _unknown(folder: Path, path: Path) -> Recording:
+    seconds, name = len(manifest.read_wav(path)) / manifest.SAMPLE_RATE, path.relative_to(folder).as_posix()
+    return Recording(folder=folder, id=name, wav=name, seconds=seconds, sha256=sha256(path))
+
+
+def measure(
+    p: Params, name: str, folder: Path, recordings: Sequence[Recording], *, truth: bool
+) -> Mapping[str, Mapping[str, Any]]:
+    """Return every metric of a release on the recordings; truth: whether theirs is known.
+
+    Raises:
+        UserError: this machine has no such runtime, or the model was not fetched, or is another.
+    """
+    build = plan.derive(p).builds[name]
+    target, family, checkpoint = (
+        p.targets[build.target],
+        models.load(p.models[build.model].family),
+        layout.checkpoint(build.model),
+    )
+    if (why := runtimes.why_unavailable(target.runtime)) is not None:
+        raise UserError(f"{folder} cannot be run here: {why}")
+    _check_same_model(folder, checkpoint)
+    family = models.load(p.models[build.model].family)
+    graph_set = graphs.read(folder)
+    artifact = graph_set, runtimes.load(folder, graph_set, target.runtime, threads=1)
+    with tempfile.TemporaryDirectory() as place:
+        write_reference(family, checkpoint, recordings, Path(place))
+        if not truth:
+            outcomes = family.read_outcomes(Path(place), family.MODES[0])
+            recordings = [_as_heard(family, checkpoint, *each) for each in zip(recordings, outcomes, strict=True)]
+        found = evaluate(family, checkpoint, recordings, artifact, Path(place), p.evaluate)
+    if found["not_finite"]:
+        raise UserError(f"{folder}: NaN or infinite numbers in {found['not_finite']} of {len(recordings)} recordings")
+    metrics: dict[str, dict[str, Any]] = found["metrics"]
+    return metrics
+
+
+def _check_same_model(folder: Path, checkpoint: Path) -> None:
+    """Refuse where the fp32 model here is not the one that the release was made of."""
+    materials = read_json(folder / statement.FILE)["predicate"]["buildDefinition"]["resolvedDependencies"]
+    wanted = {each["name"]: each["digest"]["sha256"] for each in materials if "sha256" in each.get("digest", {})}
+    for name, digest in wanted.items():
+        place = checkpoint / name
+        if not place.is_file():
+            raise UserError(f"{place} is not there, with which {folder} is compared: `kiln repro` fetches it")
+        if sha256(place) != digest:
+            raise UserError(f"{place} is not the file that {folder} was made of: wanted sha256 {digest}")
+
+
+def _as_heard(family: Family[Any], checkpoint: Path, recording: Recording, outcome: object) -> Recording:
+    """Return a recording with what the fp32 model makes of it in the place of the truth."""
+    known: dict[str, Any] = {}
+    if isinstance(outcome, HasSegments):
+        known["segments"] = [(start / 1000, end / 1000) for start, end in outcome.segments]
+    if isinstance(outcome, HasText):
+        known["text"] = outcome.text
+    if isinstance(family, Labels):
+        known["label"] = family.labels(checkpoint)[int(outcome.scores.argmax())]  # type: ignore[attr-defined]
+    return recording.model_copy(update=known)
+
+
+def judge(
+    p: Params, name: str, metrics: Mapping[str, Mapping[str, Any]], released: Mapping[str, Any], *, truth: bool
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each metric that says something of these recordings, judged."""
+    build = plan.derive(p).builds[name]
+    gate, family = p.gates[p.targets[build.target].gate], p.models[build.model].family
+    for metric, found in metrics.items():
+        if found["baseline"] is None or not (truth or metric.partition("_")[2] in AGAINST_FP32):
+            continue
+        judged = judge_metric(dict(found), gate.accuracy[family].get(metric), None)
+        before = released.get(metric)
+        if judged["verdict"] is None and before and before["baseline"] is not None:
+            drifted = loss_interval(judged)[0] > loss_interval(before)[1]
+            judged["verdict"] = "drifted" if drifted else "as released"
+        yield metric, judged
+
+
+def _row(metric: str, before: Mapping[str, Any] | None, found: Mapping[str, Any]) -> str:
+    was = describe_drift(before) if before and before["baseline"] is not None else "-"
+    limit = "-" if found["limit"] is None else f"{found['limit']:.4g}"
+    return f"| {metric} | {was} | {describe_drift(found)} | {limit} | {found['verdict'] or '-'} |"
+
+
+def _build(p: Params, name: str) -> str:
+    """Check that this repository has the build: its model, its target and their limits."""
+    builds = plan.derive(p).builds
+    if name not in builds:
+        raise UserError(f"params.yaml has no build {name!r}, of which the release is; {did_you_mean(name, builds)}")
+    return name
