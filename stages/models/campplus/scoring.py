@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from stages.core.errors import UserError
@@ -46,5 +45,5 @@ def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterabl
             raise UserError(f"{recording.path}: found {len(samples)} samples, wanted at least {LEAST_SAMPLES}")
         with torch.inference_mode():
             (result,), _ = model.inference([samples], key=[recording.id], device="cpu")
-        outcomes.append(Outcome(np.array(result["spk_embedding"][0], np.float32)))
+        outcomes.append(Outcome(result["spk_embedding"][0].numpy().copy()))
     return outcomes
