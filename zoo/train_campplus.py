@@ -113,16 +113,18 @@ def fit_last_layer(model: Any, data: Crops) -> None:
     pooled: list[torch.Tensor] = []
     handle = model.xvector.stats.register_forward_hook(lambda _, __, output: pooled.append(output.float()))
     long_enough = [(found[:LONGEST], speaker) for found, speaker in data if len(found) >= LONGEST]
+    inputs = torch.stack([found - found.mean(dim=0) for found, _ in long_enough])
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for found, _ in long_enough:
-            model((found - found.mean(dim=0))[None])
+        for some in inputs.split(BATCH):
+            model(some)
     handle.remove()
     discriminants = LinearDiscriminantAnalysis(solver="eigen", shrinkage=SHRINKAGE)
-    discriminants.fit(torch.cat(pooled).numpy(), [speaker for _, speaker in long_enough])
+    statistics = torch.cat(pooled)
+    discriminants.fit(statistics.numpy(), [speaker for _, speaker in long_enough])
     size, last = model.xvector.dense.linear.out_channels, model.xvector.dense
     weight = torch.from_numpy(discriminants.scalings_[:, :size].T).float()
     last.linear.weight.data = weight[:, :, None]
-    last.nonlinear.batchnorm.running_mean = weight @ torch.from_numpy(discriminants.xbar_).float()
+    last.nonlinear.batchnorm.running_mean = weight @ statistics.mean(dim=0)
     last.nonlinear.batchnorm.running_var.fill_(1)
 
 
