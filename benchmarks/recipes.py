@@ -17,7 +17,7 @@ from stages import benchmark
 from stages.core import graphs, layout
 from stages.core.graphs import example_feeds
 from stages.core.params.recipes import DynamicRecipe, Float16Recipe, Recipe
-from stages.core.statistics import describe_speedup, speedup
+from stages.core.speedups import describe_speedup, speedup
 from stages.core.timing import time_block
 from stages.quantize import quantize
 from stages.runtimes import onnxruntime

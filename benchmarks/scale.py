@@ -28,7 +28,7 @@ from rich.table import Table
 from stages.commands import catalogue
 from stages.core import layout, params
 from stages.core.errors import did_you_mean
-from stages.core.statistics import describe_speedup
+from stages.core.speedups import describe_speedup
 from zoo import alone
 
 ROOT = Path(__file__).parents[1]

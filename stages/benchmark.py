@@ -32,7 +32,7 @@ from stages.core.parallel import cores
 from stages.core.params import BenchmarkParams, Params
 from stages.core.params.section import ONNX_RUNTIMES, Runtime
 from stages.core.parity import Network
-from stages.core.statistics import describe_speedup, speedup
+from stages.core.speedups import describe_speedup, speedup
 from stages.core.timing import Block, quiet, time_block
 from stages.runtimes import older
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from stages.core import layout, params, plan, progress
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import read_json, write_json, write_text
-from stages.core.statistics import describe_speedup, mean_speedup
+from stages.core.speedups import describe_speedup, mean_speedup
 from stages.reporting import figures, results
 from stages.reporting.figures import Entries, Entry
 

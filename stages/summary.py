@@ -19,7 +19,7 @@ from rich.table import Table
 from stages.core import layout, params, plan, progress
 from stages.core.errors import entrypoint
 from stages.core.files import read_json, write_json, write_text
-from stages.core.statistics import describe_speedup
+from stages.core.speedups import describe_speedup
 from stages.report import gated, interval, number, render, signed, size
 from stages.reporting import figures, results
 from stages.reporting.drawing import COLOURS

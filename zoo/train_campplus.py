@@ -115,7 +115,7 @@ def fit_last_layer(model: Any, data: Crops) -> None:
     long_enough = [(found[:LONGEST], speaker) for found, speaker in data if len(found) >= LONGEST]
     inputs = torch.stack([found - found.mean(dim=0) for found, _ in long_enough])
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for some in inputs.split(BATCH):
+        for some in inputs.split(BATCH):  # type: ignore[no-untyped-call]
             model(some)
     handle.remove()
     discriminants = LinearDiscriminantAnalysis(solver="eigen", shrinkage=SHRINKAGE)

@@ -12,7 +12,8 @@ from benchmarks.gpu.subjects import Subject
 from stages.core import layout
 from stages.core.errors import UserError
 from stages.core.files import read_json
-from stages.core.statistics import describe_drift, describe_speedup
+from stages.core.speedups import describe_speedup
+from stages.core.statistics import describe_drift
 
 TARGET = "cuda_fp16"
 Row = dict[str, Any]

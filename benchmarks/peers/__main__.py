@@ -32,7 +32,8 @@ from rich.table import Column, Table
 from stages.core import graphs, layout, params, plan
 from stages.core.credentials import redacted
 from stages.core.params import Params
-from stages.core.statistics import Floats, describe_speedup, speedup
+from stages.core.speedups import describe_speedup, speedup
+from stages.core.statistics import Floats
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = ROOT / layout.CACHE / "peers"

@@ -8,7 +8,7 @@ from typing import Any
 
 from stages.core import layout
 from stages.core.files import read_json
-from stages.core.statistics import describe_speedup
+from stages.core.speedups import describe_speedup
 from stages.report import gated, interval, md_code, milliseconds, number, size
 from stages.reporting.results import one_thread
 

@@ -29,7 +29,8 @@ from stages.core.files import write_text
 from stages.core.machine import cpu
 from stages.core.params import PARAMS, yaml_text
 from stages.core.params.gates import absolute_limit
-from stages.core.statistics import describe_speedup, loss, mean_speedup
+from stages.core.speedups import describe_speedup, mean_speedup
+from stages.core.statistics import loss
 
 PART = "tune"
 EXAMPLE = "kiln tune paraformer cpu_int8 --minutes 30"

@@ -10,7 +10,8 @@ import jiwer
 import numpy as np
 
 from stages.core.errors import UserError
-from stages.core.statistics import Counts, Metric, drift, speedup
+from stages.core.speedups import speedup
+from stages.core.statistics import Counts, Metric, drift
 from stages.corpora.manifest import Recording
 from stages.evaluation.groups import group
 from stages.models.fsmn_vad.metrics import segment_f1

@@ -15,7 +15,8 @@ from stages.core.params import PIPELINE, UNQUANTIZED, Params, Target
 from stages.core.params.gates import Limit, absolute_limit
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.core.plan import Build
-from stages.core.statistics import describe_drift, describe_speedup, enough, verdict
+from stages.core.speedups import describe_speedup
+from stages.core.statistics import describe_drift, enough, verdict
 
 RECORDS = ("prune.json", "export.json", "simplify.json", "optimize.json", "quantize.json", "engine.json", "trace.json")
 TOO_SMALL_MS = 1.0

@@ -13,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks import intervals
-from stages.core import statistics
-from stages.core.statistics import Groups, Metric, enough, interval, speedup, verdict
+from stages.core import speedups, statistics
+from stages.core.speedups import speedup
+from stages.core.statistics import Groups, Metric, enough, interval, verdict
 
 SETTINGS: dict[str, Any] = {"resamples": 500, "confidence": 0.95, "seed": 0}
 SCORE, ERRORS = Metric(higher_is_better=True), Metric(higher_is_better=False)
@@ -162,7 +163,7 @@ def test_a_speedup_measured_again_lies_in_the_interval(disturbed: float):
 
 
 def test_a_mean_speedup_is_no_surer_than_those_it_is_of():
-    mean = statistics.mean_speedup([{"speedup": 2.0, "ci": [1.0, 4.0]}, {"speedup": 8.0, "ci": [4.0, 16.0]}])
+    mean = speedups.mean_speedup([{"speedup": 2.0, "ci": [1.0, 4.0]}, {"speedup": 8.0, "ci": [4.0, 16.0]}])
     assert mean == {"speedup": pytest.approx(4), "ci": pytest.approx([2, 8])}
 
 
