@@ -85,7 +85,6 @@ def seaco(folder: Path, recordings: Sequence[Recording]) -> list[str]:
 def sense_voice(folder: Path, recordings: Sequence[Recording]) -> list[list[int]]:
     """Token ids of text as it is spoken, the language not told: of what FunASR's table of queries has as 0 and 15."""
     recognizer = runtime("SenseVoiceSmallONNX", folder)
-    recognizer.frontend.opts.frame_opts.dither = 0.0  # which the hub's config.yaml leaves on: no two answers are equal
     return [recognizer(recording.samples(), language=[0], textnorm=[15])[0] for recording in recordings]
 
 
@@ -179,7 +178,6 @@ def text(model: Any, recording: Recording, hotwords: str = "") -> str:
 
 def tagged_text(model: Any, recording: Recording) -> str:
     """The same of SenseVoice, as it is spoken, without tags."""
-    model.kwargs["frontend"].dither = 0.0
     return parse([], model.generate(input=recording.samples(), use_itn=False)[0]["text"], "woitn").text
 
 
