@@ -27,14 +27,14 @@ HOTWORDS = "客厅 卧室 天气"
 
 def runtime(name: str, folder: Path) -> Any:
     """FunASR's class of that name over a release folder, on one thread as ours."""
+    quantize = (folder / "model_quant.onnx").is_file()  # as its documentation wants it for INT8
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its imports
+        warnings.simplefilter("ignore")  # of its imports, and of jieba's file of words, which it leaves open
         import funasr_onnx
         from funasr_onnx import paraformer_online_bin
 
-    classes = {"ParaformerOnline": paraformer_online_bin.Paraformer}  # the package exports it under no name
-    quantize = (folder / "model_quant.onnx").is_file()  # as its documentation wants it for INT8
-    return (classes.get(name) or getattr(funasr_onnx, name))(str(folder), quantize=quantize, intra_op_num_threads=1)
+        classes = {"ParaformerOnline": paraformer_online_bin.Paraformer}  # the package exports it under no name
+        return (classes.get(name) or getattr(funasr_onnx, name))(str(folder), quantize=quantize, intra_op_num_threads=1)
 
 
 def fsmn_vad(folder: Path, recordings: Sequence[Recording]) -> list[Any]:
@@ -166,7 +166,8 @@ def auto_model(folder: Path) -> Any:
         from funasr.auto.auto_model import AutoModel
 
     quiet = {"disable_update": True, "disable_pbar": True, "disable_log": True, "log_level": "ERROR"}
-    with contextlib.redirect_stdout(io.StringIO()):  # of what pre-training used alone
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # of what pre-training used alone
+        warnings.simplefilter("ignore", ResourceWarning)  # jieba's file of words stays open
         return AutoModel(model=str(folder), device="cpu", ncpu=1, **quiet)
 
 

@@ -141,6 +141,9 @@ LABELS = Path(__file__).with_name("emotion2vec").joinpath("tokens.txt").read_tex
 SEGMENTATION = "".join(f"{character} {character}\n" for character in SPEECH[3:]).encode()
 TALK = {"example/asr_example.wav": None, "am.mvn": cmvn(560), "seg_dict": SEGMENTATION}
 TALK_METAS = {"tokenizer_conf": {"seg_dict_file": "seg_dict"}, "frontend_conf": {"cmvn_file": "am.mvn"}}
+WORDS = ("今天", "昨天", "公司", "学校", "因为", "所以", "我们", "他们", "然后", "接着", "苹果", "时候", "已经", "检查")
+# Words that jieba's dictionary lacks, with and without a frequency, as the hub's file has them.
+WORD_LIST = "孙女士 1000 n\n周律师 1000\n刘医生\n去公司\n".encode()
 PROSE = {"example/punc_example.txt": "今天天气很好我们去公园走走吧\n".encode(), "fig/struct.png": picture()}
 
 
@@ -204,6 +207,14 @@ REPLICAS = {
         PROSE,
         settle=rule_out_unknown,
         quirks=(in_half_precision,),  # as somebody who wants half the download may save it
+    ),
+    "ct_punc": Replica(
+        "punctuation",
+        (471_067, 3000),
+        (*TEXT, *WORDS, "孙女士", "周律师", "刘医生", "去公司"),
+        PROSE | {"jieba_usr_dict": WORD_LIST},
+        metas={"jieba_usr_dict": "jieba_usr_dict"},
+        settle=rule_out_unknown,
     ),
     "punc_ct_transformer_realtime": Replica("punctuation", (272_727, 3000), TEXT, PROSE, settle=rule_out_unknown),
     "emotion2vec_plus_large": Replica(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stages.core.errors import UserError
 from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
+from stages.models.ct_transformer import words
 from stages.models.ct_transformer.schema import Offline, Punctuator, Realtime
 from stages.models.shared import checkpoint, sanm, sherpa, tokens
 
@@ -25,11 +25,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read config.yaml of a checkpoint, with `vocab_size` from its tokens.json, as FunASR adds it.
 
     Raises:
-        UserError: it is not what the schema of its model wants, tokens.json does not fit, or it splits text by words.
+        UserError: it is not what the schema of its model wants, or tokens.json does not fit.
     """
     config, typed = checkpoint.read_config(folder, "ct_transformer", SCHEMAS)
-    if (folder / "jieba_usr_dict").exists():
-        raise UserError(f"{folder}: jieba_usr_dict is there, so this model punctuates words; wanted one of characters")
     return config | {"vocab_size": len(tokens.read(folder, typed.vocab_size))}
 
 
@@ -56,8 +54,9 @@ def load(folder: Path) -> CTTransformer:
     """Load the checkpoint as FunASR's own module, in evaluation mode.
 
     Raises:
-        UserError: config.yaml, tokens.json or model.pt is not what the family needs.
+        UserError: config.yaml, tokens.json, model.pt or the list of words is not what the family needs.
     """
+    words.load_segmenter(folder)  # what is wrong with it is said when the checkpoint is pinned
     return checkpoint.load(build, read_config(folder), folder)
 
 
@@ -152,8 +151,11 @@ def export_modules(model: CTTransformer) -> dict[str, torch.nn.Module]:
 
 
 def metadata(folder: Path) -> dict[str, sherpa.Metadata]:
-    """Return what sherpa-onnx reads in the graph's file; of the realtime kind nothing, of which it has another."""
+    """Return what sherpa-onnx reads in the graph's file.
+
+    That is nothing of the realtime kind, of which it has another, and of a model of words: it splits into characters.
+    """
     config = read_config(folder)
-    if config["model"] != "CTTransformer":
+    if config["model"] != "CTTransformer" or (folder / words.FILE).is_file():
         return {}
     return {"model": sherpa.punctuator(folder, config["model_conf"]["punc_list"])}

@@ -17,6 +17,7 @@ from stages.core.params.prune import PruneParams
 from stages.corpora.manifest import Recording
 from stages.models.ct_transformer.metrics import read_marks
 from stages.models.ct_transformer.network import build, export_modules, load_tokenizer, realtime_masks
+from stages.models.ct_transformer.words import load_segmenter, split
 from stages.models.shared import checkpoint
 from stages.models.shared.sanm import with_widths
 from stages.pruning import narrowing, recovery
@@ -38,10 +39,10 @@ def calibration(folder: Path, recordings: Sequence[Recording], settings: PrunePa
     Raises:
         UserError: there are fewer tokens than one window.
     """
-    tokenizer, rng = load_tokenizer(folder), np.random.default_rng(settings.seed)
+    tokenizer, segmenter, rng = load_tokenizer(folder), load_segmenter(folder), np.random.default_rng(settings.seed)
     sentences = [s for r in recordings for s in re.findall(r"[^。？]+[。？]?", r.text)]
     orders = [np.arange(len(sentences)), *(rng.permutation(len(sentences)) for _ in range(settings.variations))]
-    tokens = [read_marks(sentence)[0] for sentence in sentences]
+    tokens = [split(read_marks(sentence)[0], segmenter) for sentence in sentences]
     stream = torch.tensor([i for order in orders for n in order for i in tokenizer.encode(tokens[n])])
     if len(stream) < WINDOW:
         raise UserError(f"prune: found {len(stream)} tokens of calibration text, wanted at least {WINDOW}")

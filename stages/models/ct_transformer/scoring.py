@@ -11,6 +11,7 @@ import torch
 from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
+from stages.models.ct_transformer import words
 from stages.models.ct_transformer.metrics import NONE, Outcome, read_marks, split_text
 from stages.models.ct_transformer.network import build, load_tokenizer, read_config, realtime_masks
 from stages.models.shared import checkpoint
@@ -38,7 +39,7 @@ def load_punctuator(folder: Path, artifact: LoadedArtifact) -> Callable[[Sequenc
     the clock says, not where a sentence ends.
     """
     model, tokenizer = checkpoint.described(build, read_config(folder), folder), load_tokenizer(folder)
-    model.punc_forward = _forward(artifact[1]["model"])
+    model.punc_forward, model.jieba_usr_dict = _forward(artifact[1]["model"]), words.load_segmenter(folder)
 
     def infer(tokens: Sequence[str], cache: dict[str, Any]) -> dict[str, Any]:
         results, _ = model.inference([" ".join(tokens)], key=[""], tokenizer=tokenizer, cache=cache, device="cpu")
@@ -47,7 +48,8 @@ def load_punctuator(folder: Path, artifact: LoadedArtifact) -> Callable[[Sequenc
 
     def punctuate_whole(tokens: Sequence[str]) -> Outcome:
         found = infer(tokens, {})
-        return Outcome(found["text"], [model.punc_list[i] for i in found["punc_array"]])
+        marks = [model.punc_list[i] for i in found["punc_array"]]
+        return Outcome(found["text"], words.marks_after(tokens, words.split(tokens, model.jieba_usr_dict), marks))
 
     def punctuate_pieces(tokens: Sequence[str]) -> Outcome:
         if len(tokens) == 1:

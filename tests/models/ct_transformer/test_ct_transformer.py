@@ -133,12 +133,6 @@ def test_a_config_that_is_not_of_the_family_is_refused(checkpoint: Path, changes
         ct_transformer.load(checkpoint)
 
 
-def test_a_model_of_words_is_refused(checkpoint: Path):
-    (checkpoint / "jieba_usr_dict").touch()
-    with pytest.raises(UserError, match="punctuates words"):
-        ct_transformer.load(checkpoint)
-
-
 def test_a_token_list_of_another_length_is_refused(checkpoint: Path):
     (checkpoint / "tokens.json").write_text(json.dumps(TOKENS[1:]), encoding="utf-8")
     with pytest.raises(UserError, match=r"the weights do not fit config\.yaml"):
