@@ -71,9 +71,10 @@ def _edges(streaming: Any, samples: NDArray[np.float32]) -> list[int]:
 
 
 def paraformer(folder: Path, recordings: Sequence[Recording]) -> list[str]:
-    """Texts."""
+    """Texts; those of a graph with times have a space after each token, those of another come with the tokens."""
     offline = runtime("Paraformer", folder)
-    return [offline(recording.samples())[0]["preds"][0] for recording in recordings]
+    found = [offline(recording.samples())[0]["preds"] for recording in recordings]
+    return [preds.replace(" ", "") if isinstance(preds, str) else preds[0] for preds in found]
 
 
 def seaco(folder: Path, recordings: Sequence[Recording]) -> list[str]:
@@ -185,6 +186,11 @@ def tagged_text(model: Any, recording: Recording) -> str:
 def text_with_hotwords(model: Any, recording: Recording) -> str:
     """The same of a recognizer that is given HOTWORDS."""
     return text(model, recording, HOTWORDS)
+
+
+def times(model: Any, recording: Recording) -> list[list[int]]:
+    """When it hears each token begin and end, in ms."""
+    return model.generate(input=recording.samples(), hotword="")[0]["timestamp"]
 
 
 def streamed_text(model: Any, recording: Recording) -> str:

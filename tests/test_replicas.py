@@ -99,6 +99,7 @@ def build(name: str, folder: Path, detected: Path) -> Built:
 
 BY_AUTO_MODEL: dict[str, Callable[[Any, Recording], Any]] = {
     "paraformer_large": consumers.text,
+    "bicif_paraformer_large": consumers.text,
     "paraformer_large_online": consumers.streamed_text,
     "seaco_paraformer_large": consumers.text,
     "sensevoice_small": consumers.tagged_text,
@@ -109,8 +110,10 @@ BY_AUTO_MODEL: dict[str, Callable[[Any, Recording], Any]] = {
     "campplus_zh_common": consumers.embedding,
     "fsmn_vad": consumers.segments,
 }
+TIMED = ("bicif_paraformer_large", "seaco_paraformer_large")
 BY_RUNTIME: dict[str, Callable[[Path, Sequence[Recording]], list[Any]]] = {
     "paraformer_large": consumers.paraformer,
+    "bicif_paraformer_large": consumers.paraformer,
     "paraformer_large_online": consumers.paraformer_online,
     "seaco_paraformer_large": consumers.seaco,
     "sensevoice_small": consumers.sense_voice,
@@ -136,6 +139,10 @@ def test_the_export_says_what_funasr_says_of_the_checkpoint(built: Built):
     else:
         assert [outcome.text for outcome in outcomes] == wanted
     assert len({str(one) for one in wanted}) > 1
+    if built.name in TIMED:
+        known = [consumers.times(model, recording) for recording in built.recordings]
+        assert [shown_times(built, outcome) for outcome in outcomes] == known
+        assert all(known)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -161,7 +168,7 @@ def test_a_release_says_in_funasr_s_runtime_what_was_measured(built: Built, prec
             check_hotwords(built, found)
     elif built.name == "sensevoice_small":
         assert found == [outcome.tokens for outcome in outcomes]
-    elif built.name == "paraformer_large":
+    elif built.name in {"paraformer_large", "bicif_paraformer_large"}:
         assert found == [without_last(built, outcome.tokens) for outcome in outcomes]
     else:
         assert found == [outcome.text for outcome in outcomes]
@@ -173,6 +180,13 @@ def without_last(built: Built, tokens: Sequence[int]) -> str:
     known = read_json(built.folder / "tokens.json")
     kept = [known[token] for token in tokens if token not in {0, 2}][: len(tokens) - 1]
     return "".join(token for token in kept if not token.startswith("<"))
+
+
+def shown_times(built: Built, outcome: Any) -> list[list[int]]:
+    """The times of an outcome's tokens without those such as `<unk>`, which no text shows."""
+    known = read_json(built.folder / "tokens.json")
+    times = zip(outcome.tokens, outcome.times, strict=True)
+    return [pair for token, pair in times if pair and not known[token].startswith("<")]
 
 
 def check_hotwords(built: Built, found: Sequence[str]) -> None:
@@ -189,6 +203,7 @@ def check_hotwords(built: Built, found: Sequence[str]) -> None:
 
 KNOWN = {  # weights of the state dict, and millions of parameters
     "paraformer_large": (956, 220),
+    "bicif_paraformer_large": (968, 225),
     "paraformer_large_online": (956, 220),
     "seaco_paraformer_large": (1095, 247),
     "sensevoice_small": (917, 234),

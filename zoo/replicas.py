@@ -184,6 +184,7 @@ REPLICAS = {
     "paraformer_large": PARAFORMER,
     # as a fine-tuned one may have them
     "paraformer_large_online": replace(PARAFORMER, quirks=(as_data_parallel, beside_training_state)),
+    "bicif_paraformer_large": PARAFORMER,
     "seaco_paraformer_large": Replica(
         SPEECH_TO_TEXT,
         (8404, 80),

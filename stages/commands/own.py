@@ -127,6 +127,7 @@ def _family(config: Path) -> tuple[str, str]:
     from stages.models.shared import yaml_config
 
     found = yaml_config.read(config).get("model")
+    models.refuse(found, config)
     family = models.find(found) if isinstance(found, str) else None
     if family is None:
         takes = {name: tuple(models.load(name).SCHEMAS) for name in models.FAMILIES}

@@ -118,6 +118,12 @@ CLASSIFIERS = Kind[Classifier]({"emotion2vec": lambda: emotion2vec})
 STREAMED = Kind[Streamed]({"fsmn_vad": lambda: fsmn_vad, "paraformer_streaming": lambda: paraformer_streaming})
 HOTWORD_RECOGNIZERS = Kind[Recognizer]({"seaco_paraformer": lambda: seaco_paraformer})
 SPLITTABLE = Kind[Splittable]({"paraformer": lambda: paraformer})
+REFUSED = {  # what no family takes of FunASR's Paraformers, and why
+    "ContextualParaformer": "its way with hotwords has no graph here, and SeACo-Paraformer has hotwords too: "
+    "use seaco_paraformer_large",
+    "EParaformer": "its predictor (PIF) has no graph here: use paraformer_large",
+    "Paraformer_v2_community": "it finds tokens by CTC, and FunASR has no export of it: use paraformer_large",
+}
 ROLES: dict[str, Kind[Any]] = {  # the parts of a pipeline, and the families that can take each
     "vad": DETECTORS,
     "asr": RECOGNIZERS,
@@ -143,3 +149,9 @@ def metadata(name: str, checkpoint: Path) -> Mapping[str, Mapping[str, str]]:
 def find(model: str) -> str | None:
     """Return the family of what config.yaml calls its `model`, or None; imports families until one has it."""
     return next((name for name in FAMILIES if model in load(name).SCHEMAS), None)
+
+
+def refuse(model: object, place: Path) -> None:
+    """Raise UserError if config.yaml, at `place`, is of a model that is known and not built here, with the reason."""
+    if isinstance(model, str) and model in REFUSED:
+        raise UserError(f"{place} model: found {model}, which cannot be built: {REFUSED[model]} of the catalogue")

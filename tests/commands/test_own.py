@@ -153,6 +153,11 @@ def test_the_licence_is_the_card_s(mine: Path, card: str | None, found: str, cap
             "mine/config.yaml: found model ContextualParaformer, which no family takes .*; seaco_paraformer takes Sea",
             id="no-family",
         ),
+        pytest.param(
+            {"model": "ContextualParaformer"},
+            r"config\.yaml model: found ContextualParaformer, which cannot be built: .* use seaco_paraformer_large",
+            id="a-known-model-that-is-not-built",
+        ),
         pytest.param({"model": "Parafomer"}, r"did you mean 'Paraformer'\?", id="a-typo"),
         pytest.param({"model": None}, "found model None, which no family takes", id="no-model"),
         pytest.param({"model": {"type": "funasr"}}, "found model {'type': 'funasr'}, which no family", id="a-mapping"),

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages import models
+from stages.commands import catalogue
 from stages.core.errors import UserError
 from stages.models.protocols import Described, Detector, Family, Prunable, Punctuator, Recognizer, StreamingRecognizer
+from stages.models.shared import checkpoint
 from tests.workspace import ROOT
 
 PROTOCOLS: dict[type, models.Kind[Any]] = {
@@ -95,3 +98,23 @@ def test_params_are_checked_without_importing_a_family():
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[] ['stages.models.accuracy', 'stages.models.protocols']"
+
+
+def test_what_is_refused_is_funasr_s_and_taken_by_no_family_and_what_does_the_same_is_in_the_catalogue():
+    with checkpoint.importing_funasr():
+        import funasr.models.contextual_paraformer.model
+        import funasr.models.e_paraformer.model
+        import funasr.models.paraformer_v2_community.model  # noqa: F401
+        from funasr.register import tables
+
+    for model, reason in models.REFUSED.items():
+        assert model in tables.model_classes
+        assert models.find(model) is None
+        assert reason.rpartition("use ")[2] in catalogue.models()
+
+
+@pytest.mark.parametrize("model", models.REFUSED)
+def test_a_checkpoint_of_a_refused_model_is_told_what_to_use(model: str, tmp_path: Path):
+    (tmp_path / "config.yaml").write_text(f"model: {model}\n")
+    with pytest.raises(UserError, match=rf"config\.yaml model: found {model}, which cannot be built: .* use "):
+        models.load("paraformer").load(tmp_path)

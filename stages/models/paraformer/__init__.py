@@ -16,8 +16,9 @@ from stages.models.paraformer.pruning import (
     narrowed,
     widths,
 )
-from stages.models.paraformer.scoring import MODES, load_decoder, load_features, load_recognizer, score
-from stages.models.shared.asr import HEADLINE, METRICS, Outcome, measure, read_outcomes, write_outcomes
+from stages.models.paraformer.scoring import METRICS, MODES, load_decoder, load_features, load_recognizer, score
+from stages.models.shared.asr import HEADLINE, Outcome, read_outcomes, write_outcomes
+from stages.models.shared.asr import measure_with_times as measure
 from stages.models.shared.sanm import with_widths
 
 __all__ = [

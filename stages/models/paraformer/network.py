@@ -11,12 +11,14 @@ import torch
 from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
 from stages.models.paraformer import schema
 from stages.models.shared import checkpoint, cif, cmvn, sanm, sherpa, tokens
+from stages.models.shared.recurrent import Recurrent
+from stages.models.shared.times import has_times, outputs, times
 
 if TYPE_CHECKING:
     from funasr.frontends.wav_frontend import WavFrontend
 
 SECTIONS = ("encoder", "decoder", "predictor")
-SCHEMAS = {"Paraformer": schema.Paraformer}
+SCHEMAS: dict[str, type[schema.Recognizer]] = {"Paraformer": schema.Paraformer, "BiCifParaformer": schema.BiCif}
 FRAME_SECONDS = 0.06  # six frames of 10 ms are one of low frame rate
 USUAL = 100  # frames, six seconds: what FunASR's VAD gives between two pauses
 MINUTE = 1000  # frames: it cuts longer speech
@@ -48,12 +50,15 @@ def build(config: dict[str, Any]) -> Any:
     """Build FunASR's module for a configuration, with random weights, in evaluation mode."""
     with checkpoint.importing_funasr():
         # These register the classes that the configuration names.
+        import funasr.models.bicif_paraformer.cif_predictor
         import funasr.models.paraformer.cif_predictor
         import funasr.models.paraformer.decoder
         import funasr.models.sanm.encoder  # noqa: F401
+        from funasr.models.bicif_paraformer.model import BiCifParaformer
         from funasr.models.paraformer.model import Paraformer
 
-    model = Paraformer(**config["model_conf"], **arguments(config)).eval()
+    kind = {"Paraformer": Paraformer, "BiCifParaformer": BiCifParaformer}[config["model"]]
+    model = kind(**config["model_conf"], **arguments(config)).eval()
     sanm.keep_heads(model, config)
     return model
 
@@ -91,19 +96,39 @@ class Recognizer(torch.nn.Module):
         super().__init__()
         self.encoder, self.predictor, self.decoder = model.encoder, model.predictor, model.decoder
 
-    def forward(self, speech: torch.Tensor, speech_lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, speech: torch.Tensor, speech_lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Compute log-probabilities (batch, tokens, vocab) and the number of tokens of each recording, int32 (batch,).
 
         There is one position even where no recording has a token: a convolution over none fails.
 
         speech: float32 (batch, frames, input_size). speech_lengths: int32 (batch,).
         """
+        return self._recognize(speech, speech_lengths)[:2]
+
+    def _recognize(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Compute what `forward` does, and the encoder's frames (batch, frames, size)."""
         frames = sanm.mask(speech_lengths, torch.arange(speech.shape[1]))
         encoded = sanm.encode(self.encoder, speech, frames) * frames.rows  # or padding would be in the last token
         shares, token_num = cif.integrate(cif.frame_weights(self.predictor, encoded, speech_lengths))
         tokens = sanm.mask(token_num, torch.arange(shares.shape[1]))
         hidden = sanm.decode(self.decoder, shares @ encoded * tokens.rows, tokens, encoded, frames.keys)
-        return torch.log_softmax(self.decoder.output_layer(hidden), dim=-1), token_num
+        return torch.log_softmax(self.decoder.output_layer(hidden), dim=-1), token_num, encoded
+
+
+class TimedRecognizer(Recognizer):
+    """Paraformer that also gives what FunASR computes times from: BiCIF."""
+
+    def __init__(self, model: Any) -> None:
+        """Share the parts of `model`."""
+        super().__init__(model)
+        self.recurrent = Recurrent(model.predictor.blstm)
+
+    def forward(self, speech: torch.Tensor, speech_lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Compute what Recognizer does, then weights and peaks (batch, upsampled frames)."""
+        logits, token_num, encoded = self._recognize(speech, speech_lengths)
+        return logits, token_num, *times(self.predictor, self.recurrent, encoded, speech_lengths, token_num)
 
 
 def graph_set(model: Any) -> GraphSet:
@@ -118,6 +143,7 @@ def graph_set(model: Any) -> GraphSet:
         outputs={
             "logits": Tensor(dtype="float32", shape=["batch", "token_length", model.vocab_size]),
             "token_num": Tensor(dtype="int32", shape=["batch"]),
+            **(outputs() if has_times(model) else {}),
         },
         states={},
         axes={"batch": Axis(min=1, opt=1, max=8), "feats_length": Axis(min=1, opt=USUAL, max=MINUTE)},
@@ -128,7 +154,7 @@ def graph_set(model: Any) -> GraphSet:
 
 def export_modules(model: Any) -> dict[str, torch.nn.Module]:
     """Return the module behind each graph of `graph_set`."""
-    return {"model": Recognizer(model)}
+    return {"model": (TimedRecognizer if has_times(model) else Recognizer)(model)}
 
 
 def metadata(folder: Path) -> dict[str, sherpa.Metadata]:

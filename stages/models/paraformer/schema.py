@@ -52,6 +52,16 @@ class OfflinePredictor(Predictor):
     tail_mask: Literal[True] = True
 
 
+class TimePredictor(OfflinePredictor):
+    """FunASR's CifPredictorV3, which also gives times."""
+
+    smooth_factor2: Weight = 1.0
+    noise_threshold2: Signed = 0.0
+    upsample_times: Annotated[int, Field(ge=1, le=100)] = 5
+    upsample_type: Literal["cnn_blstm"]
+    use_cif1_cnn: bool = True
+
+
 class Recognizer(Config):
     """What all Paraformers have."""
 
@@ -88,4 +98,14 @@ class Paraformer(Recognizer):
     encoder: Literal["SANMEncoder"]
     predictor: Literal["CifPredictorV2"]
     predictor_conf: OfflinePredictor
+    frontend: Literal["WavFrontend"] = "WavFrontend"
+
+
+class BiCif(Recognizer):
+    """The offline recognizer that also says when each token is said."""
+
+    model: Literal["BiCifParaformer"]
+    encoder: Literal["SANMEncoder"]
+    predictor: Literal["CifPredictorV3"]
+    predictor_conf: TimePredictor
     frontend: Literal["WavFrontend"] = "WavFrontend"

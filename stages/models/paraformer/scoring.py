@@ -16,11 +16,11 @@ from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.accuracy import PARAFORMER
 from stages.models.paraformer.network import build, load_frontend, read_config
-from stages.models.shared import asr, checkpoint
+from stages.models.shared import asr, checkpoint, times
 from stages.models.shared.asr import Outcome
 from stages.models.shared.frontend import fills_window
 
-MODES = PARAFORMER.modes
+MODES, METRICS = PARAFORMER
 
 
 class Swap:
@@ -31,6 +31,7 @@ class Swap:
         self.network = network
         self.outputs: Feeds = {}
         model.encode, model.calc_predictor, model.cal_decoder_with_predictor = self.encode, self.predict, self.decode
+        model.calc_predictor_timestamp = self.locate
 
     def encode(self, speech: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the whole network on features (1, frames, input_size), which FunASR then hands to the other parts."""
@@ -49,6 +50,13 @@ class Swap:
     def decode(self, *_: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Return the log-probabilities (1, tokens, vocab) of the recording that was encoded last."""
         return torch.from_numpy(self.outputs["logits"]), None
+
+    def locate(self, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the weights and peaks from which FunASR takes the tokens' times, where its predictor does.
+
+        They are copies, because FunASR scales the weights in place. A plain Paraformer does not ask for them.
+        """
+        return None, None, *(torch.tensor(self.outputs[name]) for name in times.NAMES)
 
     @property
     def tokens(self) -> list[int]:
@@ -120,11 +128,13 @@ def transcriber(folder: Path, config: dict[str, Any], model: Any, swap: Swap) ->
     torch.set_num_threads(1)  # the tensors are small, and other processes have the other cores
     tools = {"tokenizer": asr.load_tokenizer(folder, config), "frontend": load_frontend(folder, config)}
 
+    hidden = {model.blank_id, model.sos, model.eos}
+
     def transcribe(samples: NDArray[np.float32], hotword: str = "") -> Outcome:
         if not fills_window(samples, tools["frontend"]):
             return Outcome([], "")
         text = recognize(model, samples, hotword=hotword, **tools)
-        return Outcome(swap.tokens, text)
+        return Outcome(swap.tokens, text, times.locate(swap.outputs, swap.tokens, hidden))
 
     return transcribe
 

@@ -39,7 +39,7 @@ def measure(
     hotword_recall: share of the hotwords in the truth that are in the text, whether the mode listed them or not, so
     that modes compare. hotword_false_alarms: hotwords in the text that are not in the truth, for each recording.
     """
-    counts = asr.measure(folder, recordings, references, outcomes)
+    counts = asr.measure_with_times(folder, recordings, references, outcomes)
     return [{**c, **_hotwords(r, outcome)} for c, r, outcome in zip(counts, recordings, outcomes, strict=True)]
 
 

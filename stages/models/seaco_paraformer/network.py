@@ -16,9 +16,10 @@ from stages.core.errors import UserError
 from stages.core.graphs import Axis, Graph, GraphSet, Tensor
 from stages.models import paraformer
 from stages.models.paraformer.network import arguments, read_typed
-from stages.models.seaco_paraformer.recurrent import Recurrent
 from stages.models.seaco_paraformer.schema import Seaco
 from stages.models.shared import checkpoint, cif, sanm
+from stages.models.shared.recurrent import Recurrent
+from stages.models.shared.times import times
 
 SCHEMAS = {"SeacoParaformer": Seaco}
 HOTWORD_TOKENS = 10  # the runtime pads to that
@@ -143,37 +144,11 @@ def word_keys(decoder: Any, hidden: torch.Tensor, tokens: sanm.Mask, words: torc
     return torch.where(times_kept > 0, times_kept.clamp(min=1).log(), sanm.BLOCKED)[:, None, None]
 
 
-def times(
-    predictor: Any, recurrent: Recurrent, encoded: torch.Tensor, lengths: torch.Tensor, token_num: torch.Tensor
-) -> list[torch.Tensor]:
-    """Compute FunASR's weights for times on a finer grid, (batch, frames * upsample_times), and their running sum.
-
-    The sum starts again by the threshold when it has passed it, so that a token is where it is largest.
-    """
-    source = encoded.transpose(1, 2)
-    if predictor.use_cif1_cnn:
-        source = torch.relu(predictor.cif_conv1d(predictor.pad(source)))
-    upsampled = predictor.upsample_cnn(source).transpose(1, 2)
-    weights = torch.sigmoid(predictor.cif_output2(recurrent(upsampled, lengths * predictor.upsample_times)))
-    weights = torch.relu(weights * predictor.smooth_factor2 - predictor.noise_threshold2)
-    weights = weights.reshape(weights.shape[0], -1, predictor.upsample_times)
-    weights = weights * sanm.mask(lengths, torch.arange(encoded.shape[1])).rows
-    weights = weights * (token_num / weights.sum(dim=(1, 2)).clamp(min=1e-9))[:, None, None]
-    weights = weights.flatten(1)
-    threshold = predictor.threshold - 1e-4
-    exact, rest = cif.running_sum(weights)
-    passed = torch.floor((exact + rest - weights) / threshold)
-    return [weights, exact - threshold * passed + rest]
-
-
 def graph_set(model: Any) -> GraphSet:
-    """Describe the two graphs, the recognizer's as Paraformer's with more inputs and outputs."""
+    """Describe the two graphs, the recognizer's as Paraformer's with one more input."""
     plain = paraformer.network.graph_set(model)
-    recognizer, words, upsampled = plain.graphs["model"], Axis(min=1, opt=20, max=1000), ["batch", "upsampled_length"]
-    size = model.inner_dim
+    recognizer, words, size = plain.graphs["model"], Axis(min=1, opt=20, max=1000), model.inner_dim
     bias = {"bias_embed": Tensor(dtype="float32", shape=["batch", "num_hotwords", size])}
-    times = {name: Tensor(dtype="float32", shape=upsampled) for name in ("us_alphas", "us_cif_peak")}
-    more = {"inputs": recognizer.inputs | bias, "outputs": recognizer.outputs | times}
     hotword = Tensor(dtype="int32", shape=["num_hotwords", HOTWORD_TOKENS], below=model.vocab_size)
     encoder = Graph(
         file="model_eb.onnx",
@@ -184,8 +159,8 @@ def graph_set(model: Any) -> GraphSet:
     )
     axes = recognizer.axes | {"num_hotwords": words}
     cases = {n: c.model_copy(update={"sizes": c.sizes | {"num_hotwords": 2}}) for n, c in plain.cases.items()}
-    graphs = {"model": recognizer.model_copy(update=more | {"axes": axes}), "bias_encoder": encoder}
-    return GraphSet(graphs=graphs, cases=cases)
+    recognizer = recognizer.model_copy(update={"inputs": recognizer.inputs | bias, "axes": axes})
+    return GraphSet(graphs={"model": recognizer, "bias_encoder": encoder}, cases=cases)
 
 
 def export_modules(model: Any) -> dict[str, torch.nn.Module]:

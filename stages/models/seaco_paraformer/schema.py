@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.models.paraformer.schema import Losses, OfflinePredictor, Recognizer, Weight
-from stages.models.shared.schema import Clash, Share, Signed, Small, Width
+from stages.models.paraformer.schema import Losses, Recognizer, TimePredictor, Weight
+from stages.models.shared.schema import Clash, Share, Small, Width
 from stages.models.shared.schema_parts import SanmDecoder, divided, within
 
 
@@ -25,16 +25,6 @@ class HotwordLosses(Losses):
     seaco_weight: Weight = 0.01
     train_decoder: bool = True
     NO_BIAS: Annotated[int, Field(ge=0, le=10_000_000)] = 8377
-
-
-class TimePredictor(OfflinePredictor):
-    """FunASR's CifPredictorV3, which also gives times."""
-
-    smooth_factor2: Weight = 1.0
-    noise_threshold2: Signed = 0.0
-    upsample_times: Annotated[int, Field(ge=1, le=100)] = 5
-    upsample_type: Literal["cnn_blstm"]
-    use_cif1_cnn: bool = True
 
 
 class HotwordDecoder(SanmDecoder):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from stages.core.graphs import Feeds
@@ -25,7 +24,7 @@ Words = Sequence[Sequence[int]]
 
 
 class HotwordSwap(Swap):
-    """Takes the place of the networks in FunASR's module: that of Paraformer, with hotwords and times."""
+    """Takes the place of the networks in FunASR's module: that of Paraformer, with hotwords."""
 
     def __init__(self, model: Any, networks: dict[str, Network]) -> None:
         """Replace the parts of `model`, which then run `networks`."""
@@ -33,7 +32,6 @@ class HotwordSwap(Swap):
         self.model, self.bias_encoder = model, networks["bias_encoder"]
         self.embedded: dict[tuple[tuple[int, ...], ...], Feeds] = {}
         model._seaco_decode_with_ASF = lambda *_, **__: self.decode()[0]  # noqa: SLF001
-        model.calc_predictor_timestamp = self.locate
 
     def extra_inputs(self) -> Feeds:
         """Embed the words that FunASR was told to prefer; a list once, however many recordings it serves.
@@ -44,10 +42,6 @@ class HotwordSwap(Swap):
         if words not in self.embedded:
             self.embedded[words] = {"bias_embed": embed(words, self.bias_encoder)[None]}
         return self.embedded[words]
-
-    def locate(self, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Return the weights and peaks from which FunASR takes the tokens' times, where its predictor does."""
-        return None, None, *(torch.from_numpy(self.outputs[name]) for name in ("us_alphas", "us_cif_peak"))
 
 
 def embed(words: Words, network: Network) -> NDArray[np.generic]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +30,14 @@ METRICS = RECOGNIZER
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recognizer makes of one recording: the network's best token ids and FunASR's text of them."""
+    """What a recognizer makes of one recording: the network's best token ids and FunASR's text of them.
+
+    times: when each token begins and ends, in ms, and nothing of one that is not shown; none of a graph without times.
+    """
 
     tokens: list[int]
     text: str
+    times: list[list[int]] = field(default_factory=list)
 
 
 def measure(
@@ -53,6 +57,35 @@ def measure(
     references: the fp32 torch baseline's outcomes.
     """
     return [_measure(*line) for line in zip(recordings, references, outcomes, strict=True)]
+
+
+def measure_with_times(
+    folder: Path, recordings: Sequence[Recording], references: Sequence[Outcome], outcomes: Sequence[Outcome]
+) -> list[Counts]:
+    """Count what `measure` does, and by how many ms tokens move, as (numerator, denominator).
+
+    timestamp_shift_mean, timestamp_shift_max: over the beginnings and ends of those tokens that the baseline has too.
+    """
+    counts = measure(folder, recordings, references, outcomes)
+    return [{**c, **_count_shifts(*pair)} for c, *pair in zip(counts, references, outcomes, strict=True)]
+
+
+def _count_shifts(reference: Outcome, outcome: Outcome) -> Counts:
+    aligned = _align([str(t) for t in reference.tokens], [str(t) for t in outcome.tokens])
+    pairs = [
+        (chunk.ref_start_idx + n, chunk.hyp_start_idx + n)
+        for chunk in aligned.alignments[0]
+        if chunk.type == "equal" and reference.times and outcome.times
+        for n in range(chunk.ref_end_idx - chunk.ref_start_idx)
+    ]
+    edges = [
+        edge for before, after in pairs for edge in zip(reference.times[before], outcome.times[after], strict=True)
+    ]
+    shifts = [abs(before - after) for before, after in edges]
+    return {
+        "timestamp_shift_mean": (sum(shifts), len(shifts)),
+        "timestamp_shift_max": (max(shifts, default=0), min(len(shifts), 1)),
+    }
 
 
 def _measure(recording: Recording, reference: Outcome, outcome: Outcome) -> Counts:

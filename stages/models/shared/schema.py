@@ -90,6 +90,7 @@ def check(raw: Mapping[str, Any], schemas: Mapping[str, type[C]], family: str, p
             does not go with another; names the first such key and counts the others.
     """
     kind = raw.get("model")
+    models.refuse(kind, place)
     if not isinstance(kind, str) or kind not in schemas:
         hint = _missing(["model"], family) if kind is None else f" model: found {_shown(kind)}, wanted "
         wanted = "" if kind is None else f"{' or '.join(schemas)}, which the family {family} knows"
