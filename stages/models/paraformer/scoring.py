@@ -134,7 +134,7 @@ def transcriber(folder: Path, config: dict[str, Any], model: Any, swap: Swap) ->
         if not fills_window(samples, tools["frontend"]):
             return Outcome([], "")
         text = recognize(model, samples, hotword=hotword, **tools)
-        return Outcome(swap.tokens, text, times.locate(swap.outputs, swap.tokens, hidden))
+        return Outcome(swap.tokens, text, times=times.locate(swap.outputs, swap.tokens, hidden))
 
     return transcribe
 

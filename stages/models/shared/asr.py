@@ -37,7 +37,7 @@ class Outcome:
 
     tokens: list[int]
     text: str
-    times: list[list[int]] = field(default_factory=list)
+    times: list[list[int]] = field(default_factory=list, kw_only=True)
 
 
 def measure(

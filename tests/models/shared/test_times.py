@@ -43,8 +43,8 @@ def test_there_may_be_no_times(tokens: list[int], given: dict[str, np.ndarray]):
 
 
 def test_shifts_are_over_the_edges_of_tokens_that_both_have():
-    reference = Outcome([7, 8, 9, 2], "", [[0, 100], [100, 200], [200, 300], []])
-    outcome = Outcome([7, 9, 2], "", [[20, 100], [260, 300], []])
+    reference = Outcome([7, 8, 9, 2], "", times=[[0, 100], [100, 200], [200, 300], []])
+    outcome = Outcome([7, 9, 2], "", times=[[20, 100], [260, 300], []])
     assert shifts(reference, reference) == ((0, 6), (0, 1))
     assert shifts(reference, outcome) == ((80, 4), (60, 1))
 
