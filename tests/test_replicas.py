@@ -141,7 +141,9 @@ def test_the_export_says_what_funasr_says_of_the_checkpoint(built: Built):
     assert len({str(one) for one in wanted}) > 1
     if built.name in TIMED:
         known = [consumers.times(model, recording) for recording in built.recordings]
-        assert [shown_times(built, outcome) for outcome in outcomes] == known
+        # FunASR leaves out `<unk>` and the like among the words, and as many times at the end.
+        times = [[pair for pair in outcome.times if pair] for outcome in outcomes]
+        assert [found[: len(those)] for found, those in zip(times, known, strict=True)] == known
         assert all(known)
 
 
@@ -180,13 +182,6 @@ def without_last(built: Built, tokens: Sequence[int]) -> str:
     known = read_json(built.folder / "tokens.json")
     kept = [known[token] for token in tokens if token not in {0, 2}][: len(tokens) - 1]
     return "".join(token for token in kept if not token.startswith("<"))
-
-
-def shown_times(built: Built, outcome: Any) -> list[list[int]]:
-    """The times of an outcome's tokens without those such as `<unk>`, which no text shows."""
-    known = read_json(built.folder / "tokens.json")
-    times = zip(outcome.tokens, outcome.times, strict=True)
-    return [pair for token, pair in times if pair and not known[token].startswith("<")]
 
 
 def check_hotwords(built: Built, found: Sequence[str]) -> None:

@@ -149,8 +149,8 @@ def test_the_licence_is_the_card_s(mine: Path, card: str | None, found: str, cap
     ("changes", "said"),
     [
         pytest.param(
-            {"model": "ContextualParaformer"},
-            "mine/config.yaml: found model ContextualParaformer, which no family takes .*; seaco_paraformer takes Sea",
+            {"model": "Conformer"},
+            "mine/config.yaml: found model Conformer, which no family takes .*; seaco_paraformer takes Sea",
             id="no-family",
         ),
         pytest.param(

@@ -163,7 +163,9 @@ def test_there_is_no_streaming_mode(plain: Path):
 @pytest.mark.parametrize(
     ("section", "change", "message"),
     [
-        pytest.param("model", "BAT", "model: found 'BAT', wanted Paraformer, which the family", id="model"),
+        pytest.param(
+            "model", "BAT", "model: found 'BAT', wanted Paraformer or BiCifParaformer, which the family", id="model"
+        ),
         pytest.param(
             "predictor", "CifPredictor", "predictor: found 'CifPredictor', wanted 'CifPredictorV2'", id="predictor"
         ),

@@ -31,7 +31,9 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
 
 
 def test_a_checkpoint_with_hotwords_is_none_of_paraformer(hotwords: Path):
-    wanted = r"model: found 'SeacoParaformer', wanted Paraformer or BiCif.*paraformer knows; it is of the family seaco_paraf"
+    wanted = (
+        r"model: found 'SeacoParaformer', wanted Paraformer or BiCif.*paraformer knows; it is of the family seaco_paraf"
+    )
     with pytest.raises(UserError, match=wanted):
         paraformer.load(hotwords)
 
