@@ -21,7 +21,7 @@ from tests.hub import Hub, files_of
 from tests.workspace import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text()
-TARGETS = ["cpu_fp32", "cpu_fp32_opt", "cpu_int8", "cpu_pruned", "cpu_pruned_int8", "trt_rtx_fp16", "cuda_fp16"]
+TARGETS = ["cpu_fp32", "cpu_fp32_opt", "cpu_int8", "cpu_pruned", "cpu_pruned_int8", "server_int8", "trt_rtx_fp16"]
 
 
 @pytest.fixture(autouse=True)
