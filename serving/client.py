@@ -1,7 +1,7 @@
 """Ask a server of `kiln serve` about a WAV file, over HTTP or gRPC: an example to copy from, with tritonclient alone.
 
-`python serving/client.py speech.wav --model paraformer` asks over HTTP; over gRPC, piece by piece as if it arrived:
-`python serving/client.py speech.wav --model paraformer_streaming --url 127.0.0.1:8001 --grpc --stream`.
+`python -m serving.client speech.wav --model paraformer` asks over HTTP; over gRPC, piece by piece as if it arrived:
+`python -m serving.client speech.wav --model paraformer_streaming --url 127.0.0.1:8001 --grpc --stream`.
 """
 
 from __future__ import annotations
