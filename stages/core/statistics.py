@@ -49,7 +49,7 @@ class Metric:
         """
         drawn = np.ones(len(numerator)) if drawn is None else drawn
         top, bottom = (drawn @ np.column_stack([numerator, denominator])).T
-        if self.pooling == "max":
+        if self.pooling == "max" and len(numerator):
             top, bottom = np.where(drawn > 0, numerator, -np.inf).max(axis=-1), np.where(bottom == 0, 0.0, 1.0)
         return np.where(bottom == 0, np.nan, top / np.where(bottom == 0, 1, bottom))
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 BF16_OPSET = 22  # the first in which Conv and Sin have it
+RECURRENCES, LENGTHS = frozenset({"GRU", "LSTM", "RNN"}), 4  # and which of their inputs is how long each sequence is
 
 
 def convert(
@@ -50,6 +51,7 @@ def convert(
             largest = magnitudes.largest_values(model, scratch, graphs.weights_folder(source), feeds)
             kept = magnitudes.exceeding(model, largest) | kept
         floats = [node for node in model.graph if any(map(is_float, (*node.inputs, *node.outputs)))]
+        kept = dict.fromkeys(filter(_has_lengths, floats), "TensorRT masks its lengths in fp32 alone") | kept
         unable = (node for node in floats if not _may_lower(model, node, kind))
         kept = dict.fromkeys(unable, f"has no {kind.name} kind") | kept
         lowered = [node for node in floats if node not in kept]
@@ -74,6 +76,11 @@ def _prepare(source: Path, kind: ir.DataType) -> ir.Model:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     ShapeInferencePass()(model)
     return model
+
+
+def _has_lengths(node: ir.Node) -> bool:
+    """Tell whether a node is a recurrence over sequences of unequal lengths."""
+    return node.op_type in RECURRENCES and len(node.inputs) > LENGTHS and node.inputs[LENGTHS] is not None
 
 
 def _may_lower(model: ir.Model, node: ir.Node, kind: ir.DataType) -> bool:

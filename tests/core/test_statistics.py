@@ -19,6 +19,7 @@ from stages.core.statistics import Groups, Metric, enough, interval, verdict
 
 SETTINGS: dict[str, Any] = {"resamples": 500, "confidence": 0.95, "seed": 0}
 SCORE, ERRORS = Metric(higher_is_better=True), Metric(higher_is_better=False)
+LARGEST = Metric(higher_is_better=False, pooling="max")
 Pairs = Sequence[tuple[float, float]]
 
 
@@ -42,8 +43,7 @@ def test_a_ratio_is_pooled_over_recordings_not_averaged():
 
 
 def test_the_largest_is_pooled_as_a_maximum():
-    worst = Metric(higher_is_better=False, pooling="max")
-    assert drift(worst, [(0, 1), (0, 1)], [(0.2, 1), (0.7, 1)])["value"] == 0.7
+    assert drift(LARGEST, [(0, 1), (0, 1)], [(0.2, 1), (0.7, 1)])["value"] == 0.7
 
 
 def test_no_loss_seen_is_not_no_loss():
@@ -72,7 +72,7 @@ def test_pairing_makes_the_interval_small():
     assert high == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("metric", [SCORE, ERRORS], ids=["score", "errors"])
+@pytest.mark.parametrize("metric", [SCORE, ERRORS, LARGEST], ids=["score", "errors", "largest"])
 def test_nothing_to_measure_has_no_value_and_does_not_pass(metric: Metric):
     measured = drift(metric, [(0, 0)] * 20, [(0, 0)] * 20)
     assert (measured["value"], measured["drift"], measured["ci"]) == (None, None, None)
