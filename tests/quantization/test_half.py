@@ -87,6 +87,16 @@ def test_an_operator_without_the_kind_stays_whatever_it_gives(tmp_path: Path):
     onnx.checker.check_model(tmp_path / "half.onnx", full_check=True)
 
 
+@pytest.mark.parametrize(("inputs", "kind"), [("", "quantized"), (", , n", "kept")], ids=["alike", "unequal"])
+def test_a_recurrence_of_unequal_lengths_stays(inputs: str, kind: str, tmp_path: Path):
+    """TensorRT masks what is beyond a length with zeros in fp32."""
+    body = INNER.format(f"h, g = GRU<hidden_size=16>(a, r, r{inputs})\n c = Squeeze(h, one)")
+    constants = {"w": WEIGHT, "r": RNG.normal(size=(1, 48, 16)).astype(np.float32), "one": np.array([1])}
+    constants |= {"n": np.ones(40, np.int32)} if inputs else {}
+    record = quantize(build(tmp_path / "source.onnx", body, constants), tmp_path / "half.onnx", FP16, [FEEDS])
+    assert "GRU1" in record[kind]
+
+
 def test_large_weights_are_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = build(tmp_path / "source.onnx", INNER.format("c = Relu(a)"), {"w": WEIGHT})
     quantize(source, tmp_path / "whole.onnx", FP16, [FEEDS])
