@@ -222,7 +222,9 @@ def test_another_file_than_the_one_measured_is_not_released(checkpoints: dict[st
 @GRAPHS
 def test_paraformer_in_sherpa(release: Release, ours: Callable[..., list[Any]], spoken: list[Recording], graph: str):
     found = sherpa.run("paraformer", release("paraformer", graph), wavs(spoken))
-    assert found == [outcome.text for outcome in ours("paraformer", graph, spoken, "offline")]
+    wanted = [outcome.text for outcome in ours("paraformer", graph, spoken, "offline")]
+    # At INT8 the last digits of its own features may turn a token under noise.
+    assert found == wanted if graph == "export" else jiwer.cer(wanted, found) < 0.05
     assert all(found)
 
 

@@ -55,7 +55,7 @@ def repository(place: Path) -> Path:
 def make(root: Path, **required: bool) -> None:
     """Write all of it below `root`; a target is required unless it is `absent` or named as not."""
     settings = YAML(typ="safe").load(ROOT / "params.yaml")
-    model = settings["models"][MODEL] | {"targets": list(GRAPHS)}
+    model = settings["models"][MODEL] | {"targets": list(GRAPHS), "tuned": {}}
     settings |= {
         "models": {MODEL: model},
         "baselines": {MODEL: {ERROR: 0.3}},

@@ -48,7 +48,7 @@ def test_they_are_as_long_as_wanted_and_their_truth_is_that_of_their_parts(tmp_p
         samples, inside = recording.samples(), np.zeros(round(recording.seconds * manifest.SAMPLE_RATE), bool)
         for start, end in recording.segments:
             inside[int(start * manifest.SAMPLE_RATE) : int(end * manifest.SAMPLE_RATE)] = True
-        assert np.mean(samples[inside] ** 2) > 5 * np.mean(samples[~inside] ** 2)
+        assert np.mean(samples[inside] ** 2) > 2 * np.mean(samples[~inside] ** 2)
         assert 2 <= len(recording.segments) <= len(recording.text) / 4  # each command has four characters and more
         assert recording.hotwords[0] in recording.text
 

@@ -125,7 +125,7 @@ def test_a_version_between_two_known_ones_may_load_more_than_the_older(monkeypat
 
 
 def test_a_graph_for_cuda_is_held_to_the_onnx_runtime_that_has_it(monkeypatch: pytest.MonkeyPatch):
-    graph(layout.graphs("paraformer", "dense", "fp16") / "model.onnx", 21, 9)
+    graph(layout.graphs("fsmn_vad", "dense", "fp16") / "model.onnx", 21, 9)
     assert faults.of(graphs.check) == []  # the extra is not installed: nothing would load it
     monkeypatch.setattr(onnxruntime_cuda, "version", lambda: "1.17.3")
     assert faults.one(graphs.check).wanted == "at most opset 20, IR 9: ONNX Runtime 1.17.3"
