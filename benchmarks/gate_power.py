@@ -107,9 +107,8 @@ def _run_pipeline(p: Params, line: PipelineBuild, recordings: Sequence[Recording
 
 def _gate(p: Params, target: str, name: str) -> Gate | None:
     """Return the gate that a model or pipeline has to pass on a target, None if it is exact or need not pass."""
-    gate = p.gates[p.targets[target].gate]
-    has_to = p.targets[target].required and not p.targets[target].is_exact and name not in gate.optional
-    return gate if has_to else None
+    has_to = p.has_to_pass(name, target) and not p.targets[target].is_exact
+    return p.gates[p.targets[target].gate] if has_to else None
 
 
 def _columns(before: Sequence[Any], after: Sequence[Any], name: str) -> Columns:

@@ -77,8 +77,7 @@ def measure(p: Params, name: str) -> Iterator[str]:
 
 def is_measured(p: Params, build: Build) -> bool:
     """Tell whether a build has to pass its gate, and is not exact: that says as much of any split."""
-    target = p.targets[build.target]
-    return target.required and not target.is_exact and build.model not in p.gates[target.gate].optional
+    return p.has_to_pass(build.model, build.target) and not p.targets[build.target].is_exact
 
 
 def _row(build: str, metric: str, judged: dict[str, Any], recordings: int) -> str:

@@ -30,9 +30,8 @@ class Subject:
         """Return the runtimes of the builds, each with whether a required build needs it."""
         found: dict[Runtime, bool] = {}
         for build in self.builds.values():
-            target = self.p.targets[build.target]
-            excused = build.model in self.p.gates[target.gate].optional
-            found[target.runtime] = found.get(target.runtime, False) or (target.required and not excused)
+            runtime = self.p.targets[build.target].runtime
+            found[runtime] = found.get(runtime, False) or self.p.has_to_pass(build.model, build.target)
         return found
 
     def recipes(self, runtime: Runtime) -> dict[str, Recipe]:

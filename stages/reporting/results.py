@@ -84,13 +84,12 @@ def pipeline_entry(p: Params, name: str) -> dict[str, Any]:
 def _unmeasured(p: Params, model: str, name: str) -> dict[str, Any]:
     """Return the entry of a build or pipeline whose making failed: nothing is known of it."""
     target = p.targets[name]
-    excuse = p.gates[target.gate].optional.get(model)
     return {
         "model": model,
         "target": name,
         **target.model_dump(),
-        "required": target.required and excuse is None,
-        "excuse": excuse,
+        "required": p.has_to_pass(model, name),
+        "excuse": p.gates[target.gate].optional.get(model),
         "verdict": "failed",
         "reason": None,
         "artifact": {"path": None, "sha256": None, "bytes": 0, "files": {}},

@@ -157,6 +157,10 @@ class Params(Section):
         own = self.models[model].prune.model_dump(exclude_unset=True)
         return self.prune[self.models[model].family].model_copy(update=own)
 
+    def has_to_pass(self, name: str, target: str) -> bool:
+        """Tell whether a model or pipeline has to pass the gate of a required target: nothing there excuses it."""
+        return self.targets[target].required and name not in self.gates[self.targets[target].gate].optional
+
     def recipe(self, model: str, variant: Variant, name: str) -> Recipe:
         """Return the recipe that a target of the model means by `name`: tuned for it, or everybody's."""
         return self.models[model].tuned.get(variant, {}).get(name) or self.quantize.recipes[name]
