@@ -71,7 +71,7 @@ def score(p: Params) -> Iterator[Scored]:
         if (gate := _gate(p, build.target, build.model)) is None:
             continue
         target, model = p.targets[build.target], p.models[build.model]
-        family, artifact = models.load(model.family), load_artifact(build, target)
+        family, artifact = models.load(model.family), load_artifact(layout.ARTIFACTS / build.artifact, target)
         recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
         checkpoint, columns, metrics = layout.checkpoint(build.model), dict[str, Columns](), dict[str, Metric]()
         for mode in family.MODES:

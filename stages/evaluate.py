@@ -19,7 +19,6 @@ from stages.core.params import EvaluateParams, Target
 from stages.core.params.gates import Limit, absolute_limit
 from stages.core.params.section import FORKABLE
 from stages.core.parity import LoadedArtifact
-from stages.core.plan import Build
 from stages.core.statistics import Counts, Groups, describe_drift, drift, verdict
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
@@ -94,9 +93,8 @@ def _import_once(family: Family[Any], checkpoint: Path) -> None:
     family.load(checkpoint)
 
 
-def load_artifact(build: Build, target: Target) -> LoadedArtifact:
-    """Load what a build runs, on one thread."""
-    folder = layout.ARTIFACTS / build.artifact
+def load_artifact(folder: Path, target: Target) -> LoadedArtifact:
+    """Load what a target runs of a folder, on one thread."""
     graph_set = graphs.read(folder)
     return graph_set, runtimes.load(folder, graph_set, target.runtime, threads=1)
 
@@ -163,7 +161,7 @@ def main(argv: Sequence[str]) -> None:
     result: dict[str, Any] = {"unavailable": why}
     if why is None:
         family = models.load(model.family)
-        artifact = load_artifact(build, target)
+        artifact = load_artifact(layout.ARTIFACTS / build.artifact, target)
         recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
         checkpoint, reference = layout.checkpoint(build.model), layout.reference(build.model)
         processes = None if target.runtime in FORKABLE else 1

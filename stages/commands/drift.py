@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from stages import models, runtimes
-from stages.core import graphs, layout, params, plan
+from stages.core import layout, params, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, sha256
 from stages.core.params import Params
+from stages.core.plan import Build
 from stages.core.statistics import describe_drift, loss_interval
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
-from stages.evaluate import evaluate
+from stages.evaluate import evaluate, load_artifact
 from stages.models.accuracy import AGAINST_FP32
 from stages.models.protocols import Family, HasSegments, HasText
 from stages.reference import write_reference
@@ -54,18 +55,17 @@ def run(arguments: Namespace) -> None:
         UserError: one did, or the release, its model here or the recordings are not what is needed.
     """
     verification.check(arguments.folder)
-    p, predicate = params.load(), read_json(arguments.folder / statement.FILE)["predicate"]
-    name = _build(p, predicate["buildDefinition"]["externalParameters"]["build"])
+    p, found = params.load(), read_json(arguments.folder / statement.FILE)
+    build = _build(p, found["predicate"]["buildDefinition"]["externalParameters"]["build"])
+    _check_same_model(arguments.folder, layout.checkpoint(build.model), statement.checkpoint_files(found))
     recordings, truth = collected(arguments.audio)
     print(f"{arguments.folder} on {len(recordings)} recordings of {arguments.audio}\n\n{HEAD}")
-    bad = []
-    released = predicate[statement.MEASURED]["accuracy"]
-    for metric, found in judge(
-        p, name, measure(p, name, arguments.folder, recordings, truth=truth), released, truth=truth
-    ):
-        print(_row(metric, released.get(metric), found), flush=True)
-        bad += [metric] if found["verdict"] in BAD else []
-    if bad:
+    released = found["predicate"][statement.MEASURED]["accuracy"]
+    metrics = measure(p, build, arguments.folder, recordings, truth=truth)
+    judged = dict(judge(p, build, metrics, released, truth=truth))
+    for metric, value in judged.items():
+        print(_row(metric, released.get(metric), value))
+    if bad := [metric for metric, value in judged.items() if value["verdict"] in BAD]:
         raise UserError(f"{arguments.folder} loses more on {arguments.audio} than it may: {', '.join(bad)}")
 
 
@@ -89,25 +89,17 @@ def _unknown(folder: Path, path: Path) -> Recording:
 
 
 def measure(
-    p: Params, name: str, folder: Path, recordings: Sequence[Recording], *, truth: bool
+    p: Params, build: Build, folder: Path, recordings: Sequence[Recording], *, truth: bool
 ) -> Mapping[str, Mapping[str, Any]]:
     """Return every metric of a release on the recordings; truth: whether theirs is known.
 
     Raises:
-        UserError: this machine has no such runtime, or the model was not fetched, or is another.
+        UserError: this machine has no such runtime.
     """
-    build = plan.derive(p).builds[name]
-    target, family, checkpoint = (
-        p.targets[build.target],
-        models.load(p.models[build.model].family),
-        layout.checkpoint(build.model),
-    )
+    target, checkpoint = p.targets[build.target], layout.checkpoint(build.model)
     if (why := runtimes.why_unavailable(target.runtime)) is not None:
         raise UserError(f"{folder} cannot be run here: {why}")
-    _check_same_model(folder, checkpoint)
-    family = models.load(p.models[build.model].family)
-    graph_set = graphs.read(folder)
-    artifact = graph_set, runtimes.load(folder, graph_set, target.runtime, threads=1)
+    family, artifact = models.load(p.models[build.model].family), load_artifact(folder, target)
     with tempfile.TemporaryDirectory() as place:
         write_reference(family, checkpoint, recordings, Path(place))
         if not truth:
@@ -120,10 +112,8 @@ def measure(
     return metrics
 
 
-def _check_same_model(folder: Path, checkpoint: Path) -> None:
-    """Refuse where the fp32 model here is not the one that the release was made of."""
-    materials = read_json(folder / statement.FILE)["predicate"]["buildDefinition"]["resolvedDependencies"]
-    wanted = {each["name"]: each["digest"]["sha256"] for each in materials if "sha256" in each.get("digest", {})}
+def _check_same_model(folder: Path, checkpoint: Path, wanted: Mapping[str, str]) -> None:
+    """Refuse where the fp32 model here is not the one that the release was made of; wanted: SHA-256 by name."""
     for name, digest in wanted.items():
         place = checkpoint / name
         if not place.is_file():
@@ -145,10 +135,9 @@ def _as_heard(family: Family[Any], checkpoint: Path, recording: Recording, outco
 
 
 def judge(
-    p: Params, name: str, metrics: Mapping[str, Mapping[str, Any]], released: Mapping[str, Any], *, truth: bool
+    p: Params, build: Build, metrics: Mapping[str, Mapping[str, Any]], released: Mapping[str, Any], *, truth: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each metric that says something of these recordings, judged."""
-    build = plan.derive(p).builds[name]
     gate, family = p.gates[p.targets[build.target].gate], p.models[build.model].family
     for metric, found in metrics.items():
         if found["baseline"] is None or not (truth or metric.partition("_")[2] in AGAINST_FP32):
@@ -167,9 +156,9 @@ def _row(metric: str, before: Mapping[str, Any] | None, found: Mapping[str, Any]
     return f"| {metric} | {was} | {describe_drift(found)} | {limit} | {found['verdict'] or '-'} |"
 
 
-def _build(p: Params, name: str) -> str:
-    """Check that this repository has the build: its model, its target and their limits."""
+def _build(p: Params, name: str) -> Build:
+    """Return the build of a release, of which this repository has the model, the target and their limits."""
     builds = plan.derive(p).builds
     if name not in builds:
         raise UserError(f"params.yaml has no build {name!r}, of which the release is; {did_you_mean(name, builds)}")
-    return name
+    return builds[name]

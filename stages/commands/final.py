@@ -68,7 +68,7 @@ def measure(p: Params, name: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as place:
         write_reference(family, checkpoint, recordings, Path(place))
         for key, build in required.items():
-            artifact = load_artifact(build, p.targets[build.target])
+            artifact = load_artifact(layout.ARTIFACTS / build.artifact, p.targets[build.target])
             found = evaluate(family, checkpoint, recordings, artifact, Path(place), p.evaluate)
             gate = p.gates[p.targets[build.target].gate]
             for metric, limit in gate.accuracy[model.family].items():

@@ -70,10 +70,9 @@ def _released(wanted: Sequence[str]) -> list[str]:
 
 def _check_commit(folder: Path) -> None:
     """Refuse a release that was built from files that no commit has."""
-    for each in read_json(folder / statement.FILE)["predicate"]["buildDefinition"]["resolvedDependencies"]:
-        described = each.get("annotations", {}).get("describe", "")
-        if described.endswith(DIRTY):
-            raise UserError(f"{folder} was built from {described}: commit what differs, and build it again")
+    described = statement.commit(read_json(folder / statement.FILE))
+    if described.endswith(DIRTY):
+        raise UserError(f"{folder} was built from {described}: commit what differs, and build it again")
 
 
 def _check_tree() -> None:

@@ -71,6 +71,18 @@ def measured_files(found: Mapping[str, Any]) -> Mapping[str, str]:
     return dict(found["predicate"][MEASURED]["artifact"]["files"])
 
 
+def commit(found: Mapping[str, Any]) -> str:
+    """Return what git says of the commit of Kiln that made a release, as a statement has it."""
+    kiln, *_ = found["predicate"]["buildDefinition"]["resolvedDependencies"]
+    return str(kiln["annotations"]["describe"])
+
+
+def checkpoint_files(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return SHA-256 of the files of the checkpoint that a release was made of, by name."""
+    _, *files = found["predicate"]["buildDefinition"]["resolvedDependencies"]
+    return {str(file["name"]): str(file["digest"]["sha256"]) for file in files}
+
+
 def subjects(found: Mapping[str, Any]) -> dict[str, str]:
     """Return SHA-256 of the files that a statement is about, by name."""
     return {str(subject["name"]): str(subject["digest"]["sha256"]) for subject in found["subject"]}
