@@ -7,7 +7,8 @@ number of cores.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -46,6 +47,11 @@ def fixed_threads(count: int) -> Iterator[None]:
 
 
 # Least squares
+
+
+def count_within(lengths: Iterable[int], most: int) -> int:
+    """Count how many recordings, from the first on, have at most so many frames together; one in any case."""
+    return max(1, sum(end <= most for end in itertools.accumulate(lengths)))
 
 
 def gram(inputs: torch.Tensor) -> torch.Tensor:

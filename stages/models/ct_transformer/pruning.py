@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from stages.models.ct_transformer.network import build, export_modules, load_tok
 from stages.models.ct_transformer.words import load_segmenter, split
 from stages.models.shared import checkpoint
 from stages.models.shared.sanm import with_widths
+from stages.models.shared.widths import Widths
 from stages.pruning import narrowing, recovery
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ WIDTHS = {  # where config.yaml has it, and the layers that have it
     "encoder_conf.linear_units": "encoder.*.feed_forward",
     f"encoder_conf.{narrowing.HEADS}": "encoder.*.self_attn",
 }
+_NARROWED = Widths(WIDTHS, build, with_widths)
+widths, counter, narrowed = _NARROWED.widths, _NARROWED.counter, _NARROWED.narrowed
 WINDOW = 48  # tokens: what FunASR sends at a time, 20 new ones and the sentence so far
 BATCH = 16
 
@@ -57,26 +60,11 @@ def logits(model: CTTransformer, windows: torch.Tensor, pauses: torch.Tensor) ->
     return found
 
 
-def widths(model: CTTransformer) -> dict[str, int]:
-    """Return the layer widths that pruning changes."""
-    return narrowing.widths(model, WIDTHS)
-
-
 def multiplications(model: CTTransformer) -> int:
     """Count multiply-accumulates for 20 tokens: a token uses every weight once, but the looked-up embedding's."""
     blocks = (model.encoder, model.decoder)
     weights: int = sum(p.numel() for block in blocks for p in block.parameters() if p.dim() > 1)
     return 20 * weights
-
-
-def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
-    """Return the configuration whose widths, multiples of `steps`, remove closest to `removed` of all parameters."""
-    return with_widths(config, narrowing.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, steps))
-
-
-def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
-    """Return a function that counts the parameters of the model with other widths, by the keys of `widths`."""
-    return narrowing.counter(checkpoint.weightless(build, config), WIDTHS)
 
 
 def cut(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from stages.core.params.prune import PruneParams
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models.emotion2vec.network import build, read_config
 from stages.models.shared import checkpoint
+from stages.models.shared.widths import Widths
 from stages.pruning import augmentation, narrowing, recovery
 
 if TYPE_CHECKING:
@@ -42,11 +43,6 @@ def calibration(folder: Path, recordings: Sequence[Recording], settings: PrunePa
     return torch.nn.functional.layer_norm(stacked, (CROP,)) if normalize else stacked
 
 
-def widths(model: Emotion2vec) -> dict[str, int]:
-    """Return the layer widths that pruning changes."""
-    return narrowing.widths(model, WIDTHS)
-
-
 def multiplications(model: Emotion2vec) -> int:
     """Count multiply-accumulates for 10 s, weights only: the extractor's at each layer's rate, others by frame."""
     encoder = model.modality_encoders["AUDIO"]
@@ -60,14 +56,6 @@ def multiplications(model: Emotion2vec) -> int:
     return int(total + length * weights + model.proj.weight.numel())
 
 
-def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
-    """Choose the `mlp_ratio` that removes closest to `removed` of the parameters.
-
-    steps: what the width of the feed-forward layers is to be a multiple of, by the key of `widths`.
-    """
-    return with_widths(config, narrowing.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, steps))
-
-
 def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any]:
     """Return the configuration with the width, by the key of `widths`, changed."""
     conf = config["model_conf"]
@@ -77,9 +65,8 @@ def with_widths(config: dict[str, Any], new: Mapping[str, int]) -> dict[str, Any
     return config | {"model_conf": conf | {"mlp_ratio": math.ceil(new["mlp"] / conf["embed_dim"] * 1e6) / 1e6}}
 
 
-def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
-    """Return a function that counts the parameters of the model with another width, by the key of `widths`."""
-    return narrowing.counter(checkpoint.weightless(build, config), WIDTHS)
+_NARROWED = Widths(WIDTHS, build, with_widths)
+widths, counter, narrowed = _NARROWED.widths, _NARROWED.counter, _NARROWED.narrowed
 
 
 def cut(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
 from stages.core.params.prune import PruneParams
@@ -16,6 +15,7 @@ from stages.models.paraformer.network import FRAME_SECONDS, SECTIONS, build, loa
 from stages.models.shared import checkpoint, cif, sanm
 from stages.models.shared.frontend import long_enough
 from stages.models.shared.sanm import with_widths
+from stages.models.shared.widths import Widths
 from stages.pruning import augmentation, narrowing, recovery
 
 WIDTHS = {  # where config.yaml has it, and the layers that have it
@@ -24,6 +24,8 @@ WIDTHS = {  # where config.yaml has it, and the layers that have it
     f"encoder_conf.{narrowing.HEADS}": "encoder.*.self_attn",
     f"decoder_conf.{narrowing.HEADS}": "decoder.*.src_attn",
 }
+_NARROWED = Widths(WIDTHS, build, with_widths)
+widths, counter, narrowed = _NARROWED.widths, _NARROWED.counter, _NARROWED.narrowed
 REFIT_FRAMES = 6000  # three for each channel of the widest layer that is left; all dense outputs of them are held
 BATCH = 4  # recordings in a step of distillation
 TOKENS_10S = 45  # Mandarin is spoken at about that many characters
@@ -64,21 +66,6 @@ def features(
     return [frontend(torch.from_numpy(samples)[None], [len(samples)])[0][0] for samples in audio]
 
 
-def widths(model: Any) -> dict[str, int]:
-    """Return the layer widths that pruning changes."""
-    return narrowing.widths(model, WIDTHS)
-
-
-def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
-    """Choose the widths, multiples of `steps`, that remove closest to `removed` of all parameters."""
-    return with_widths(config, narrowing.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, steps))
-
-
-def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
-    """Return a function that counts the parameters of the model with other widths, by the keys of `widths`."""
-    return narrowing.counter(checkpoint.weightless(build, config), WIDTHS)
-
-
 def cut(
     model: Any, config: dict[str, Any], calibration: Sequence[torch.Tensor], criterion: str, damping: float
 ) -> tuple[Any, recovery.Refit]:
@@ -95,8 +82,7 @@ def cut_into(
     small: Any, model: Any, calibration: Sequence[torch.Tensor], criterion: str, damping: float
 ) -> recovery.Refit:
     """Fill a smaller offline Paraformer with the most useful channels of the model; return what refits it."""
-    ends = np.cumsum([len(f) for f in calibration])
-    batch = pad(calibration[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])
+    batch = pad(calibration[: recovery.count_within(map(len, calibration), REFIT_FRAMES)])
     with torch.no_grad():
         positions = locate(batch, encode(model, batch)[1])
 

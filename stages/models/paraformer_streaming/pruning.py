@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,12 +35,17 @@ from stages.models.paraformer_streaming.scoring import recognize, swap
 from stages.models.shared import asr, checkpoint, cif, sanm
 from stages.models.shared.frontend import long_enough
 from stages.models.shared.sanm import with_widths
+from stages.models.shared.widths import Widths
 from stages.pruning import augmentation, narrowing, recovery
 
 if TYPE_CHECKING:
     from funasr.models.paraformer_streaming.model import ParaformerStreaming
 
 REFIT_FRAMES = 6000  # of chunks with their overlaps; all dense outputs of them are held
+
+
+_NARROWED = Widths(WIDTHS, build, with_widths)
+counter, narrowed = _NARROWED.counter, _NARROWED.narrowed
 
 
 @dataclass(frozen=True)
@@ -83,16 +88,6 @@ def chunks(folder: Path, audio: Sequence[NDArray[np.float32]]) -> list[Chunks]:
     return found
 
 
-def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
-    """Choose the widths, multiples of `steps`, that remove closest to `removed` of all parameters."""
-    return with_widths(config, narrowing.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, steps))
-
-
-def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
-    """Return a function that counts the parameters of the model with other widths, by the keys of `widths`."""
-    return narrowing.counter(checkpoint.weightless(build, config), WIDTHS)
-
-
 def cut(
     model: ParaformerStreaming,
     config: dict[str, Any],
@@ -105,8 +100,8 @@ def cut(
     calibration: chunks as the function of that name gives them; the first REFIT_FRAMES are used. criterion: one of
     `stages.pruning.criteria`.
     """
-    ends = np.cumsum([int(recording.lengths.sum()) for recording in calibration])
-    batch = pad(calibration[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))])
+    lengths = (int(recording.lengths.sum()) for recording in calibration)
+    batch = pad(calibration[: recovery.count_within(lengths, REFIT_FRAMES)])
     small = checkpoint.weightless(build, config)
     with torch.no_grad():
         positions = locate(batch, encode(model, batch)[1])

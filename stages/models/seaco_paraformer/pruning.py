@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,16 @@ from stages.models.paraformer.pruning import WIDTHS, cut_into, features
 from stages.models.seaco_paraformer.network import build, read_config
 from stages.models.shared import checkpoint
 from stages.models.shared.sanm import with_widths
-from stages.pruning import narrowing, recovery
+from stages.models.shared.widths import Widths
+from stages.pruning import recovery
+
+_NARROWED = Widths(WIDTHS, build, with_widths)
+counter, narrowed = _NARROWED.counter, _NARROWED.narrowed
 
 
 def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> list[torch.Tensor]:
     """Compute features (frames, input_size) of each recording, then of `settings.variations` variations of each."""
     return features(folder, read_config(folder), recordings, settings)
-
-
-def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
-    """Choose the widths, multiples of `steps`, that remove closest to `removed` of all parameters."""
-    return with_widths(config, narrowing.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, steps))
-
-
-def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
-    """Return a function that counts the parameters of the model with other widths, by the keys of `widths`."""
-    return narrowing.counter(checkpoint.weightless(build, config), WIDTHS)
 
 
 def cut(

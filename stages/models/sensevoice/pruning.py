@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from stages.core.params.prune import PruneParams
@@ -16,32 +15,20 @@ from stages.models.paraformer.pruning import BATCH, REFIT_FRAMES, features
 from stages.models.sensevoice.network import QUERIES, Recognizer, build, read_config, with_widths
 from stages.models.sensevoice.scoring import LANGUAGE
 from stages.models.shared import checkpoint, sanm
+from stages.models.shared.widths import Widths
 from stages.pruning import narrowing, recovery
 
 WIDTHS = {  # where config.yaml has it, and the layers that have it
     "encoder_conf.linear_units": "encoder.*.feed_forward",
     f"encoder_conf.{narrowing.HEADS}": "encoder.*.self_attn",
 }
+_NARROWED = Widths(WIDTHS, build, with_widths)
+widths, counter, narrowed = _NARROWED.widths, _NARROWED.counter, _NARROWED.narrowed
 
 
 def calibration(folder: Path, recordings: Sequence[Recording], settings: PruneParams) -> list[torch.Tensor]:
     """Compute features (frames, input_size) of each recording, then of `settings.variations` variations of each."""
     return features(folder, read_config(folder), recordings, settings)
-
-
-def widths(model: Any) -> dict[str, int]:
-    """Return the layer widths that pruning changes."""
-    return narrowing.widths(model, WIDTHS)
-
-
-def narrowed(config: dict[str, Any], removed: float, steps: Mapping[str, int]) -> dict[str, Any]:
-    """Choose the widths, multiples of `steps`, that remove closest to `removed` of all parameters."""
-    return with_widths(config, narrowing.narrowed(checkpoint.weightless(build, config), WIDTHS, removed, steps))
-
-
-def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
-    """Return a function that counts the parameters of the model with other widths, by the keys of `widths`."""
-    return narrowing.counter(checkpoint.weightless(build, config), WIDTHS)
 
 
 def cut(
@@ -53,8 +40,7 @@ def cut(
     with figures. criterion: one of `stages.pruning.criteria`.
     """
     small = checkpoint.weightless(build, config)
-    ends = np.cumsum([len(f) for f in calibration])
-    chosen = calibration[: max(1, int(np.searchsorted(ends, REFIT_FRAMES, side="right")))]
+    chosen = calibration[: recovery.count_within(map(len, calibration), REFIT_FRAMES)]
     styles = list(model.textnorm_dict.values())
     textnorm = [styles[number % len(styles)] for number in range(len(chosen))]
     speech, lengths = _pad(chosen)
