@@ -39,8 +39,14 @@ def trace(module: torch.nn.Module, graph: Graph, place: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out, within the block, torch's advice against TorchScript, which the server needs."""
+    """Leave out, within the block, torch's advice against TorchScript, which the server needs, and against constants.
+
+    Constants of FunASR's layers do not depend on the inputs. What does shows in the accuracy, at lengths not traced.
+    """
+    import torch
+
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         yield

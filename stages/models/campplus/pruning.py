@@ -6,6 +6,7 @@ many channels as the layer, as FunASR builds it, and is narrowed with it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -87,6 +88,7 @@ def counter(config: dict[str, Any]) -> Callable[[Mapping[str, int]], int]:
     total, dense = sum(p.numel() for p in model.parameters()), widths(model)
     layers = _layers(model)
 
+    @functools.cache  # `narrowed` asks for every combination of widths
     def size(key: str, width: int) -> int:
         return sum(_size(model, layer, width) for layer in layers[key])
 
