@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export OMP_WAIT_POLICY := PASSIVE
 EXTRAS := $(patsubst extras/%.txt,%,$(wildcard extras/*.txt))
 
-.PHONY: repro test test-extras lint gate final scale serve load gpu peers lock clean
+.PHONY: repro test test-catalogue test-extras lint gate final scale serve load gpu peers lock clean
 .DELETE_ON_ERROR:
 
 repro: .venv/runtime  ## build, measure and report everything that changed
@@ -17,6 +17,9 @@ repro: .venv/runtime  ## build, measure and report everything that changed
 
 test: .venv/dev  ## run the tests, on all cores
 	pytest -n auto --dist loadgroup
+
+test-catalogue: .venv/dev  ## every model of the catalogue, as a replica of random weights, from `pin` to a release in FunASR's runtime
+	pytest tests/catalogue -n auto --dist loadgroup
 
 test-extras: .venv/dev $(patsubst %,.venv/extra-%,$(filter-out cuda,$(EXTRAS)))  ## the tests of the optional parts, each with its own lock
 	pytest tests/extras

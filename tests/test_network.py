@@ -17,7 +17,7 @@ from stages import QUIET
 from stages.__main__ import main as command
 from stages.core import params
 from stages.core.files import read_json
-from tests.test_replicas import HURRIED, ITEMS
+from tests.catalogue.test_replicas import HURRIED, ITEMS
 from tests.workspace import ROOT
 from zoo import alone
 
