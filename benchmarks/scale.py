@@ -2,11 +2,11 @@
 
     python -m benchmarks.scale seaco_paraformer_large --targets cpu_fp32_opt,cpu_int8
 
-Prints seconds, peak memory and what is left on disk of each step, and the latency of each build. Random weights say
-nothing of accuracy, so there are few recordings; pruned targets are pruned once and not distilled, which is as long as
-one wants. A step runs as it does under `dvc repro`: a process of its own. For Paraformer-large also the same weights
-through FunASR's own export modules and the TorchScript exporter, which FunASR's `export` was written for, and onnxsim's
-command line with its defaults.
+Prints seconds, peak memory and what is left on disk of each step, the latency of each build and its share of the floor
+(benchmarks/floor.py). Random weights say nothing of accuracy, so there are few recordings; pruned targets are pruned
+once and not distilled, which is as long as one wants. A step runs as it does under `dvc repro`: a process of its own.
+For Paraformer-large also the same weights through FunASR's own export modules and the TorchScript exporter, which
+FunASR's `export` was written for, and onnxsim's command line with its defaults.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stages.commands import catalogue
-from stages.core import layout, params
+from stages.core import layout, params, plan
 from stages.core.errors import did_you_mean
 from stages.core.speedups import describe_speedup
 from zoo import alone
@@ -158,6 +158,9 @@ def run(model: str, targets: str, folder: Path) -> None:
     checkpoint = (folder / "replica" / "model.pt").stat().st_size / MIB
     Console().print(latency(folder))
     Console().print(f"{model}: {checkpoint:.0f} MiB of weights", cost(steps, checkpoint))
+    builds = plan.derive(params.load(folder / params.PARAMS)).builds.values()
+    artifacts = {str(folder / layout.ARTIFACTS / build.artifact) for build in builds}
+    subprocess.run([sys.executable, "-m", "benchmarks.floor", *sorted(artifacts)], cwd=ROOT, check=True)
 
 
 def main(argv: Sequence[str]) -> None:

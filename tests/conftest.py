@@ -19,7 +19,14 @@ from stages.models import fsmn_vad
 from tests import workspace
 from tests.hub import Hub
 
-LONGEST = ("test_seaco_paraformer", "test_campplus", "test_dvc", "test_search", "test_repro", "test_network")  # first, or all wait for them
+LONGEST = (
+    "test_seaco_paraformer",
+    "test_campplus",
+    "test_dvc",
+    "test_search",
+    "test_repro",
+    "test_network",
+)  # first, or all wait for them
 CONFIG: dict[str, Any] = {
     "model": "FsmnVADStreaming",
     "frontend_conf": {"fs": 16000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}

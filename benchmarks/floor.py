@@ -1,0 +1,197 @@
+"""The least time that a graph's work can take on one thread of this machine, and how near to it a run comes.
+
+    python -m benchmarks.floor artifacts/paraformer/dense/int8 artifacts/paraformer/pruned/int8
+
+For every latency case of an artifact: products with weights at the best rate that one product alone reaches here, of
+all shapes of the graph; products of two activations, which attention is made of, at the best fp32 rate; all else at
+one read and one write of memory. Prints these, their sum, the measured time and the share of the floor in it: that of
+a small graph, whose activations stay in a cache, can be above 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper
+from rich.console import Console
+from rich.table import Table
+
+from stages.core import graphs
+from stages.core.graphs import Feeds
+
+INTEGER = {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearConv", "ConvInteger"}
+PRODUCTS = {"MatMul", "FusedMatMul", "Gemm", *INTEGER}
+CONVOLUTIONS = {"Conv", "FusedConv", "QLinearConv", "ConvInteger"}
+ATTENTION = {"MultiHeadAttention", "Attention"}
+COPIED = 64 * 2**20  # elements of float32, far beyond any cache
+SECONDS = 0.3  # of each measurement at least
+SHAPES = 8  # of which rates are measured: those with the most work
+
+Shape = tuple[int, int, int]
+"""Rows, inner dimension and columns of a product."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """The work of one node in one run: a product with a shape, or so many bytes moved.
+
+    kind: `int8` or `fp32` with weights, `attention` of two activations, or `rest`.
+    """
+
+    kind: str
+    shape: Shape = (0, 0, 0)
+    bytes: int = 0
+
+    @property
+    def products(self) -> int:
+        """Return the number of multiply-accumulates."""
+        return math.prod(self.shape)
+
+
+def work(path: Path, feeds: Feeds) -> list[Node]:
+    """Run a graph once with ONNX Runtime's profiler, and return the work of each node that ran."""
+    with tempfile.TemporaryDirectory() as scratch:
+        options = _one_thread()
+        options.enable_profiling, options.profile_file_prefix = True, f"{scratch}/profile"
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session.run(None, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    ran = [event["args"] for event in events if event["cat"] == "Node" and event["name"].endswith("_kernel_time")]
+    return [node for args in ran for node in _nodes(args)]
+
+
+def _nodes(args: dict[str, Any]) -> Iterator[Node]:
+    """Give the products of a node, or what it moves. The profiler leaves out weights that were packed."""
+    name = args["op_name"]
+    inputs, outputs = ([shape for one in args[key] for shape in one.values()] for key in IO)
+    kind = "int8" if name in INTEGER else "fp32"
+    weights = [shape for shape in inputs[1:] if len(shape) >= 2]
+    if name in CONVOLUTIONS and weights and weights[-1][1] > 1:  # a depthwise one is bound by memory
+        columns = outputs[0][1]
+        yield Node(kind, (math.prod(outputs[0]) // columns, math.prod(weights[-1][1:]), columns))
+    elif name in PRODUCTS - CONVOLUTIONS:
+        rows, columns = math.prod(outputs[0][:-1]), outputs[0][-1]
+        inner = math.prod(inputs[0]) * columns // math.prod(outputs[0])
+        two = int(args["parameter_size"]) == 0 and len(weights) > 0 and kind == "fp32"
+        yield Node("attention" if two else kind, (rows, inner, columns))
+    elif name in ATTENTION:
+        (batch, queries, width), keys = inputs[0], inputs[1][1]
+        yield Node("attention", (batch * queries, width, keys))
+        yield Node("attention", (batch * queries, keys, width))
+    else:
+        yield Node("rest", bytes=sum(int(args[f"{key}_size"]) for key in ("activation", "parameter", "output")))
+
+
+IO = ("input_type_shape", "output_type_shape")
+
+
+def rate(kind: str, shapes: Sequence[Shape]) -> float:
+    """Measure multiply-accumulates a second of products alone, one ONNX graph each; return the best of the shapes."""
+    return max(math.prod(shape) / seconds(_product(kind, shape)) for shape in shapes)
+
+
+def _product(kind: str, shape: Shape) -> Callable[[], object]:
+    rows, inner, columns = shape
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, inner), np.float32)
+    weight = rng.integers(-127, 127, (inner, columns)).astype(np.int8 if kind == "int8" else np.float32)
+    tensors = {"w": weight}
+    domain, op = "", "MatMul"
+    if kind == "int8":
+        domain, op = "com.microsoft", "DynamicQuantizeMatMul"
+        tensors |= {"scale": np.full(columns, 0.01, np.float32), "zero": np.zeros(columns, np.int8)}
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x", *tensors], ["y"], domain=domain)],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (rows, columns))],
+        [onnx.numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), _one_thread(), providers=providers)
+    return lambda: session.run(None, {"x": x})
+
+
+def bandwidth() -> float:
+    """Measure the bytes a second that one thread reads and writes, together, in memory."""
+    source, target = np.ones(COPIED, np.float32), np.zeros(COPIED, np.float32)
+    return (source.nbytes + target.nbytes) / seconds(lambda: np.copyto(target, source))
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Return the median seconds of calls over SECONDS, five of them at least."""
+    call()
+    taken: list[float] = []
+    while sum(taken) < SECONDS or len(taken) < 5:
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken))
+
+
+def _one_thread() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return options
+
+
+def rates(nodes: Sequence[Node]) -> dict[str, float]:
+    """Measure the rate of each kind of work that is there: multiply-accumulates, or bytes, a second."""
+    found = {"rest": bandwidth()}
+    for kind in {node.kind for node in nodes} - {"rest"}:
+        shapes = sorted({node.shape for node in nodes if node.kind == kind}, key=math.prod)[-SHAPES:]
+        found[kind] = rate(kind, shapes)
+    return found
+
+
+def floor(nodes: Sequence[Node], per_second: dict[str, float]) -> dict[str, float]:
+    """Return the least milliseconds of each kind of work."""
+    kinds = dict.fromkeys(["int8", "fp32", "attention", "rest"], 0.0)
+    for node in nodes:
+        kinds[node.kind] += 1e3 * (node.products or node.bytes) / per_second[node.kind]
+    return kinds
+
+
+def measure(folder: Path, table: Table) -> None:
+    """Add a row for every latency case of the artifact in a folder."""
+    graph_set = graphs.read(folder)
+    for name, case in graph_set.cases.items():
+        feeds = {key: graphs.example_feeds(graph, case.sizes, 0) for key, graph in graph_set.graphs.items()}
+        paths = {key: folder / graph.file for key, graph in graph_set.graphs.items()}
+        nodes = [node for key, path in paths.items() for node in work(path, feeds[key])]
+        least = floor(nodes, rates(nodes))
+        providers = ["CPUExecutionProvider"]
+        sessions = {k: onnxruntime.InferenceSession(p, _one_thread(), providers=providers) for k, p in paths.items()}
+        taken = 1e3 * seconds(lambda: [session.run(None, feeds[key]) for key, session in sessions.items()])  # noqa: B023
+        total = sum(least.values())
+        row = [f"{ms:.1f}" for ms in (*least.values(), total, taken)]
+        table.add_row("/".join(folder.parts[-3:]), name, *row, f"{total / taken:.2f}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Print the table of the artifacts in the folders."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="+", type=Path, help="of an artifact: graphs for ONNX Runtime")
+    columns = ("artifact", "case", "INT8", "fp32", "attention", "rest", "floor", "p50", "share")
+    table = Table(*columns, title="milliseconds on one thread")
+    for folder in parser.parse_args(argv).folder:
+        measure(folder, table)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
