@@ -135,7 +135,10 @@ def picture() -> bytes:
 
 
 SPEECH = ("<blank>", "<s>", "</s>", *spoken_commands.characters())
-TAGS = ("<|zh|>", "<|en|>", "<|NEUTRAL|>", "<|Speech|>", "<|withitn|>", "<|woitn|>")
+TAGS = (
+    *("<|zh|>", "<|en|>", "<|ja|>", "<|HAPPY|>", "<|SAD|>", "<|ANGRY|>", "<|NEUTRAL|>"),
+    *("<|Speech|>", "<|BGM|>", "<|Applause|>", "<|withitn|>", "<|woitn|>"),
+)
 TEXT = ("<blank>", "<s>", "</s>", "app", "python", "word")
 LABELS = Path(__file__).with_name("emotion2vec").joinpath("tokens.txt").read_text(encoding="utf-8").split()[:-1]
 SEGMENTATION = "".join(f"{character} {character}\n" for character in SPEECH[3:]).encode()

@@ -27,7 +27,10 @@ TEXTS = ("", "wrong", LONG, NUL, ABOVE, ABSOLUTE)
 VALUES: tuple[Any, ...] = (None, -1, 0, 1e300, [], [[2, 1]], {}, True, *TEXTS)
 FINE: dict[str, tuple[Any, ...]] = {  # what may be so
     "text": TEXTS,
+    "written": TEXTS,
+    "language": TEXTS,  # which there are is the model's to say, as for the next two
     "label": TEXTS,
+    "event": TEXTS,
     "speaker": TEXTS,
     "condition": TEXTS,
     "id": TEXTS[1:],

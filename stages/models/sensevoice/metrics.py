@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, write_json
 from stages.core.statistics import Counts
 from stages.corpora.manifest import Recording
 from stages.models.accuracy import SENSEVOICE, TAGS
-from stages.models.shared import asr
+from stages.models.shared import asr, pieces
 
 MODES, METRICS = SENSEVOICE
 HEADLINE = asr.HEADLINE
 WRITTEN = "withitn"
+TRUTHS = ("language", "label", "event")  # a recording's fields, in the order of TAGS
 TAG = re.compile(r"<\|([^|]*)\|>")
 
 
@@ -43,7 +46,11 @@ def measure(
 
     Error rates and agreement of tokens as `stages.models.shared.asr` has them, tags among the tokens. With inverse text
     normalisation the truth is a recording's `written`, where it has that. A tag that nobody knows is not counted.
+
+    Raises:
+        UserError: a recording's tag is none of the model's.
     """
+    _check_tags(folder, recordings)
     truths = [
         r.model_copy(update={"text": r.written or r.text}) if o.textnorm == WRITTEN else r
         for r, o in zip(recordings, outcomes, strict=True)
@@ -53,8 +60,23 @@ def measure(
     return [{**of_text, **of_tags} for of_text, of_tags in zip(counts, tags, strict=True)]
 
 
+def _check_tags(folder: Path, recordings: Sequence[Recording]) -> None:
+    known = _tags_among_pieces(folder)
+    for recording in recordings:
+        for field in TRUTHS:
+            truth = getattr(recording, field)
+            if truth and truth.lower() not in known:
+                where = f"{recording.folder}: {recording.id}: found {field} {truth!r:.60}"
+                raise UserError(f"{where}, wanted a tag of the model's; {did_you_mean(truth.lower(), known)}")
+
+
+@functools.cache
+def _tags_among_pieces(folder: Path) -> frozenset[str]:
+    return frozenset(tag.lower() for piece in pieces.read(folder) for tag in TAG.findall(piece))
+
+
 def _count_tags(recording: Recording, reference: Outcome, outcome: Outcome) -> Counts:
-    known = (recording.language, recording.label, recording.event)
+    known = [getattr(recording, field) for field in TRUTHS]
     counts: dict[str, tuple[float, float]] = {}
     for place, (name, truth) in enumerate(zip(TAGS, known, strict=True)):
         found, baseline = (_tag(o, place) for o in (outcome, reference))

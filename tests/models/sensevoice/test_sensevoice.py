@@ -31,6 +31,7 @@ from stages.runtimes import onnxruntime
 from tests import workspace
 from tests.models.paraformers import CONFIG as PARAFORMER
 from tests.models.paraformers import TOLERANCE, bursts, features
+from tests.workspace import ROOT
 from zoo import replicas
 
 PRUNE = workspace.PRUNE.model_copy(update={"ratio": 0.04})
@@ -45,6 +46,7 @@ CONFIG: dict[str, Any] = {
     "tokenizer": "SentencepiecesTokenizer",
     "dataset_conf": {"sos": "${model_conf.sos}"},
 }
+MINIATURE = ROOT / "zoo/sensevoice"
 HEADS = "encoder_conf.kept_heads"
 
 
@@ -156,7 +158,7 @@ def test_audio_of_less_than_a_window_has_no_text(plain: Path, exported: Path, sa
 
 def measured(recording: Recording, text: str, textnorm: str = "woitn") -> Counts:
     reference = parse([1], "<|zh|><|SAD|><|BGM|><|woitn|>二十", textnorm)
-    return sensevoice.measure(recording.folder, [recording], [reference], [parse([1], text, textnorm)])[0]
+    return sensevoice.measure(MINIATURE, [recording], [reference], [parse([1], text, textnorm)])[0]
 
 
 @pytest.fixture
@@ -187,6 +189,19 @@ def test_tags_that_are_missing_are_wrong_and_truths_that_are_missing_do_not_coun
     assert measured(unknown, "<|zh|><|SAD|><|BGM|><|woitn|>二十")["event_accuracy"] == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("field", "truth", "message"),
+    [
+        ("language", "english", r"a: found language 'english', wanted a tag of the model's; known: .*zh"),
+        ("label", "hapy", r"found label 'hapy', .* did you mean 'happy'"),
+        ("event", "../a", r"found event '\.\./a'"),
+    ],
+)
+def test_a_truth_that_the_model_has_no_tag_for_is_named(recording: Recording, field: str, truth: str, message: str):
+    with pytest.raises(UserError, match=message):
+        measured(recording.model_copy(update={field: truth}), "<|zh|><|SAD|><|Speech|><|woitn|>二十")
+
+
 def test_outcomes_are_read_as_they_were_written(tmp_path: Path):
     outcomes = [parse([3, 9], "<|en|><|SAD|><|Speech|><|woitn|>go to floor two", "woitn"), parse([], "", "woitn")]
     sensevoice.write_outcomes(tmp_path, "woitn", outcomes)
@@ -211,7 +226,7 @@ def test_outcomes_are_read_as_they_were_written(tmp_path: Path):
             {"model_conf": {"sos": "${model_conf.eos}"}}, r"sos: found '\$\{model_conf.eos\}', wanted", id="reference"
         ),
         pytest.param({"ctc_conf": {"extra_linear": False}}, "ctc_conf.extra_linear: found False", id="ctc"),
-        pytest.param({"vocab_size": 21}, rf"bpe.model: found {len(TOKENS)} pieces, the vocab_size", id="vocabulary"),
+        pytest.param({"vocab_size": len(TOKENS) - 1}, rf"bpe.model: found {len(TOKENS)} pieces, the vocab_size", id="vocabulary"),
         pytest.param({"frontend_conf": None}, "no frontend_conf; the family sensevoice needs it", id="missing"),
     ],
 )
