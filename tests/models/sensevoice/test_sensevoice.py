@@ -226,7 +226,9 @@ def test_outcomes_are_read_as_they_were_written(tmp_path: Path):
             {"model_conf": {"sos": "${model_conf.eos}"}}, r"sos: found '\$\{model_conf.eos\}', wanted", id="reference"
         ),
         pytest.param({"ctc_conf": {"extra_linear": False}}, "ctc_conf.extra_linear: found False", id="ctc"),
-        pytest.param({"vocab_size": len(TOKENS) - 1}, rf"bpe.model: found {len(TOKENS)} pieces, the vocab_size", id="vocabulary"),
+        pytest.param(
+            {"vocab_size": len(TOKENS) - 1}, rf"bpe.model: found {len(TOKENS)} pieces, the vocab_size", id="vocabulary"
+        ),
         pytest.param({"frontend_conf": None}, "no frontend_conf; the family sensevoice needs it", id="missing"),
     ],
 )
