@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import models, runtimes
+from stages import decoding, models, runtimes
 from stages.core import graphs, layout, params, plan, progress
 from stages.core.contention import Watch
 from stages.core.errors import UserError, entrypoint, key_from
@@ -31,6 +31,7 @@ from stages.corpora.manifest import Recording
 from stages.evaluation.finite import Watched
 from stages.evaluation.groups import group
 from stages.models import accuracy
+from stages.models.protocols import HasText
 from stages.pipelines import measurement, transcription
 from stages.pipelines.measurement import Heard
 from stages.pipelines.transcription import LoadedPipeline, Transcript
@@ -50,12 +51,11 @@ def load(p: Params, line: PipelineBuild, folder: Callable[[str], Path], runtime:
         return layout.checkpoint(model), watched[-1].artifact
 
     vad = models.DETECTORS.load(p.models[line.vad].family)
-    asr = models.RECOGNIZERS.load(p.models[line.asr].family)
     streaming = models.STREAMING_RECOGNIZERS.load(p.models[line.streaming].family)
     punctuation = models.PUNCTUATORS.load(p.models[line.punctuation].family)
     vad_ready = ready(line.vad)
     detect = vad.load_detector(*vad_ready, "offline")
-    recognize = asr.load_recognizer(*ready(line.asr))
+    recognize = _load_recognizer(p, line, *ready(line.asr))
     punctuate = punctuation.load_punctuator(*ready(line.punctuation))
     return LoadedPipeline(
         detect=lambda samples: detect(samples).segments,
@@ -67,6 +67,17 @@ def load(p: Params, line: PipelineBuild, folder: Callable[[str], Path], runtime:
         piece_ms=round(1000 * streaming.CHUNK_SECONDS),
         take_finite=lambda: False not in [network.take() for network in watched],
     )
+
+
+def _load_recognizer(
+    p: Params, line: PipelineBuild, checkpoint: Path, artifact: LoadedArtifact
+) -> Callable[[NDArray[np.float32]], HasText]:
+    """Load a pipeline's recognizer, which chooses its tokens as the pipeline's decoder says."""
+    family, decoder = p.models[line.asr].family, p.pipelines[line.pipeline].decoder
+    if decoder.kind == "greedy":
+        return models.RECOGNIZERS.load(family).load_recognizer(checkpoint, artifact)
+    asr, key = models.CTC_RECOGNIZERS.load(family), f"pipelines.{line.pipeline}.decoder"
+    return asr.load_recognizer(checkpoint, artifact, decoding.load(decoder, asr.vocabulary(checkpoint), key))
 
 
 def normalizer() -> Callable[[str], str]:
@@ -171,7 +182,7 @@ def main(argv: Sequence[str]) -> None:
     runtime = p.targets[line.target].runtime
     runtimes.enter(runtime, "pipeline", argv)
     parts = [layout.ARTIFACTS / getattr(line, role) / line.artifact for role in models.ROLES]
-    why = runtimes.why_unavailable(runtime, *parts)
+    why = runtimes.why_unavailable(runtime, *parts) or decoding.why_unavailable(p.pipelines[line.pipeline].decoder)
     result: dict[str, Any] = {"unavailable": why}
     if why is None:
         recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from stages import gate, models, pipeline, summary
+from stages import decoding, gate, models, pipeline, summary
 from stages.core import layout, params, plan
 from stages.core.errors import UserError
 from stages.core.files import write_json
 from stages.core.params import EvaluateParams
+from stages.core.params.decoders import GreedyDecoder, PrefixBeamDecoder
 from stages.corpora.manifest import Recording
 from stages.models import accuracy
 from stages.pipelines.measurement import Heard
@@ -137,6 +139,25 @@ def test_rules_of_inverse_text_normalisation(spoken: str, final: str):
         ),
         pytest.param("  speech:\n", "  fsmn_vad:\n", r"is the name of a model", id="name"),
         pytest.param(
+            "decoder: {kind: greedy}",
+            "decoder: {kind: prefix_beam, beam: 5}",
+            r"pipelines\.speech\.decoder\.kind: found 'prefix_beam', which decodes sensevoice, for 'paraformer' .* "
+            "wanted greedy",
+            id="decoder-of-another-family",
+        ),
+        pytest.param(
+            "decoder: {kind: greedy}",
+            "decoder: {kind: wfts, beam: 16}",
+            r"pipelines\.speech\.decoder: found .*'wfts'.* 'greedy', 'prefix_beam', 'wfst'",
+            id="unknown-decoder",
+        ),
+        pytest.param(
+            "decoder: {kind: greedy}",
+            "decoder: {kind: prefix_beam, beam: 5, hotword: {a: 1}}",
+            r"pipelines\.speech\.decoder\.hotword: unknown key",
+            id="setting-of-another-decoder",
+        ),
+        pytest.param(
             "dataset: conversations\n", "dataset: conversation\n", r"did you mean 'conversations'", id="data-set"
         ),
         pytest.param(
@@ -151,6 +172,33 @@ def test_a_line_that_cannot_work_is_refused_before_anything_is_built(old: str, n
     assert old in TEXT
     with pytest.raises(UserError, match=said):
         params.parse(TEXT.replace(old, new, 1), "params.yaml")
+
+
+def test_a_weight_of_no_model_is_refused():
+    text = TEXT.replace("asr: paraformer\n", "asr: sensevoice\n").replace(
+        "kind: greedy", "kind: wfst, beam: 9, lm_weight: 1"
+    )
+    with pytest.raises(
+        UserError, match=r"speech\.decoder\.lm_weight: found 1 and no lm; add pipelines\.speech\.decoder\.lm"
+    ):
+        params.parse(text, "params.yaml")
+
+
+@pytest.mark.parametrize("decoder", ["{kind: prefix_beam, beam: 5}", "{kind: wfst, beam: 16, hotwords: {播放: 4}}"])
+def test_another_decoder_and_recognizer_are_one_line_away(decoder: str):
+    line = re.search(r"(?m)^  speech:\n(    .*\n)+", TEXT)
+    assert line
+    other = "vad: fsmn_vad, asr: sensevoice, streaming: paraformer_streaming, punctuation: ct_transformer"
+    added = f"  beam: {{{other}, decoder: {decoder}, dataset: conversations, targets: [cpu_int8]}}\n"
+    p = params.parse(TEXT[: line.end()] + added + TEXT[line.end() :], "params.yaml")
+    assert plan.derive(p).pipelines["beam-cpu_int8"].asr == "sensevoice"
+
+
+def test_a_decoder_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert decoding.why_unavailable(GreedyDecoder(kind="greedy")) is None
+    why = decoding.why_unavailable(PrefixBeamDecoder(kind="prefix_beam", beam=5))
+    assert why == "the decoder prefix_beam needs fast_ctc_decode; install the extra: `make .venv/extra-decoding`"
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ def _traced(p: Params) -> Iterator[TracedNetwork]:
 
 def _pipelines(p: Params) -> Iterator[PipelineBuild]:
     for name, pipeline in p.pipelines.items():
-        parts = pipeline.model_dump(exclude={"targets"})
+        parts = pipeline.model_dump(exclude={"targets", "decoder"})
         for key in pipeline.targets:
             yield PipelineBuild(pipeline=name, target=key, artifact=artifact(key, p.targets[key]), **parts)
 

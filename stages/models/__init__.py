@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from stages.core.errors import UserError
 from stages.models.protocols import (
     Classifier,
+    CtcRecognizer,
     Described,
     Detector,
     Family,
@@ -112,6 +113,7 @@ RECOGNIZERS = Kind[Recognizer](
         "sensevoice": lambda: sensevoice,
     }
 )
+CTC_RECOGNIZERS = Kind[CtcRecognizer]({"sensevoice": lambda: sensevoice})
 STREAMING_RECOGNIZERS = Kind[StreamingRecognizer]({"paraformer_streaming": lambda: paraformer_streaming})
 PUNCTUATORS = Kind[Punctuator]({"ct_transformer": lambda: ct_transformer})
 CLASSIFIERS = Kind[Classifier]({"emotion2vec": lambda: emotion2vec})
@@ -129,6 +131,11 @@ ROLES: dict[str, Kind[Any]] = {  # the parts of a pipeline, and the families tha
     "asr": RECOGNIZERS,
     "streaming": STREAMING_RECOGNIZERS,
     "punctuation": PUNCTUATORS,
+}
+DECODERS: dict[str, Kind[Any]] = {  # and those whose tokens each can choose
+    "greedy": RECOGNIZERS,
+    "prefix_beam": CTC_RECOGNIZERS,
+    "wfst": CTC_RECOGNIZERS,
 }
 
 

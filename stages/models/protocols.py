@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stages.core.parity import LoadedArtifact
     from stages.core.statistics import Counts, Metric
     from stages.corpora.manifest import Recording
+    from stages.models.shared.ctc import Search, Vocabulary
     from stages.models.shared.schema import Config
     from stages.pruning.recovery import Loss, Refit
 
@@ -176,6 +177,18 @@ class Recognizer(Protocol):
 
     def load_recognizer(self, folder: Path, artifact: LoadedArtifact) -> Callable[[Floats], HasText]:
         """Load FunASR's recognizer as a function of audio (samples,), with the artifact's network in it."""
+
+
+class CtcRecognizer(Recognizer, Protocol):
+    """A recognizer of CTC, whose tokens a search can choose."""
+
+    def vocabulary(self, folder: Path) -> Vocabulary:
+        """Read what a search must know of the tokens; folder: the checkpoint."""
+
+    def load_recognizer(
+        self, folder: Path, artifact: LoadedArtifact, search: Search | None = None
+    ) -> Callable[[Floats], HasText]:
+        """Load FunASR's recognizer as above, with `search` in place of its greedy decoding."""
 
 
 class StreamingRecognizer(Protocol):

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from stages.core.errors import UserError
 from stages.core.params import yaml_text
+from stages.core.params.decoders import Decoder
 from stages.core.params.gates import Gate
 from stages.core.params.origins import Dataset, Source
 from stages.core.params.prune import PruneOverrides, PruneParams
@@ -97,10 +98,14 @@ class BenchmarkParams(Section):
 
 
 class Pipeline(Section):
-    """A model for each role of `stages.models.ROLES`, the data set they are measured on together, and the targets."""
+    """A model for each role of `stages.models.ROLES`, the data set they are measured on together, and the targets.
+
+    decoder: how `asr` chooses its tokens.
+    """
 
     vad: Key
     asr: Key
+    decoder: Decoder
     streaming: Key
     punctuation: Key
     dataset: Key

@@ -8,13 +8,14 @@ from typing import Any
 from stages.core import layout
 from stages.core.errors import did_you_mean
 from stages.core.params import PIPELINE, UNQUANTIZED, Model, Params, Pipeline, Target
+from stages.core.params.decoders import WfstDecoder
 from stages.core.params.gates import Limit, RelativeLimit
 from stages.core.params.origins import ModelScopeDataset, SyntheticDataset
 from stages.core.params.prune import PruneParams
 from stages.core.params.recipes import BFloat16Recipe, DynamicRecipe, Float16Recipe, Recipe, StaticRecipe
 from stages.core.params.section import ONNX_RUNTIMES, TENSORRT, TRACED, Runtime
 from stages.core.statistics import recordings_needed
-from stages.models import FAMILIES, PRUNABLE, ROLES, accuracy
+from stages.models import DECODERS, FAMILIES, PRUNABLE, ROLES, accuracy
 
 _HAS_OWN = (*ONNX_RUNTIMES, "onnxruntime_cuda", "ort_format", *TRACED)
 _CPU_ONLY = "is for a CPU: on CUDA, ONNX Runtime leaves much of INT8 and bf16 to it; use a float16 recipe"
@@ -210,6 +211,7 @@ def _pipelines(p: Params) -> Iterator[str]:
         if name in p.models:
             yield f"{where}: {name!r} is the name of a model; a pipeline needs one of its own"
         yield from _parts(where, pipeline, p)
+        yield from _decoder(f"{where}.decoder", pipeline, p)
         if PIPELINE not in p.baselines:
             yield f"{where}: baselines has nothing for {PIPELINE!r}: what the fp32 pipeline must reach"
         for key in pipeline.targets:
@@ -228,3 +230,19 @@ def _parts(where: str, pipeline: Pipeline, p: Params) -> Iterator[str]:
         for key in pipeline.targets:
             if key not in model.targets:
                 yield f"{where}.{role}: {name!r} is not built for {key}; add it to models.{name}.targets"
+
+
+def _decoder(where: str, pipeline: Pipeline, p: Params) -> Iterator[str]:
+    """Yield a line where a pipeline's decoder cannot choose its recognizer's tokens, or has a weight and no model."""
+    decoder, family = pipeline.decoder, p.models[pipeline.asr].family
+    if family in ROLES["asr"] and family not in DECODERS[decoder.kind]:
+        able, wanted = (
+            " or ".join(names)
+            for names in (DECODERS[decoder.kind], [kind for kind, families in DECODERS.items() if family in families])
+        )
+        yield (
+            f"{where}.kind: found {decoder.kind!r}, which decodes {able}, for {pipeline.asr!r} of the family {family}; "
+            f"wanted {wanted}"
+        )
+    if isinstance(decoder, WfstDecoder) and decoder.lm is None and decoder.lm_weight:
+        yield f"{where}.lm_weight: found {decoder.lm_weight:g} and no lm; add {where}.lm or leave lm_weight out"

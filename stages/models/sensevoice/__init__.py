@@ -27,7 +27,7 @@ from stages.models.sensevoice.pruning import (
     narrowed,
     widths,
 )
-from stages.models.sensevoice.scoring import load_recognizer, score
+from stages.models.sensevoice.scoring import load_recognizer, score, vocabulary
 
 __all__ = [
     "HEADLINE",
@@ -51,6 +51,7 @@ __all__ = [
     "read_config",
     "read_outcomes",
     "score",
+    "vocabulary",
     "widths",
     "with_widths",
     "write_outcomes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,20 @@ from stages.models.paraformer.scoring import recognize
 from stages.models.sensevoice.metrics import MODES, Outcome, parse
 from stages.models.sensevoice.network import QUERIES, load, read_config
 from stages.models.shared import pieces
+from stages.models.shared.ctc import Search, Vocabulary
 from stages.models.shared.frontend import fills_window
 
 LANGUAGE = "auto"  # the recognizer is to find it out
+SYMBOL = re.compile(r"<.+>")  # <s> or <|en|>
+WORD = "▁"  # SentencePiece's mark of a word's beginning
 
 
 class Swap:
     """Takes the place of the network in FunASR's module: its parts hand on what the artifact computed."""
 
-    def __init__(self, model: Any, network: Network) -> None:
-        """Replace the parts of `model`, which then run `network`."""
-        self.network, self.blank = network, model.blank_id
+    def __init__(self, model: Any, network: Network, search: Search | None) -> None:
+        """Replace the parts of `model`, which then run `network`, and choose tokens by `search` or else greedily."""
+        self.network, self.search, self.blank = network, search, model.blank_id
         self.queries: list[int] = []
         self.logits = torch.empty(0)
         self.size = model.embed.embedding_dim
@@ -53,7 +57,14 @@ class Swap:
         }
         outputs = self.network(feeds)
         self.logits = torch.from_numpy(outputs["ctc_logits"])
+        if self.search:
+            self.logits[0, QUERIES:] = self.certain(self.search, self.logits[0, QUERIES:])
         return self.logits, torch.from_numpy(outputs["encoder_out_lens"])
+
+    def certain(self, search: Search, logits: torch.Tensor) -> torch.Tensor:
+        """Return logits (frames, vocabulary) of which the best are the tokens that `search` chooses."""
+        chosen = torch.from_numpy(search(torch.log_softmax(logits, dim=-1).numpy()))
+        return torch.nn.functional.one_hot(chosen, logits.shape[-1]).to(logits.dtype)
 
     def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Normalize logits, which `encode` gave in place of the encoder's frames."""
@@ -78,15 +89,28 @@ def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterabl
     return [transcribe(recording.samples()) for recording in recordings]
 
 
-def load_recognizer(folder: Path, artifact: LoadedArtifact) -> Callable[[NDArray[np.float32]], Outcome]:
-    """Load FunASR's recognizer as a function of audio float32 (samples,): a pipeline adds marks and figures itself."""
-    return _load(folder, artifact, MODES[0])
+def load_recognizer(
+    folder: Path, artifact: LoadedArtifact, search: Search | None = None
+) -> Callable[[NDArray[np.float32]], Outcome]:
+    """Load FunASR's recognizer as a function of audio float32 (samples,): a pipeline adds marks and figures itself.
+
+    search: what chooses the tokens of its text, in place of greedy decoding; tags stay greedy.
+    """
+    return _load(folder, artifact, MODES[0], search)
 
 
-def _load(folder: Path, artifact: LoadedArtifact, textnorm: str) -> Callable[[NDArray[np.float32]], Outcome]:
+def vocabulary(folder: Path) -> Vocabulary:
+    """Read the tokens of a checkpoint; control symbols and tags are no text."""
+    spellings = ["" if SYMBOL.fullmatch(piece) else piece.replace(WORD, " ") for piece in pieces.read(folder)]
+    return Vocabulary(spellings, blank=0)  # as the schema demands
+
+
+def _load(
+    folder: Path, artifact: LoadedArtifact, textnorm: str, search: Search | None = None
+) -> Callable[[NDArray[np.float32]], Outcome]:
     torch.set_num_threads(1)  # the tensors are small, and other processes have the other cores
     model = load(folder)
-    swap = Swap(model, artifact[1]["model"])
+    swap = Swap(model, artifact[1]["model"], search)
     tools = {"tokenizer": pieces.load(folder), "frontend": load_frontend(folder, read_config(folder))}
     asked = {"language": LANGUAGE, "text_norm": textnorm}
 

@@ -141,6 +141,37 @@ def test_a_score_is_funasr_s_text_with_the_network_swapped(plain: Path, exported
     assert recognizer(recordings[1].samples()) == found["woitn"][1]
 
 
+def test_a_search_chooses_the_text_and_leaves_the_tags(plain: Path, exported: Path, recordings: list[Recording]):
+    graph_set = graphs.read(exported)
+    artifact = graph_set, onnxruntime.load(exported, graph_set)
+    asked = list[np.ndarray]()
+
+    def search(log_probabilities: np.ndarray) -> np.ndarray:
+        asked.append(log_probabilities)
+        return np.array([5, 5, 0, *[TOKENS.index("三")] * (len(log_probabilities) - 3)])
+
+    samples = recordings[1].samples()
+    greedy, found = (sensevoice.load_recognizer(plain, artifact, s)(samples) for s in (None, search))
+    [log_probabilities] = asked
+    np.testing.assert_allclose(np.exp(log_probabilities).sum(axis=1), 1, rtol=1e-4)
+    assert log_probabilities.shape[1] == len(TOKENS)
+    tags = len(greedy.tokens) - len(collapse(log_probabilities.argmax(axis=1)))
+    assert found.tokens == [*greedy.tokens[:tags], 5, TOKENS.index("三")]
+    assert found.text.endswith("三")
+
+
+def collapse(tokens: np.ndarray) -> list[int]:
+    """As CTC does: repeats, then blanks."""
+    return [int(t) for t in torch.unique_consecutive(torch.from_numpy(tokens)) if t]
+
+
+def test_tags_and_control_symbols_are_no_text(plain: Path):
+    vocabulary = sensevoice.vocabulary(plain)
+    shown = [s for s in vocabulary.spellings if s]
+    assert shown == list("一二三123")
+    assert (len(vocabulary.spellings), vocabulary.blank) == (len(TOKENS), 0)
+
+
 def test_there_is_no_other_mode(plain: Path):
     with pytest.raises(ValueError, match="found mode 'offline'"):
         sensevoice.score(plain, (graphs.GraphSet(graphs={}, cases={}), {}), "offline", [])

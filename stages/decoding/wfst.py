@@ -1,0 +1,175 @@
+"""A search in a weighted graph of tokens, hotwords and a language model, in Kaldi's decoder.
+
+Mohri, Pereira and Riley, "Speech recognition with weighted finite-state transducers", 2008. The graph composes three:
+CTC's tokens to their characters, characters to themselves with what hotwords are preferred by, and characters to words
+with their n-grams. On characters it does not matter into which tokens a word falls apart. Spaces are free. A token that is
+likely in no frame of a recording is left out, so the first graph is made anew for each.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.core.errors import UserError
+from stages.core.files import check_sha256
+from stages.core.params.decoders import LanguageModel, WfstDecoder
+from stages.decoding import choose_likely
+from stages.models.shared.ctc import Floats, Search, Vocabulary
+
+EPSILON, SPACE, UNKNOWN, BACKOFF = 0, " ", "<unk>", "#backoff"
+NOT_SPOKEN = {"<eps>", "<s>", "</s>", BACKOFF}
+
+Arc = tuple[int, int, int, int, float]  # from, to, what it reads, what it writes, cost
+Symbols = Mapping[str, int]
+
+
+def load(decoder: WfstDecoder, vocabulary: Vocabulary, key: str) -> Search:
+    """Load the search as a function of log-probabilities (frames, vocabulary): the token of each frame.
+
+    Raises:
+        UserError: no token spells a hotword, or the language model is not the pinned one or not of open vocabulary.
+    """
+    from kaldi_decoder import DecodableCtc, FasterDecoder, FasterDecoderOptions
+    from kaldifst import get_linear_symbol_sequence
+
+    characters = {c: n for n, c in enumerate(sorted({SPACE, *"".join(vocabulary.spellings)}), 1)}
+    grammar = _compile(_prefer(decoder.hotwords, characters, key), finals=[0])
+    if decoder.lm is not None:
+        grammar = _compose(grammar, _read_language_model(decoder.lm, decoder.lm_weight, characters, key))
+    options = FasterDecoderOptions(beam=decoder.beam, min_active=1)  # else the 20 best paths stay whatever the beam
+
+    def search(log_probabilities: Floats) -> NDArray[np.int64]:
+        tokens = choose_likely(log_probabilities, vocabulary.blank)
+        graph = _compose(_spell(tokens.tolist(), vocabulary, characters), grammar)
+        kaldi = FasterDecoder(graph, options)
+        kaldi.decode(DecodableCtc(np.ascontiguousarray(log_probabilities)))
+        _, best = kaldi.get_best_path()
+        _, frames, _, _ = get_linear_symbol_sequence(best)
+        return np.array(frames, np.int64) - 1
+
+    return search
+
+
+def _spell(tokens: Sequence[int], vocabulary: Vocabulary, characters: Symbols) -> Any:
+    """Make the graph from the tokens of frames, counted from 1, to characters.
+
+    State 0 is before all and after a blank. A token has a state in which it lasts, and others for the characters of its
+    spelling. It may follow itself after a blank only: from where the n-th lasts, one chain of states leads to the
+    tokens after the n-th and another to those before it.
+    """
+    texts = [token for token in tokens if token != vocabulary.blank]
+    count, blank = len(texts), vocabulary.blank + 1
+    free = 3 * count + 1
+    arcs: list[Arc] = [(0, 0, blank, EPSILON, 0), (0, count + 1, EPSILON, EPSILON, 0)]
+    for n, token in enumerate(texts, 1):
+        after, before = count + n, 2 * count + n
+        if n < count:
+            arcs += [(state, after + 1, EPSILON, EPSILON, 0) for state in (n, after)]
+        if n > 1:
+            arcs += [(state, before - 1, EPSILON, EPSILON, 0) for state in (n, before)]
+        first, *others = [characters[c] for c in vocabulary.spellings[token]] or [EPSILON]
+        states = [*range(free, free + len(others)), n]
+        free += len(others)
+        arcs += [(state, states[0], token + 1, first, 0) for state in (after, before)]
+        arcs += [(a, b, EPSILON, c, 0) for a, b, c in zip(states, states[1:], others, strict=False)]
+        arcs += [(n, n, token + 1, EPSILON, 0), (n, 0, blank, EPSILON, 0)]
+    return _compile(arcs, finals=range(count + 1))
+
+
+def _prefer(hotwords: Mapping[str, float], characters: Symbols, key: str) -> Iterator[Arc]:
+    """Yield the arcs that accept any characters, and again each hotword, at a cost below 0 in equal parts.
+
+    Raises:
+        UserError: no token spells a character of a hotword, which would never be found.
+    """
+    yield from ((0, 0, symbol, symbol, 0) for symbol in characters.values())
+    free = 1
+    for hotword, weight in hotwords.items():
+        word = SPACE.join(hotword.split())
+        unknown = sorted(set(word) - set(characters))
+        if unknown:
+            raise UserError(f"{key}.hotwords: found {hotword!r}, wanted characters that the tokens have; not {unknown}")
+        states = [0, *range(free, free + len(word) - 1), 0]
+        free += len(word) - 1
+        for a, b, c in zip(states, states[1:], word, strict=False):
+            yield a, b, characters[c], characters[c], -weight / len(word)
+
+
+def _read_language_model(lm: LanguageModel, weight: float, characters: Symbols, key: str) -> Any:
+    """Read an ARPA file as a graph of characters, whose costs are the words' times `weight`."""
+    where = f"{key}.lm.path: {lm.path}"
+    if not lm.path.is_file():
+        raise UserError(f"{where}: found no such file, wanted an ARPA file with sha256 {lm.sha256}")
+    check_sha256(lm.path, lm.sha256, where)
+    with TemporaryDirectory() as folder:
+        table = Path(folder) / "words.txt"
+        lines = _read_arpa(lm.path, table, where)
+        words = {word: int(number) for word, number in map(str.split, table.read_text(encoding="utf-8").splitlines())}
+    if UNKNOWN not in words:
+        raise UserError(f"{where}: found no {UNKNOWN}, wanted a model of open vocabulary, which has one")
+    lexicon = _compile(_lexicon(words, characters), finals=[0])
+    return _compose(lexicon, _weigh(lines, weight, words[BACKOFF]))
+
+
+def _read_arpa(path: Path, table: Path, where: str) -> list[str]:
+    """Return an ARPA file as OpenFst's text, its words' numbers written to `table`.
+
+    It is read in a process of its own, because kaldilm ends the one that it is in where a file is broken.
+    """
+    settings = [f"--disambig-symbol={BACKOFF}", f"--write-symbol-table={table}"]
+    command = [sys.executable, "-m", "kaldilm", *settings, str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    if run.returncode:
+        why = next((line for line in run.stderr.splitlines() if line.startswith("[E]")), "kaldilm gave no reason")
+        raise UserError(f"{where}: found no ARPA file that kaldilm reads: {why.removeprefix('[E]').strip()}")
+    return run.stdout.splitlines()
+
+
+def _lexicon(words: Symbols, characters: Symbols) -> Iterator[Arc]:
+    """Yield the arcs from characters to the words that they spell; any of them may be a word that is not known."""
+    free = 1
+    yield (0, 0, characters[SPACE], EPSILON, 0)
+    yield from ((0, 0, symbol, words[UNKNOWN], 0) for c, symbol in characters.items() if c != SPACE)
+    for word, number in words.items():
+        if word in {*NOT_SPOKEN, UNKNOWN} or not set(word) <= set(characters):
+            continue
+        states = [0, *range(free, free + len(word) - 1), 0]
+        free += len(word) - 1
+        for place, c in enumerate(word):
+            yield states[place], states[place + 1], characters[c], number if place == 0 else EPSILON, 0
+
+
+def _weigh(lines: Iterable[str], weight: float, backoff: int) -> Any:
+    """Make the graph of OpenFst's text of n-grams, with costs times `weight`, in which nothing is read to back off."""
+    from kaldifst import compile as compile_text
+
+    weighed = []
+    for fields in map(str.split, lines):
+        labels, cost = (fields[:4], fields[4:]) if len(fields) > 2 else (fields[:1], fields[1:])
+        labels[2:] = [str(EPSILON) if label == str(backoff) else label for label in labels[2:]]
+        weighed.append(" ".join([*labels, *(str(weight * float(number)) for number in cost)]))
+    return compile_text("\n".join(weighed))
+
+
+def _compile(arcs: Iterable[Arc], finals: Iterable[int]) -> Any:
+    """Make a graph of arcs, of which the first leaves the first state."""
+    from kaldifst import compile as compile_text
+
+    return compile_text("\n".join([*(" ".join(map(str, arc)) for arc in arcs), *map(str, finals)]))
+
+
+def _compose(first: Any, second: Any) -> Any:
+    """Compose two graphs."""
+    from kaldifst import arcsort, compose
+
+    arcsort(first, "olabel")
+    arcsort(second, "ilabel")
+    return compose(first, second)
