@@ -36,9 +36,8 @@ def load(decoder: Decoder, vocabulary: Vocabulary, key: str) -> Search:
     search: Search = module.load(decoder, vocabulary, key)
 
     def search_finite(log_probabilities: Floats) -> NDArray[np.int64]:
-        if np.isfinite(log_probabilities).all():
-            return search(log_probabilities)
-        return log_probabilities.argmax(axis=1)  # of a network that is broken, which its pipeline tells
+        is_finite = np.isfinite(log_probabilities).all()  # else the network is broken, which its pipeline tells
+        return search(log_probabilities) if is_finite else log_probabilities.argmax(axis=1)
 
     return search_finite
 

@@ -2,8 +2,8 @@
 
 Mohri, Pereira and Riley, "Speech recognition with weighted finite-state transducers", 2008. The graph composes three:
 CTC's tokens to their characters, characters to themselves with what hotwords are preferred by, and characters to words
-with their n-grams. On characters it does not matter into which tokens a word falls apart. Spaces are free. A token that is
-likely in no frame of a recording is left out, so the first graph is made anew for each.
+with their n-grams. On characters it does not matter into which tokens a word falls apart. Spaces are free. A token that
+is likely in no frame of a recording is left out, so the first graph is made anew for each.
 """
 
 from __future__ import annotations
