@@ -182,8 +182,9 @@ def main(argv: Sequence[str]) -> None:
     runtime = p.targets[line.target].runtime
     runtimes.enter(runtime, "pipeline", argv)
     parts = [layout.ARTIFACTS / getattr(line, role) / line.artifact for role in models.ROLES]
-    why = runtimes.why_unavailable(runtime, *parts) or decoding.why_unavailable(p.pipelines[line.pipeline].decoder)
-    result: dict[str, Any] = {"unavailable": why}
+    decoder = p.pipelines[line.pipeline].decoder
+    why = runtimes.why_unavailable(runtime, *parts) or decoding.why_unavailable(decoder)
+    result: dict[str, Any] = {"unavailable": why, "decoder": decoder.model_dump(mode="json")}
     if why is None:
         recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)
         baseline = load(p, line, lambda model: layout.graphs(model, "dense", "export"), "onnxruntime")

@@ -218,7 +218,10 @@ def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "model.onnx").write_text(role)
         why = None if result else workspace.WHY_ABSENT
-        write_json(layout.measurements(line.target, line.pipeline) / "pipeline.json", {"unavailable": why, **result})
+        write_json(
+            layout.measurements(line.target, line.pipeline) / "pipeline.json",
+            {"unavailable": why, "decoder": {"kind": "prefix_beam"}, **result},
+        )
     return {name: results.pipeline_entry(p, name) for name in measured}
 
 
@@ -249,5 +252,6 @@ def test_the_page_shows_all_of_it_and_needs_nothing_beside_it(entries):
     assert "打开&lt;b&gt;灯" in page
     assert page.count("<svg") == 1
     assert "first partial" in page
+    assert page.count("decoder prefix_beam") == 2
     assert workspace.WHY_ABSENT in page
     assert not re.search(r"https?:|<script|@import|url\((?!#)", page)
