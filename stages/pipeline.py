@@ -76,7 +76,7 @@ def _load_recognizer(
     family, decoder = p.models[line.asr].family, p.pipelines[line.pipeline].decoder
     if decoder.kind == "greedy":
         return models.RECOGNIZERS.load(family).load_recognizer(checkpoint, artifact)
-    asr, key = models.CTC_RECOGNIZERS.load(family), f"pipelines.{line.pipeline}.decoder"
+    asr, key = models.SEARCHABLE.load(family), f"pipelines.{line.pipeline}.decoder"
     return asr.load_recognizer(checkpoint, artifact, decoding.load(decoder, asr.vocabulary(checkpoint), key))
 
 

@@ -1,4 +1,4 @@
-"""How a CTC recognizer's tokens are chosen, other than greedily: searches of libraries that the extra `decoding` has.
+"""How a recognizer's tokens are chosen, other than greedily: searches of libraries that the extra `decoding` has.
 
 A search gives each frame a token, as greedy decoding does, and what follows is the recognizer's own.
 """
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.core.params.decoders import Decoder
-from stages.models.shared.ctc import Floats, Search, Vocabulary
+from stages.models.shared.search import Floats, Search, Vocabulary
 
 LIBRARIES = {"greedy": (), "prefix_beam": ("fast_ctc_decode",), "wfst": ("kaldi_decoder", "kaldifst", "kaldilm")}
-LEAST = 1e-4  # of a token's probability: one that has less in every frame is left out of a search
+LEAST = 1e-4  # of a token's probability: one that has less in every frame, and is the best of none, is left out
 
 
 def why_unavailable(decoder: Decoder) -> str | None:
@@ -36,14 +36,17 @@ def load(decoder: Decoder, vocabulary: Vocabulary, key: str) -> Search:
     search: Search = module.load(decoder, vocabulary, key)
 
     def search_finite(log_probabilities: Floats) -> NDArray[np.int64]:
-        is_finite = np.isfinite(log_probabilities).all()  # else the network is broken, which its pipeline tells
-        return search(log_probabilities) if is_finite else log_probabilities.argmax(axis=1)
+        if len(log_probabilities) and np.isfinite(log_probabilities).all():
+            return search(log_probabilities)
+        return np.asarray(log_probabilities.argmax(axis=1))  # of a broken network, which its pipeline tells, or nothing
 
     return search_finite
 
 
-def choose_likely(log_probabilities: Floats, blank: int) -> NDArray[np.int64]:
-    """Return the blank and each token that is at least as probable as LEAST in some frame, in order."""
+def choose_likely(log_probabilities: Floats, blank: int | None) -> NDArray[np.int64]:
+    """Return each token but the blank that is the best, or at least as probable as LEAST, in some frame; in order."""
     likely = log_probabilities.max(axis=0) >= np.log(LEAST)
-    likely[blank] = True
+    likely[log_probabilities.argmax(axis=1)] = True
+    if blank is not None:
+        likely[blank] = False
     return np.flatnonzero(likely)

@@ -22,7 +22,7 @@ from stages.core.errors import UserError
 from stages.core.files import check_sha256
 from stages.core.params.decoders import LanguageModel, WfstDecoder
 from stages.decoding import choose_likely
-from stages.models.shared.ctc import Floats, Search, Vocabulary
+from stages.models.shared.search import Floats, Search, Vocabulary
 
 EPSILON, SPACE, UNKNOWN, BACKOFF = 0, " ", "<unk>", "#backoff"
 NOT_SPOKEN = {"<eps>", "<s>", "</s>", BACKOFF}
@@ -47,8 +47,9 @@ def load(decoder: WfstDecoder, vocabulary: Vocabulary, key: str) -> Search:
     options = FasterDecoderOptions(beam=decoder.beam, min_active=1)  # else the 20 best paths stay whatever the beam
 
     def search(log_probabilities: Floats) -> NDArray[np.int64]:
-        tokens = choose_likely(log_probabilities, vocabulary.blank)
-        graph = _compose(_spell(tokens.tolist(), vocabulary, characters), grammar)
+        tokens = choose_likely(log_probabilities, vocabulary.blank).tolist()
+        spelled = {token: [characters[c] for c in vocabulary.spellings[token]] or [EPSILON] for token in tokens}
+        graph = _compose(_spell(spelled, vocabulary.blank), grammar)
         kaldi = FasterDecoder(graph, options)
         kaldi.decode(DecodableCtc(np.ascontiguousarray(log_probabilities)))
         _, best = kaldi.get_best_path()
@@ -58,30 +59,42 @@ def load(decoder: WfstDecoder, vocabulary: Vocabulary, key: str) -> Search:
     return search
 
 
-def _spell(tokens: Sequence[int], vocabulary: Vocabulary, characters: Symbols) -> Any:
-    """Make the graph from the tokens of frames, counted from 1, to characters.
+def _spell(spelled: Mapping[int, Sequence[int]], blank: int | None) -> Any:
+    """Make the graph from the tokens of frames, counted from 1, to their characters."""
+    if blank is not None:
+        return _compile(_spell_ctc(spelled, blank + 1), finals=range(len(spelled) + 1))
+    arcs, free = list[Arc](), 1
+    for token, symbols in spelled.items():
+        states = [0, *range(free, free + len(symbols) - 1), 0]
+        free += len(symbols) - 1
+        read = [token + 1, *[EPSILON] * (len(symbols) - 1)]
+        arcs += zip(states, states[1:], read, symbols, [0] * len(symbols), strict=False)
+    return _compile(arcs, finals=[0])
+
+
+def _spell_ctc(spelled: Mapping[int, Sequence[int]], blank: int) -> Iterator[Arc]:
+    """Yield the arcs from CTC's tokens to their characters.
 
     State 0 is before all and after a blank. A token has a state in which it lasts, and others for the characters of its
     spelling. It may follow itself after a blank only: from where the n-th lasts, one chain of states leads to the
     tokens after the n-th and another to those before it.
     """
-    texts = [token for token in tokens if token != vocabulary.blank]
-    count, blank = len(texts), vocabulary.blank + 1
+    count = len(spelled)
     free = 3 * count + 1
-    arcs: list[Arc] = [(0, 0, blank, EPSILON, 0), (0, count + 1, EPSILON, EPSILON, 0)]
-    for n, token in enumerate(texts, 1):
+    yield 0, 0, blank, EPSILON, 0
+    if spelled:
+        yield 0, count + 1, EPSILON, EPSILON, 0
+    for n, (token, (first, *others)) in enumerate(spelled.items(), 1):
         after, before = count + n, 2 * count + n
         if n < count:
-            arcs += [(state, after + 1, EPSILON, EPSILON, 0) for state in (n, after)]
+            yield from ((state, after + 1, EPSILON, EPSILON, 0) for state in (n, after))
         if n > 1:
-            arcs += [(state, before - 1, EPSILON, EPSILON, 0) for state in (n, before)]
-        first, *others = [characters[c] for c in vocabulary.spellings[token]] or [EPSILON]
+            yield from ((state, before - 1, EPSILON, EPSILON, 0) for state in (n, before))
         states = [*range(free, free + len(others)), n]
         free += len(others)
-        arcs += [(state, states[0], token + 1, first, 0) for state in (after, before)]
-        arcs += [(a, b, EPSILON, c, 0) for a, b, c in zip(states, states[1:], others, strict=False)]
-        arcs += [(n, n, token + 1, EPSILON, 0), (n, 0, blank, EPSILON, 0)]
-    return _compile(arcs, finals=range(count + 1))
+        yield from ((state, states[0], token + 1, first, 0) for state in (after, before))
+        yield from ((a, b, EPSILON, c, 0) for a, b, c in zip(states, states[1:], others, strict=False))
+        yield from ((n, n, token + 1, EPSILON, 0), (n, 0, blank, EPSILON, 0))
 
 
 def _prefer(hotwords: Mapping[str, float], characters: Symbols, key: str) -> Iterator[Arc]:
@@ -101,6 +114,8 @@ def _prefer(hotwords: Mapping[str, float], characters: Symbols, key: str) -> Ite
         free += len(word) - 1
         for a, b, c in zip(states, states[1:], word, strict=False):
             yield a, b, characters[c], characters[c], -weight / len(word)
+            if c == SPACE:  # which not every vocabulary has
+                yield a, b, EPSILON, EPSILON, -weight / len(word)
 
 
 def _read_language_model(lm: LanguageModel, weight: float, characters: Symbols, key: str) -> Any:

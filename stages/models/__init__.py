@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from stages.core.errors import UserError
 from stages.models.protocols import (
     Classifier,
-    CtcRecognizer,
     Described,
     Detector,
     Family,
     Prunable,
     Punctuator,
     Recognizer,
+    Searchable,
     Splittable,
     Streamed,
     StreamingRecognizer,
@@ -113,7 +113,7 @@ RECOGNIZERS = Kind[Recognizer](
         "sensevoice": lambda: sensevoice,
     }
 )
-CTC_RECOGNIZERS = Kind[CtcRecognizer]({"sensevoice": lambda: sensevoice})
+SEARCHABLE = Kind[Searchable]({"paraformer": lambda: paraformer, "sensevoice": lambda: sensevoice})
 STREAMING_RECOGNIZERS = Kind[StreamingRecognizer]({"paraformer_streaming": lambda: paraformer_streaming})
 PUNCTUATORS = Kind[Punctuator]({"ct_transformer": lambda: ct_transformer})
 CLASSIFIERS = Kind[Classifier]({"emotion2vec": lambda: emotion2vec})
@@ -134,8 +134,8 @@ ROLES: dict[str, Kind[Any]] = {  # the parts of a pipeline, and the families tha
 }
 DECODERS: dict[str, Kind[Any]] = {  # and those whose tokens each can choose
     "greedy": RECOGNIZERS,
-    "prefix_beam": CTC_RECOGNIZERS,
-    "wfst": CTC_RECOGNIZERS,
+    "prefix_beam": Kind[Searchable]({"sensevoice": lambda: sensevoice}),  # by CTC
+    "wfst": SEARCHABLE,
 }
 
 

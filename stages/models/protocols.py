@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from stages.core.parity import LoadedArtifact
     from stages.core.statistics import Counts, Metric
     from stages.corpora.manifest import Recording
-    from stages.models.shared.ctc import Search, Vocabulary
     from stages.models.shared.schema import Config
+    from stages.models.shared.search import Search, Vocabulary
     from stages.pruning.recovery import Loss, Refit
 
     Floats = NDArray[np.float32]
@@ -179,8 +179,8 @@ class Recognizer(Protocol):
         """Load FunASR's recognizer as a function of audio (samples,), with the artifact's network in it."""
 
 
-class CtcRecognizer(Recognizer, Protocol):
-    """A recognizer of CTC, whose tokens a search can choose."""
+class Searchable(Recognizer, Protocol):
+    """A recognizer whose tokens a search can choose."""
 
     def vocabulary(self, folder: Path) -> Vocabulary:
         """Read what a search must know of the tokens; folder: the checkpoint."""

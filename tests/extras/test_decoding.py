@@ -12,7 +12,7 @@ from stages import decoding
 from stages.core.errors import UserError
 from stages.core.files import sha256
 from stages.core.params.decoders import LanguageModel, PrefixBeamDecoder, WfstDecoder
-from stages.models.shared.ctc import Floats, Search, Vocabulary
+from stages.models.shared.search import Floats, Search, Vocabulary
 
 KEY = "pipelines.speech.decoder"
 BLANK = 0
@@ -58,8 +58,8 @@ def prefix_beam(beam: int) -> Search:
     return decoding.load(PrefixBeamDecoder(kind="prefix_beam", beam=beam), VOCABULARY, KEY)
 
 
-def wfst(*, beam: float = 16, **settings: object) -> Search:
-    return decoding.load(WfstDecoder.model_validate({"kind": "wfst", "beam": beam, **settings}), VOCABULARY, KEY)
+def wfst(*, beam: float = 16, vocabulary: Vocabulary = VOCABULARY, **settings: object) -> Search:
+    return decoding.load(WfstDecoder.model_validate({"kind": "wfst", "beam": beam, **settings}), vocabulary, KEY)
 
 
 @pytest.fixture
@@ -135,6 +135,25 @@ def test_a_hotword_does_not_double_what_is_said_once():
     search = wfst(hotwords={"谢谢": 5})
     assert text(once, search) == "谢"
     assert text(twice, search) == "谢谢"
+
+
+def test_a_recognizer_without_blanks_has_a_token_in_each_frame(lm: LanguageModel):
+    tokens = Vocabulary([s.strip() for s in VOCABULARY.spellings], blank=None)
+    twice = frames({"谢": 1}, {"谢": 0.6, "写": 0.4}, {"写字": 1}, {"go": 1})
+    for found, hotwords in (("谢谢写字go", {}), ("谢写写字go", {"写 写字 go": 1}), ("谢写写字go", {"写写": 1})):
+        chosen = wfst(vocabulary=tokens, hotwords=hotwords)(twice)
+        assert "".join(tokens.spellings[token] for token in chosen) == found
+    with pytest.raises(UserError, match=rf"{KEY}\.kind: found prefix_beam, wanted another decoder"):
+        decoding.load(PrefixBeamDecoder(kind="prefix_beam", beam=5), tokens, KEY)
+    last = wfst(vocabulary=tokens, lm=lm, lm_weight=0.5)(frames({"谢": 0.6, "写": 0.4}))
+    assert [tokens.spellings[token] for token in last] == ["写"]
+
+
+def test_what_is_all_alike_is_decoded_too():
+    many = Vocabulary(["", *map(chr, range(0x4E00, 0x4E00 + 20_000))], blank=None)
+    alike = np.full((2, 20_001), -np.log(20_001), np.float32)
+    alike[:, 7] += 0.01
+    assert wfst(vocabulary=many)(alike).tolist() == [7, 7]
 
 
 def test_a_narrow_beam_drops_what_a_hotword_needs():

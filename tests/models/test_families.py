@@ -15,7 +15,16 @@ import pytest
 from stages import models
 from stages.commands import catalogue
 from stages.core.errors import UserError
-from stages.models.protocols import Described, Detector, Family, Prunable, Punctuator, Recognizer, StreamingRecognizer
+from stages.models.protocols import (
+    Described,
+    Detector,
+    Family,
+    Prunable,
+    Punctuator,
+    Recognizer,
+    Searchable,
+    StreamingRecognizer,
+)
 from stages.models.shared import checkpoint
 from tests.workspace import ROOT
 
@@ -25,6 +34,7 @@ PROTOCOLS: dict[type, models.Kind[Any]] = {
     Described: models.DESCRIBED,
     Detector: models.DETECTORS,
     Recognizer: models.RECOGNIZERS,
+    Searchable: models.SEARCHABLE,
     StreamingRecognizer: models.STREAMING_RECOGNIZERS,
     Punctuator: models.PUNCTUATORS,
 }

@@ -16,7 +16,15 @@ from stages.models.paraformer.pruning import (
     narrowed,
     widths,
 )
-from stages.models.paraformer.scoring import METRICS, MODES, load_decoder, load_features, load_recognizer, score
+from stages.models.paraformer.scoring import (
+    METRICS,
+    MODES,
+    load_decoder,
+    load_features,
+    load_recognizer,
+    score,
+    vocabulary,
+)
 from stages.models.shared.asr import HEADLINE, Outcome, read_outcomes, write_outcomes
 from stages.models.shared.asr import measure_with_times as measure
 from stages.models.shared.sanm import with_widths
@@ -45,6 +53,7 @@ __all__ = [
     "read_config",
     "read_outcomes",
     "score",
+    "vocabulary",
     "widths",
     "with_widths",
     "write_outcomes",

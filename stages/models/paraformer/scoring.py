@@ -16,19 +16,21 @@ from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.accuracy import PARAFORMER
 from stages.models.paraformer.network import build, load_frontend, read_config
-from stages.models.shared import asr, checkpoint, times
+from stages.models.shared import asr, checkpoint, times, tokens
 from stages.models.shared.asr import Outcome
 from stages.models.shared.frontend import fills_window
+from stages.models.shared.search import Search, Vocabulary, choose
 
 MODES, METRICS = PARAFORMER
+PART = "@@"  # after a piece of a word that goes on
 
 
 class Swap:
     """Takes the place of the network in FunASR's module: its parts hand on what the artifact computed."""
 
-    def __init__(self, model: Any, network: Network) -> None:
-        """Replace the parts of `model`, which then run `network`."""
-        self.network = network
+    def __init__(self, model: Any, network: Network, search: Search | None = None) -> None:
+        """Replace the parts of `model`, which then run `network`, and choose tokens by `search` or else greedily."""
+        self.network, self.search = network, search
         self.outputs: Feeds = {}
         model.encode, model.calc_predictor, model.cal_decoder_with_predictor = self.encode, self.predict, self.decode
         model.calc_predictor_timestamp = self.locate
@@ -37,6 +39,9 @@ class Swap:
         """Run the whole network on features (1, frames, input_size), which FunASR then hands to the other parts."""
         features: Feeds = {"speech": speech.numpy(), "speech_lengths": lengths.numpy().astype(np.int32)}
         self.outputs = self.network(features | self.extra_inputs())
+        if self.search:
+            logits = torch.from_numpy(self.outputs["logits"])[0, : int(self.outputs["token_num"][0])]
+            logits[:] = choose(self.search, logits)
         return speech, lengths
 
     def extra_inputs(self) -> Feeds:
@@ -76,11 +81,22 @@ def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterabl
     return [transcribe(recording.samples()) for recording in recordings]
 
 
-def load_recognizer(folder: Path, artifact: LoadedArtifact) -> Callable[[NDArray[np.float32]], Outcome]:
-    """Load FunASR's recognizer as a function of audio float32 (samples,), as `score` runs it."""
+def load_recognizer(
+    folder: Path, artifact: LoadedArtifact, search: Search | None = None
+) -> Callable[[NDArray[np.float32]], Outcome]:
+    """Load FunASR's recognizer as a function of audio float32 (samples,), as `score` runs it.
+
+    search: what chooses the tokens, in place of greedy decoding.
+    """
     config = read_config(folder)
     model = checkpoint.described(build, config, folder)
-    return transcriber(folder, config, model, Swap(model, artifact[1]["model"]))
+    return transcriber(folder, config, model, Swap(model, artifact[1]["model"], search))
+
+
+def vocabulary(folder: Path) -> Vocabulary:
+    """Read the tokens of a checkpoint, of which `<s>` and its like are no text, and `@@` ends a part of a word."""
+    listed = tokens.read(folder)
+    return Vocabulary(["" if tokens.SYMBOL.fullmatch(t) else t.removesuffix(PART) for t in listed], blank=None)
 
 
 def load_features(folder: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ from stages.models.paraformer.network import load_frontend
 from stages.models.paraformer.scoring import recognize
 from stages.models.sensevoice.metrics import MODES, Outcome, parse
 from stages.models.sensevoice.network import QUERIES, load, read_config
-from stages.models.shared import pieces
-from stages.models.shared.ctc import Search, Vocabulary
+from stages.models.shared import pieces, tokens
 from stages.models.shared.frontend import fills_window
+from stages.models.shared.search import Search, Vocabulary, choose
 
 LANGUAGE = "auto"  # the recognizer is to find it out
-SYMBOL = re.compile(r"<.+>")  # <s> or <|en|>
 WORD = "▁"  # SentencePiece's mark of a word's beginning
 
 
@@ -58,13 +56,8 @@ class Swap:
         outputs = self.network(feeds)
         self.logits = torch.from_numpy(outputs["ctc_logits"])
         if self.search:
-            self.logits[0, QUERIES:] = self.certain(self.search, self.logits[0, QUERIES:])
+            self.logits[0, QUERIES:] = choose(self.search, self.logits[0, QUERIES:])
         return self.logits, torch.from_numpy(outputs["encoder_out_lens"])
-
-    def certain(self, search: Search, logits: torch.Tensor) -> torch.Tensor:
-        """Return logits (frames, vocabulary) of which the best are the tokens that `search` chooses."""
-        chosen = torch.from_numpy(search(torch.log_softmax(logits, dim=-1).numpy()))
-        return torch.nn.functional.one_hot(chosen, logits.shape[-1]).to(logits.dtype)
 
     def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Normalize logits, which `encode` gave in place of the encoder's frames."""
@@ -101,7 +94,7 @@ def load_recognizer(
 
 def vocabulary(folder: Path) -> Vocabulary:
     """Read the tokens of a checkpoint; control symbols and tags are no text."""
-    spellings = ["" if SYMBOL.fullmatch(piece) else piece.replace(WORD, " ") for piece in pieces.read(folder)]
+    spellings = ["" if tokens.SYMBOL.fullmatch(piece) else piece.replace(WORD, " ") for piece in pieces.read(folder)]
     return Vocabulary(spellings, blank=0)  # as the schema demands
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 FILE = "tokens.json"
 UNKNOWN = "<unk>"
+SYMBOL = re.compile(r"<.+>")  # <s> or <|en|>, which is no text
 SHOWN = 5
 
 

@@ -263,6 +263,31 @@ def test_heads_that_there_are_not_cannot_be_kept(plain: Path, kept: object):
         paraformer.build(config | {"decoder_conf": config["decoder_conf"] | {"kept_heads": kept}})
 
 
+def test_a_search_chooses_the_text(plain: Path, exported: Path, recordings: list[Recording]):
+    graph_set = graphs.read(exported)
+    artifact = graph_set, onnxruntime.load(exported, graph_set)
+    spellings = paraformer.vocabulary(plain).spellings
+    chosen = next(token for token, spelling in enumerate(spellings) if spelling)
+    asked = list[np.ndarray]()
+
+    def search(log_probabilities: np.ndarray) -> np.ndarray:
+        asked.append(log_probabilities)
+        return np.full(len(log_probabilities), chosen)
+
+    greedy, found = (paraformer.load_recognizer(plain, artifact, s)(recordings[1].samples()) for s in (None, search))
+    [log_probabilities] = asked
+    np.testing.assert_allclose(np.exp(log_probabilities).sum(axis=1), 1, rtol=1e-4)
+    assert log_probabilities.argmax(axis=1).tolist() == greedy.tokens
+    assert found.tokens == [chosen] * len(greedy.tokens)
+    assert found.text.replace(" ", "") == spellings[chosen] * len(greedy.tokens)
+
+
+def test_control_symbols_are_no_text_and_parts_of_words_are(tmp_path: Path):
+    (tmp_path / "tokens.json").write_text('["<blank>", "<s>", "</s>", "hel@@", "lo", "好", "<unk>"]')
+    vocabulary = paraformer.vocabulary(tmp_path)
+    assert (list(vocabulary.spellings), vocabulary.blank) == (["", "", "", "hel", "lo", "好", ""], None)
+
+
 @pytest.mark.parametrize("samples", [0, 1, 160, 384, 399])
 def test_audio_of_less_than_a_window_has_no_text(plain: Path, exported: Path, samples: int):
     graph_set = graphs.read(exported)

@@ -1,4 +1,4 @@
-"""What a recognizer of CTC and a search that chooses its tokens tell each other."""
+"""What a recognizer and a search that chooses its tokens tell each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
@@ -17,8 +18,14 @@ class Vocabulary:
     """What a recognizer's tokens are.
 
     spellings: the characters of each, of which a space begins a word; none of a token that is no text. blank: the token
-    that CTC has between others.
+    that CTC has between others; None of a recognizer each of whose frames is a token.
     """
 
     spellings: Sequence[str]
-    blank: int
+    blank: int | None
+
+
+def choose(search: Search, logits: torch.Tensor) -> torch.Tensor:
+    """Return logits (frames, vocabulary) of which the best are the tokens that a search chooses of these."""
+    chosen = torch.from_numpy(search(torch.log_softmax(logits, dim=-1).numpy()))
+    return torch.nn.functional.one_hot(chosen, logits.shape[-1]).to(logits.dtype)
