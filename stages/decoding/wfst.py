@@ -41,15 +41,16 @@ def load(decoder: WfstDecoder, vocabulary: Vocabulary, key: str) -> Search:
     from kaldifst import get_linear_symbol_sequence
 
     characters = {c: n for n, c in enumerate(sorted({SPACE, *"".join(vocabulary.spellings)}), 1)}
-    grammar = _compile(_prefer(decoder.hotwords, characters, key), finals=[0])
-    if decoder.lm is not None:
-        grammar = _compose(grammar, _read_language_model(decoder.lm, decoder.lm_weight, characters, key))
+    hotwords = {SPACE.join(word.split()): weight for word, weight in decoder.hotwords.items()}
+    _check_spelled(hotwords, characters, key)
+    lm = _read_language_model(decoder.lm, decoder.lm_weight, characters, key) if decoder.lm else None
     options = FasterDecoderOptions(beam=decoder.beam, min_active=1)  # else the 20 best paths stay whatever the beam
 
     def search(log_probabilities: Floats) -> NDArray[np.int64]:
         tokens = choose_likely(log_probabilities, vocabulary.blank).tolist()
         spelled = {token: [characters[c] for c in vocabulary.spellings[token]] or [EPSILON] for token in tokens}
-        graph = _compose(_spell(spelled, vocabulary.blank), grammar)
+        graph = _compose(_spell(spelled, vocabulary.blank), _prefer(hotwords, characters, spelled))
+        graph = graph if lm is None else _compose(graph, lm)
         kaldi = FasterDecoder(graph, options)
         kaldi.decode(DecodableCtc(np.ascontiguousarray(log_probabilities)))
         _, best = kaldi.get_best_path()
@@ -97,25 +98,32 @@ def _spell_ctc(spelled: Mapping[int, Sequence[int]], blank: int) -> Iterator[Arc
         yield from ((n, n, token + 1, EPSILON, 0), (n, 0, blank, EPSILON, 0))
 
 
-def _prefer(hotwords: Mapping[str, float], characters: Symbols, key: str) -> Iterator[Arc]:
-    """Yield the arcs that accept any characters, and again each hotword, at a cost below 0 in equal parts.
-
-    Raises:
-        UserError: no token spells a character of a hotword, which would never be found.
-    """
-    yield from ((0, 0, symbol, symbol, 0) for symbol in characters.values())
-    free = 1
-    for hotword, weight in hotwords.items():
-        word = SPACE.join(hotword.split())
+def _check_spelled(hotwords: Iterable[str], characters: Symbols, key: str) -> None:
+    """Raise UserError if no token spells a character of a hotword, which would never be found."""
+    for word in hotwords:
         unknown = sorted(set(word) - set(characters))
         if unknown:
-            raise UserError(f"{key}.hotwords: found {hotword!r}, wanted characters that the tokens have; not {unknown}")
+            raise UserError(f"{key}.hotwords: found {word!r}, wanted characters that the tokens have; not {unknown}")
+
+
+def _prefer(hotwords: Mapping[str, float], characters: Symbols, spelled: Mapping[int, Sequence[int]]) -> Any:
+    """Make the graph that accepts any characters, and again each hotword, at a cost below 0 in equal parts.
+
+    Hotwords that the tokens in `spelled` cannot spell are left out: a list may have thousands.
+    """
+    possible = {characters[SPACE], *(symbol for symbols in spelled.values() for symbol in symbols)}
+    arcs: list[Arc] = [(0, 0, symbol, symbol, 0) for symbol in characters.values()]
+    free = 1
+    for word, weight in hotwords.items():
+        symbols = [characters[c] for c in word]
+        if not possible.issuperset(symbols):
+            continue
         states = [0, *range(free, free + len(word) - 1), 0]
         free += len(word) - 1
-        for a, b, c in zip(states, states[1:], word, strict=False):
-            yield a, b, characters[c], characters[c], -weight / len(word)
-            if c == SPACE:  # which not every vocabulary has
-                yield a, b, EPSILON, EPSILON, -weight / len(word)
+        for a, b, symbol in zip(states, states[1:], symbols, strict=False):
+            read = {symbol, EPSILON} if symbol == characters[SPACE] else {symbol}  # not every vocabulary has a space
+            arcs += [(a, b, each, each, -weight / len(word)) for each in read]
+    return _compile(arcs, finals=[0])
 
 
 def _read_language_model(lm: LanguageModel, weight: float, characters: Symbols, key: str) -> Any:
