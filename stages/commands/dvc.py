@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
     from dvc.cli import main as dvc
 
     sys.argv = ["dvc", *argv[1:]]  # what it names itself by, where another waits for it
-    with patches.dvc_params():
+    with patches.dvc_params(), patches.dvc_locks():
         status: int = dvc(argv[1:])
     return status
 
