@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core.files import write_text
-
 if TYPE_CHECKING:
     import onnx
 
@@ -25,7 +23,7 @@ BY_CHANNEL = "quantize_weight_per_channel_impl"  # of ONNX Runtime's BaseQuantiz
 WITH_SHAPES = "save_and_reload_model_with_shape_infer"  # of its onnx_quantizer
 RULES = "_DEFAULT_REWRITE_RULES"  # of onnxscript's rewriter
 LOAD = "load_path"  # of dvc.dependency.param
-MODIFY = "modify_yaml"  # of dvc.dvcfile
+READER, WRITER = "parse_yaml_for_update", "_get_yaml"  # of dvc.utils.serialize._yaml
 QUADRATIC = "SlicesSplit"  # the one of them that has several outputs
 Scales = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """The scale of each column of a weight (inputs, outputs)."""
@@ -152,31 +150,19 @@ def dvc_locks() -> Iterator[None]:
     It does so after each stage, and no other stage begins or ends meanwhile: a quarter of the time is left of it. What
     DVC reads is the same; lines of over 80 characters may be folded elsewhere.
     """
-    from dvc import dvcfile
+    from dvc.utils.serialize import _yaml
     from ruamel.yaml import YAML
     from ruamel.yaml.representer import SafeRepresenter
 
     class Representer(SafeRepresenter):
         pass
 
+    def writer() -> Any:
+        yaml: Any = YAML(typ="safe")
+        yaml.Representer = Representer
+        yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+        return yaml
+
     Representer.add_representer(OrderedDict, SafeRepresenter.represent_dict)
-    yaml: Any = YAML(typ="safe")
-    yaml.Representer = Representer
-    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
-    modify = getattr(dvcfile, MODIFY)
-
-    @contextmanager
-    def modify_yaml(path: str, fs: Any = None) -> Iterator[Any]:
-        place = Path(path)
-        if place.name != dvcfile.LOCK_FILE:
-            with modify(path, fs=fs) as data:
-                yield data
-            return
-        data = (yaml.load(place.read_text(encoding="utf-8")) if place.exists() else None) or {}
-        yield data
-        text = io.StringIO()
-        yaml.dump(data, text)
-        write_text(place, text.getvalue())
-
-    with _replace(dvcfile, MODIFY, modify_yaml):
+    with _replace(_yaml, READER, _yaml.parse_yaml), _replace(_yaml, WRITER, writer):
         yield

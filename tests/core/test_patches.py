@@ -67,30 +67,18 @@ def test_dvc_reads_params_once_and_again_when_they_changed(tmp_path: Path):
 
 
 def test_dvc_reads_of_its_locks_what_it_would_have_written_itself(tmp_path: Path):
-    from dvc import dvcfile
-    from dvc.utils.serialize import load_yaml
+    from dvc.utils.serialize import _yaml, load_yaml, modify_yaml
 
     entry = OrderedDict(cmd="python -m stages.fetch b", deps=[{"path": "p/" + "a" * 90, "md5": "12345e678", "size": 7}])
     written = {}
-    modify = getattr(dvcfile, patches.MODIFY)
+    before = [getattr(_yaml, name) for name in (patches.READER, patches.WRITER)]
     for name, patched in (("theirs", nullcontext()), ("ours", patches.dvc_locks())):
-        lock = tmp_path / name / "dvc.lock"
-        lock.parent.mkdir()
+        lock = tmp_path / name
         with patched:
             for stage in "ba":
-                with getattr(dvcfile, patches.MODIFY)(str(lock)) as data:
+                with modify_yaml(str(lock)) as data:
                     data.setdefault("stages", {})[f"fetch@{stage}"] = entry
         written[name] = load_yaml(lock)
     assert list(written["ours"]["stages"]) == ["fetch@b", "fetch@a"]
     assert written["ours"] == written["theirs"]
-    assert getattr(dvcfile, patches.MODIFY) is modify
-
-
-def test_dvc_keeps_the_comments_of_other_files(tmp_path: Path):
-    from dvc import dvcfile
-
-    place = tmp_path / "dvc.yaml"
-    place.write_text("# why\nstages: {}\n")
-    with patches.dvc_locks(), getattr(dvcfile, patches.MODIFY)(str(place)) as data:
-        data["vars"] = ["plan.yaml"]
-    assert place.read_text() == "# why\nstages: {}\nvars:\n- plan.yaml\n"
+    assert [getattr(_yaml, name) for name in (patches.READER, patches.WRITER)] == before
