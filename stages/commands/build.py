@@ -42,14 +42,19 @@ class Build:
         self.is_stopped = False
         self._processes: list[psutil.Process] = []
 
-    def run(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-        """Run DVC with these arguments and return its status; negative is the signal that ended it."""
+    def run(
+        self, arguments: Sequence[str], environment: Mapping[str, str] | None = None, *, forked: bool = False
+    ) -> int:
+        """Run DVC with these arguments and return its status; negative is the signal that ended it.
+
+        forked: start its stages as forks of one process, which pays for many.
+        """
         with self.tally.lock:
             if self.is_stopped:
                 return 1
             ours, theirs = os.openpty() if isinstance(self.display, Terminal) else os.pipe()
             process = subprocess.Popen(
-                dvc.command(arguments),
+                dvc.command(arguments, forked=forked),
                 stdout=theirs,
                 stderr=theirs,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},

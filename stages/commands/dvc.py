@@ -1,17 +1,24 @@
-"""`python -m stages.commands.dvc PID ...` is `dvc ...`, and ends with the build whose process id is PID."""
+"""`python -m stages.commands.dvc PID ...` is `dvc ...`, and ends with the build whose process id is PID.
+
+`PID --forked ...` starts stages as forks of one process, for a list of many.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
+from stages.commands import forks
 from stages.core import lifetime, patches
 
+FORKED = "--forked"
 
-def command(arguments: Sequence[str]) -> list[str]:
-    """Return the command line that runs DVC as a child of this process."""
-    return [sys.executable, "-m", lifetime.OUR_DVC, str(os.getpid()), *arguments]
+
+def command(arguments: Sequence[str], *, forked: bool = False) -> list[str]:
+    """Return the command line that runs DVC as a child of this process; forked: with stages that are forks."""
+    return [sys.executable, "-m", lifetime.OUR_DVC, str(os.getpid()), *([FORKED] if forked else []), *arguments]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,9 +26,14 @@ def main(argv: Sequence[str]) -> int:
     lifetime.end_with_parent(int(argv[0]))
     from dvc.cli import main as dvc
 
-    sys.argv = ["dvc", *argv[1:]]  # what it names itself by, where another waits for it
-    with patches.dvc_params(), patches.dvc_locks():
-        status: int = dvc(argv[1:])
+    forked, arguments = argv[1:2] == [FORKED], [argument for argument in argv[1:] if argument != FORKED]
+    sys.argv = ["dvc", *arguments]  # what it names itself by, where another waits for it
+    with ExitStack() as stack:
+        for patch in (patches.dvc_params(), patches.dvc_locks()):
+            stack.enter_context(patch)
+        if forked:
+            stack.enter_context(patches.dvc_stages(forks.start))
+        status: int = dvc(arguments)
     return status
 
 

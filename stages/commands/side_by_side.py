@@ -72,4 +72,5 @@ def side_by_side(build: Build) -> bool:
 def _run(build: Build, stages: Group) -> None:
     """Run `dvc repro` of these stages alone, up to one that fails; those that touch other files run meanwhile."""
     # More threads than cores: those of torch that wait for each other sleep, or they take half of all cores' time.
-    build.run(["--wait-for-lock", "repro", "--single-item", *stages], {"OMP_WAIT_POLICY": "passive"})
+    arguments = ["--wait-for-lock", "repro", "--single-item", *stages]
+    build.run(arguments, {"OMP_WAIT_POLICY": "passive"}, forked=len(stages) > 1)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import logging
+import shlex
+import signal
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     import onnx
 
 BY_CHANNEL = "quantize_weight_per_channel_impl"  # of ONNX Runtime's BaseQuantizer
 WITH_SHAPES = "save_and_reload_model_with_shape_infer"  # of its onnx_quantizer
 RULES = "_DEFAULT_REWRITE_RULES"  # of onnxscript's rewriter
 LOAD = "load_path"  # of dvc.dependency.param
+RUN = "_run"  # of dvc.stage.run
 READER, WRITER = "parse_yaml_for_update", "_get_yaml"  # of dvc.utils.serialize._yaml
 QUADRATIC = "SlicesSplit"  # the one of them that has several outputs
 Scales = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -165,4 +170,28 @@ def dvc_locks() -> Iterator[None]:
 
     Representer.add_representer(OrderedDict, SafeRepresenter.represent_dict)
     with _replace(_yaml, READER, _yaml.parse_yaml), _replace(_yaml, WRITER, writer):
+        yield
+
+
+@contextmanager
+def dvc_stages(start: Callable[[str, Sequence[str], str, Mapping[str, str]], BaseProcess]) -> Iterator[None]:
+    """Have DVC run `python -m MODULE ARGUMENTS` as a process that `start` starts, and other commands as ever."""
+    from dvc.stage import run
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    run_in_shell = getattr(run, RUN)
+
+    def run_command(executable: str, command: str, **settings: Any) -> None:
+        python, *options = shlex.split(command)
+        if [python, *options[:1]] != ["python", "-m"]:
+            run_in_shell(executable, command, **settings)
+            return
+        process = start(options[1], options[2:], settings["cwd"], settings["env"])
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage gets it too, and ends as it does
+        process.join()
+        signal.signal(signal.SIGINT, handler)
+        if process.exitcode:
+            raise StageCmdFailedError(command, process.exitcode)
+
+    with _replace(run, RUN, run_command):
         yield
