@@ -35,7 +35,8 @@ def waves() -> list[list[Group]]:
         stage: {s for s in nx.descendants(graph, stage) | {stage} if failures.block(s) == "fetch"} for stage in ordered
     }
     shared: list[Group] = []
-    models: dict[Any, Group] = {}
+    # In the order of params.yaml: a model that takes long and comes first does not keep all others waiting at the end.
+    models: dict[Any, Group] = {stage: [] for stage in graph if failures.block(stage) == "fetch"}
     pipelines: list[Group] = []
     for stage in ordered:
         users = [fetched[s] for s in nx.ancestors(graph, stage) | {stage} if s not in late and len(fetched[s]) == 1]
@@ -43,7 +44,7 @@ def waves() -> list[list[Group]]:
         if len(fetched[stage]) > 1:
             pipelines.append([stage.addressing])
         elif len(owners) == 1:
-            models.setdefault(owners.pop(), []).append(stage.addressing)
+            models[owners.pop()].append(stage.addressing)
         else:
             shared.append([stage.addressing])
     return [shared, list(models.values()), pipelines]

@@ -46,7 +46,8 @@ def convert(
     kind = ir.DataType.FLOAT16 if isinstance(recipe, Float16Recipe) else ir.DataType.BFLOAT16
     with from_library(f"{source} cannot be converted to {recipe.kind}"):
         model = _prepare(source, kind)
-        kept = dict.fromkeys(counting.find(model), "counts, places, sums a recording or is a result")
+        counted = counting.find(model)
+        kept = {node: "counts, places, sums a recording or is a result" for node in model.graph if node in counted}
         if isinstance(recipe, Float16Recipe):
             largest = magnitudes.largest_values(model, scratch, graphs.weights_folder(source), feeds)
             kept = magnitudes.exceeding(model, largest) | kept

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_dvc_runs_our_stages_so_and_other_commands_as_ever(tmp_path: Path):
             pass
 
     before, settings = getattr(run, patches.RUN), {"cwd": str(tmp_path), "env": dict(os.environ)}
-    with patches.dvc_stages(Ended):
+    with patches.dvc_stages(cast("Any", Ended)):
         getattr(run, patches.RUN)("/bin/sh", "python -m stages.fetch a", **settings)
         getattr(run, patches.RUN)("/bin/sh", "echo well > said", **settings)
         with pytest.raises(StageCmdFailedError, match=r"python -m stages.export a"):
