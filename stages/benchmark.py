@@ -40,6 +40,8 @@ MEMORY = "--memory"
 P99_NEEDS = 500  # samples: fewer leave under five beyond the 99th percentile
 Artifact = tuple[Path, Runtime]
 Networks = dict[str, Network]
+GraphFeeds = dict[str, Feeds]
+"""What each graph of a graph set is fed, by the graph's name."""
 
 
 def thread_counts() -> dict[str, int]:
@@ -56,11 +58,12 @@ def latency(
         cases: by name. load_ms: median milliseconds to make each of the two ready to run.
     """
     sets = (graphs.read(baseline[0]), graphs.read(candidate[0]))
+    feeds = {case: [_feeds(graph_set, case, settings.seed) for graph_set in sets] for case in sets[0].cases}
     blocks: dict[str, list[Block]] = {f"{case}_{name}": [] for name in counts for case in sets[0].cases}
     loads: list[Block] = []
     for number in _rounds(blocks, settings):
         for name, threads in counts.items():
-            loaded, timed = _round((baseline, candidate), sets, settings, threads, number)
+            loaded, timed = _round((baseline, candidate), sets, feeds, settings, threads, number)
             loads.append(loaded)
             for case, block in timed.items():
                 blocks[f"{case}_{name}"].append(block)
@@ -93,11 +96,15 @@ def _counted(blocks: Sequence[Block], settings: BenchmarkParams) -> Sequence[Blo
 def _round(
     artifacts: tuple[Artifact, Artifact],
     sets: tuple[GraphSet, GraphSet],
+    feeds: Mapping[str, Sequence[GraphFeeds]],
     settings: BenchmarkParams,
     threads: int,
     number: int,
 ) -> tuple[Block, dict[str, Block]]:
-    """Load both and time a block of every case; return how long loading took and the blocks."""
+    """Load both and time a block of every case; return how long loading took and the blocks.
+
+    feeds: by case, of both.
+    """
     networks: dict[int, Networks] = {}
 
     def load(side: int) -> None:
@@ -106,18 +113,20 @@ def _round(
 
     loaded = time_block(partial(load, 0), partial(load, 1), pairs=1, warmup=0, number=number)
     timed = {}
-    for case in sets[0].cases:
-        calls = [_call(networks[side], sets[side], case, settings.seed) for side in (0, 1)]
+    for case, of_both in feeds.items():
+        calls = [_call(networks[side], of_both[side]) for side in (0, 1)]
         timed[case] = time_block(
             calls[0], calls[1], settings.pairs, settings.warmup, seconds=settings.seconds, number=number
         )
     return loaded, timed
 
 
-def _call(networks: Networks, graph_set: GraphSet, case: str, seed: int) -> Callable[[], object]:
-    feeds: dict[str, Feeds] = {
-        name: graphs.example_feeds(graph, graph_set.cases[case].sizes, seed) for name, graph in graph_set.graphs.items()
-    }
+def _feeds(graph_set: GraphSet, case: str, seed: int) -> GraphFeeds:
+    sizes = graph_set.cases[case].sizes
+    return {name: graphs.example_feeds(graph, sizes, seed) for name, graph in graph_set.graphs.items()}
+
+
+def _call(networks: Networks, feeds: GraphFeeds) -> Callable[[], object]:
     return lambda: [network(feeds[name]) for name, network in networks.items()]
 
 
@@ -162,7 +171,7 @@ def _print_memory(folder: Path, runtime: Runtime) -> None:
     runtimes.warm(runtime)
     before = _peak_mib()
     networks = runtimes.load(folder, graph_set, runtime, 1)
-    _call(networks, graph_set, list(graph_set.cases)[-1], seed=0)()
+    _call(networks, _feeds(graph_set, list(graph_set.cases)[-1], seed=0))()
     print(_peak_mib() - before)
 
 
