@@ -61,9 +61,10 @@ def repro(arguments: Sequence[str]) -> None:
 
 def _build(build: Build, arguments: Sequence[str]) -> int:
     start = time.time()
-    if not arguments and not layout.SUMMARY.exists() and not side_by_side(build):
+    is_first = not arguments and not layout.SUMMARY.exists()
+    if is_first and not side_by_side(build):
         return 1
-    status = _run(build, [*KEEP_GOING, *arguments])
+    status = _run(build, [*KEEP_GOING, *arguments], forked=is_first)
     if status and not arguments and _began(start):
         failures.note_crashed()
         if (failed := failures.known()) and "environment" not in failed:
@@ -117,13 +118,13 @@ def _conclude(build: Build) -> None:
     _run(build, [*KEEP_GOING, "--single-item", *(stage.addressing for stage in ordered)])
 
 
-def _run(build: Build, arguments: Sequence[str]) -> int:
-    """Run DVC and return its status.
+def _run(build: Build, arguments: Sequence[str], *, forked: bool = False) -> int:
+    """Run DVC and return its status; forked: as `Build.run` has it.
 
     Raises:
         SystemExit: it was interrupted or killed; what was built stays, and the next build goes on from there.
     """
-    status = build.run(arguments)
+    status = build.run(arguments, forked=forked)
     if status < 0:
         print(f"dvc was stopped by signal {-status}; run it again to go on", file=sys.stderr)
         sys.exit(128 - status)

@@ -132,7 +132,7 @@ def test_what_does_not_depend_on_a_failed_stage_is_built_and_what_does_is_known(
 def test_dvc_that_was_killed_ends_the_build_with_its_signal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(dvc, "command", lambda _: ["sh", "-c", "echo last words; kill -9 $$"])
+    monkeypatch.setattr(dvc, "command", lambda *_, **__: ["sh", "-c", "echo last words; kill -9 $$"])
     assert build() == 137
     said = capsys.readouterr()
     assert "stopped by signal 9; run it again to go on" in said.err
