@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 
 from stages.commands import forks
 from stages.core import lifetime, patches
@@ -26,13 +26,11 @@ def main(argv: Sequence[str]) -> int:
     lifetime.end_with_parent(int(argv[0]))
     from dvc.cli import main as dvc
 
-    forked, arguments = argv[1:2] == [FORKED], [argument for argument in argv[1:] if argument != FORKED]
+    forked = argv[1] == FORKED
+    arguments = argv[2:] if forked else argv[1:]
     sys.argv = ["dvc", *arguments]  # what it names itself by, where another waits for it
-    with ExitStack() as stack:
-        for patch in (patches.dvc_params(), patches.dvc_locks()):
-            stack.enter_context(patch)
-        if forked:
-            stack.enter_context(patches.dvc_stages(forks.start))
+    forking = patches.dvc_stages(forks.start) if forked else nullcontext()
+    with patches.dvc_params(), patches.dvc_locks(), forking:
         status: int = dvc(arguments)
     return status
 
