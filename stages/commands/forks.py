@@ -13,11 +13,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 
+from stages.core import lifetime
+
 LIBRARIES = ("numpy", "pydantic", "onnx", "onnxruntime", "onnxscript", "scipy.signal", "scipy.special", "torch.onnx")
 
 
 def start(module: str, arguments: Sequence[str], folder: str, environment: Mapping[str, str]) -> BaseProcess:
     """Start `python -m MODULE ARGUMENTS` in a folder with an environment; the first call starts the fork server."""
+    # The server, and so each fork, shows this to who looks for what a killed build left behind.
+    os.environ.setdefault(lifetime.STAGE, environment[lifetime.STAGE])
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(LIBRARIES))
     process = context.Process(target=_run, args=(module, arguments, folder, environment))

@@ -15,6 +15,7 @@ import psutil
 
 SECONDS = 0.5  # between two looks
 SET_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
+STAGE = "DVC_STAGE"  # the environment variable by which DVC tells a stage its name
 OUR_DVC = "stages.commands.dvc"  # which runs DVC in its own process
 PATIENCE = 10.0  # seconds that a process gets to end
 
@@ -83,7 +84,7 @@ def left_behind_in(folder: Path) -> list[psutil.Process]:
 
 def _is_left_behind(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
-        return "DVC_STAGE" in process.environ() and not any(map(is_dvc, [process, *process.parents()]))
+        return STAGE in process.environ() and not any(map(is_dvc, [process, *process.parents()]))
     return False
 
 

@@ -15,9 +15,11 @@ from stages.core import patches
 from tests.workspace import ROOT
 
 START = """
-import os, sys
+import os, psutil, sys
 from stages.commands import forks
-process = forks.start(sys.argv[1], sys.argv[2:], os.environ["PLACE"], dict(os.environ) | {"WHO": "a stage"})
+environment = os.environ | {"WHO": "a stage", "DVC_STAGE": "made@up"}
+process = forks.start(sys.argv[1], sys.argv[2:], os.environ["PLACE"], environment)
+print(psutil.Process(process.pid).environ().get("DVC_STAGE"), flush=True)
 process.join()
 sys.exit(process.exitcode)
 """
@@ -61,6 +63,7 @@ def test_a_fork_ends_as_a_process_of_its_own_does(tmp_path: Path, how: str, stat
             check=False,
         )
         assert done.returncode == status, done.stderr
+        assert command[0] == "-m" or done.stdout == "made@up\n"  # a later build knows by it what a killed one left
         assert said in done.stderr
         assert "secret" not in done.stderr
         assert (tmp_path / how).read_text() == f"a stage {command[0] == '-c'}"
