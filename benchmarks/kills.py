@@ -79,6 +79,12 @@ if "stages.commands.dvc" in sys.orig_argv and os.environ.get("AIM"):
         is_lock = what == "dvc.lock" and str(getattr(stream, "name", "")).endswith("dvc.lock")
         slow(stream, _yaml.dumps_yaml_(data)) if is_lock else dump(data, stream)
 
+    def write_text(place, text):
+        if what == "dvc.lock":
+            with place.with_name(f".{place.name}.torn_now.tmp").open("w") as stream:
+                slow(stream, text)
+        write(place, text)
+
     def dumps(data):
         import io
         text = io.StringIO()
@@ -87,6 +93,8 @@ if "stages.commands.dvc" in sys.orig_argv and os.environ.get("AIM"):
 
     dump, _yaml.dumps_yaml_ = _yaml._dump, dumps
     _yaml._dump = dump_yaml
+    from stages.core import patches
+    write, patches.write_text = patches.write_text, write_text
     dvc.rwlock.json = SimpleNamespace(**{**vars(json), "dump": dump_json})
 """
 NEEDS = {

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from stages import runtimes
-from stages.core import graphs, layout, lifetime, params, plan, progress
+from stages.core import graphs, layout, lifetime, machine, params, plan, progress
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.graphs import Feeds, GraphSet
@@ -214,6 +214,7 @@ def main(argv: Sequence[str]) -> None:
     # Which bytes these are: a report is made again when they change, though nothing here can run them.
     result: dict[str, Any] = {"unavailable": why, "files": graphs.digests(layout.ARTIFACTS / build.artifact)}
     if why is None:
+        result["machine"] = machine.name()
         baseline: Artifact = (layout.graphs(build.model, "dense", "export"), "onnxruntime")
         result |= benchmark(p, baseline, (layout.ARTIFACTS / build.artifact, target.runtime))
         if target.runtime in ONNX_RUNTIMES:

@@ -6,6 +6,8 @@ onnxruntime rebuilds what onnxruntime made, and another CPU measures its own lat
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +38,7 @@ LIBRARIES = (
     "tensorrt",
 )
 ABSENT = "not installed"
+DECLARED = "KILN_MACHINE"  # in the environment: facts that a build on a cluster declares, as JSON
 
 
 def library(name: str) -> str:
@@ -44,6 +47,23 @@ def library(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ABSENT
+
+
+def facts() -> dict[str, str]:
+    """Return what stages depend on, by name: library versions, the signing key, and the machine.
+
+    Of a build on a cluster, some are those of the machines that its parts go to: `stages.cluster.machines`.
+    """
+    here = {name: library(name) for name in LIBRARIES} | {
+        "older-onnxruntime": " ".join(older.versions()) or "none",
+        onnxruntime_cuda.DISTRIBUTION: onnxruntime_cuda.version() or ABSENT,
+        "signing-key": signature.fingerprint() or "none",
+        "python": platform.python_version(),
+        "cpu": cpu(),
+        "gpu": gpu(),
+    }
+    declared: dict[str, str] = json.loads(os.environ.get(DECLARED, "{}"))
+    return here | declared
 
 
 def main(argv: Sequence[str]) -> None:
@@ -57,16 +77,8 @@ def main(argv: Sequence[str]) -> None:
     pinned |= {name: each for name, each in p.datasets.items() if isinstance(each, ModelScopeDataset)}
     for name, each in pinned.items():
         pins.demand(name, each)
-    facts = {name: library(name) for name in LIBRARIES} | {
-        "older-onnxruntime": " ".join(older.versions()) or "none",
-        onnxruntime_cuda.DISTRIBUTION: onnxruntime_cuda.version() or ABSENT,
-        "signing-key": signature.fingerprint() or "none",
-        "python": platform.python_version(),
-        "cpu": cpu(),
-        "gpu": gpu(),
-    }
     with new_folder(layout.ENVIRONMENT) as folder:
-        for name, fact in facts.items():
+        for name, fact in facts().items():
             (folder / name).write_text(fact + "\n", encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import decoding, models, runtimes
-from stages.core import graphs, layout, params, plan, progress
+from stages.core import graphs, layout, machine, params, plan, progress
 from stages.core.contention import Watch
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import write_json
@@ -189,6 +189,7 @@ def main(argv: Sequence[str]) -> None:
         recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)
         baseline = load(p, line, lambda model: layout.graphs(model, "dense", "export"), "onnxruntime")
         target = load(p, line, lambda model: layout.ARTIFACTS / model / line.artifact, runtime)
+        result["machine"] = machine.name()
         result |= pipeline(run_both((baseline, target), recordings, p.pipeline, p.benchmark.busy), p.evaluate)
     write_json(layout.measurements(line.target, line.pipeline) / "pipeline.json", result)
     said = why or f"{HEADLINE} {describe_drift(result['metrics'][HEADLINE])}"

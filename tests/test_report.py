@@ -78,6 +78,7 @@ def test_page_holds_every_metric_recordings_flags_and_records(reports: Path):
     assert re.findall(r"recording-\d\d", page) == [f"recording-{i:02}" for i in range(report.WORST)]
     assert "slower than the plain fp32 export on chunk_1_thread, 10s_1_thread, 10s_2_threads" in page
     assert "larger than the plain fp32 export: 8 against 6 bytes" in page
+    assert f"On {workspace.MACHINE}." in page  # which need not be the one that the report is made on
 
 
 def test_page_and_markdown_name_what_of_the_checkpoint_is_not_used(reports: Path):

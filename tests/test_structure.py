@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.commands import side_by_side
-from stages.core import layout, params, plan
+from stages.commands import schedule
+from stages.core import failures, layout, params, plan
 from tests.workspace import ROOT
 
 DVC = {
@@ -94,20 +94,24 @@ def test_outs_are_where_layout_puts_them():
 
 
 @pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
-def test_side_by_side_names_every_stage_once_and_leaves_out_what_needs_the_machine(monkeypatch: pytest.MonkeyPatch):
+def test_the_schedule_names_every_stage_once_each_part_after_what_it_needs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
-    shared, models, pipelines = side_by_side.waves()
-    named = [stage for group in (*shared, *models, *pipelines) for stage in group]
+    parts = schedule.parts(failures.index_graph())
+    named = [stage for part in parts for stage in part.stages]
     assert len(named) == len(set(named))
-    late = {"environment", "benchmark", "report", "summary", "gate", "package", "trace"}  # which no default target has
+    late = {"environment", "report", "summary", "gate", "package", "trace"}  # which no default target has
     assert {stage.partition("@")[0].rpartition(":")[2] for stage in named} == set(DVC) - late
     keys = set(PARAMS["models"])
-    assert len(models) == len(keys)
-    for group in models:
-        [fetched] = [stage.rpartition("@")[2] for stage in group if ":fetch@" in stage]
-        others = keys - {fetched}
-        assert not [s for s in group if s.rpartition("@")[2].partition("-")[0] in others]
-        assert group.index(f"stages/dag/checkpoints/dvc.yaml:fetch@{fetched}") < len(group) - 1
+    models = [part for part in parts if part.kind == "model"]
+    assert {part.name for part in models} == keys
+    for part in models:
+        others = keys - {part.name}
+        assert not [s for s in part.stages if s.rpartition("@")[2].partition("-")[0] in others]
+        assert part.stages.index(f"stages/dag/checkpoints/dvc.yaml:fetch@{part.name}") < len(part.stages) - 1
+    built: set[str] = set()
+    for part in parts:
+        assert part.needs <= built
+        built |= set(part.stages)
 
 
 def test_the_committed_plan_is_what_params_ask_for(monkeypatch: pytest.MonkeyPatch):

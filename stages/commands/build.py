@@ -43,11 +43,17 @@ class Build:
         self._processes: list[psutil.Process] = []
 
     def run(
-        self, arguments: Sequence[str], environment: Mapping[str, str] | None = None, *, forked: bool = False
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        forked: bool = False,
+        patience: float | None = None,
     ) -> int:
         """Run DVC with these arguments and return its status; negative is the signal that ended it.
 
-        forked: start its stages as forks of one process, which pays for many.
+        forked: start its stages as forks of one process, which pays for many. patience: seconds of idleness between
+        stages after which it is ended: its remote does not answer.
         """
         with self.tally.lock:
             if self.is_stopped:
@@ -64,12 +70,15 @@ class Build:
             termios.tcsetwinsize(theirs, (24, WIDTH))
         os.close(theirs)
         reader = _Reader(self)
-        with os.fdopen(ours, "rb", buffering=0) as stream:
+        watched = lifetime.ended_when_idle(self._processes[-1], patience, unless=lambda: reader.running is not None)
+        with watched as is_stalled, os.fdopen(ours, "rb", buffering=0) as stream:
             for text, is_whole in _pieces(stream):
                 with self.tally.lock:
                     reader.take(text, is_whole=is_whole)
         with self.tally.lock:
             reader.finish()
+            if is_stalled.is_set():
+                self.errors.append(f"ERROR: DVC's remote did not answer for {patience:.0f} s")
         return process.wait()
 
     def stop(self) -> None:

@@ -23,6 +23,23 @@ class Display(Protocol):
     def finished(self, tally: Tally, running: Running, how: str) -> None:
         """Report how a stage ended, where that is worth a line."""
 
+    def said(self, line: str) -> None:
+        """Show a line about the build."""
+
+
+class Silent:
+    """For a build that another one reports."""
+
+    def shown(self, _tally: Tally) -> AbstractContextManager[object]:
+        """Show nothing while the block lasts."""
+        return nullcontext()
+
+    def finished(self, _tally: Tally, _running: Running, _how: str) -> None:
+        """Report nothing."""
+
+    def said(self, _line: str) -> None:
+        """Show nothing."""
+
 
 class Lines:
     """For a file or a pipe, such as a log of CI."""
@@ -35,6 +52,10 @@ class Lines:
         """Print a line for each stage, `environment` only where it failed: it always runs."""
         if running.stage != "environment" or how:
             print(f"[{tally.position}] {running.stage}: {how}{running.seconds:.1f} s", flush=True)
+
+    def said(self, line: str) -> None:
+        """Print the line."""
+        print(line, flush=True)
 
 
 class Terminal:
@@ -54,6 +75,10 @@ class Terminal:
         """Print a line for what failed alone."""
         if how:
             self.console.print(f"{running.stage}: {how}{running.seconds:.1f} s", style="red", markup=False)
+
+    def said(self, line: str) -> None:
+        """Print the line above what goes away."""
+        self.console.print(line, markup=False)
 
 
 def panel(tally: Tally) -> Table:

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = argv[2:] if forked else argv[1:]
     sys.argv = ["dvc", *arguments]  # what it names itself by, where another waits for it
     forking = patches.dvc_stages(forks.start) if forked else nullcontext()
-    with patches.dvc_params(), patches.dvc_locks(), forking:
+    with patches.dvc_params(), patches.dvc_files(), patches.dvc_locks(), forking:
         status: int = dvc(arguments)
     return status
 

@@ -6,18 +6,18 @@ by them, from any clone. What others will get is got and verified here before th
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
 from stages.commands import dvc
 from stages.core import layout
-from stages.core.errors import UserError, did_you_mean, first_of, from_library
+from stages.core.errors import UserError, did_you_mean, from_library
 from stages.core.files import read_json
+from stages.core.git import git, reason, refuse_changed, refuse_without_remote
 from stages.release import statement, verification
 
 EXAMPLE = "kiln publish fsmn_vad-cpu_int8 --version v1.2.0"
@@ -45,14 +45,14 @@ def run(arguments: Namespace) -> None:
     for build in builds:
         verification.check(layout.RELEASE / build, arguments.key)
         _check_commit(layout.RELEASE / build)
-    _check_remote()
-    _check_tree()
+    refuse_without_remote()
+    refuse_changed()
     commit = _commit(builds)
     _dvc("push", STAGE)
     for build in builds:
         _check_what_others_get(build, commit, arguments.key)
     tags = [_register(build, commit, arguments.version) for build in builds]
-    _git("push", "--quiet", arguments.git_remote, *(f"refs/tags/{tag}" for tag in tags))
+    git("push", "--quiet", arguments.git_remote, *(f"refs/tags/{tag}" for tag in tags))
     for build, tag in zip(builds, tags, strict=True):
         print(f"published {tag}: dvc artifacts get REPOSITORY {build} --rev {tag.partition('@')[2]}")
 
@@ -75,50 +75,23 @@ def _check_commit(folder: Path) -> None:
         raise UserError(f"{folder} was built from {described}: commit what differs, and build it again")
 
 
-def _check_tree() -> None:
-    """Refuse a tree in which tracked files differ from the commit; the locks go into the release's own."""
-    lines = _git("status", "--porcelain", "--untracked-files=no").splitlines()
-    changed = [name for line in lines if not (name := line[3:]).endswith("dvc.lock")]
-    if changed:
-        raise UserError(f"files differ from the commit: {first_of(changed)}; commit or restore them")
-
-
-def _check_remote() -> None:
-    """Refuse where a clone would not know where the bytes are."""
-    from configobj import ConfigObj
-
-    committed = ConfigObj(".dvc/config")  # DVC's own reader makes a relative path absolute
-    name = committed.get("core", {}).get("remote")
-    url = committed.get(f'remote "{name}"', {}).get("url")
-    if url and "://" not in url and not Path(url).is_absolute():
-        raise UserError(
-            f"DVC's remote {name!r} is the relative path {url}, which is another place in a clone; wanted a URL or an"
-            " absolute path"
-        )
-    if not url or _git("status", "--porcelain", ".dvc/config"):
-        raise UserError(
-            ".dvc/config as it is committed names no default remote, so a clone would find nothing:"
-            " `dvc remote add --default NAME URL`, and commit .dvc/config"
-        )
-
-
 def _commit(builds: Sequence[str]) -> str:
     """Make a commit on top of this one that has the locks and names the artifacts; return its id.
 
     Nothing here changes: neither the branch nor the index nor a file. The same build gives the same commit.
     """
-    head = _git("rev-parse", "HEAD").strip()
-    date = _git("show", "--no-patch", "--format=%cI", head).strip()
+    head = git("rev-parse", "HEAD").strip()
+    date = git("show", "--no-patch", "--format=%cI", head).strip()
     with tempfile.TemporaryDirectory() as scratch:
         at = {"GIT_INDEX_FILE": f"{scratch}/index", "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
-        _git("read-tree", head, environment=at)
+        git("read-tree", head, environment=at)
         for place in sorted(Path().glob("**/dvc.lock")):
             if not any(part.startswith(".") for part in place.parts):
-                _git("add", "--force", str(place), environment=at)
-        described = _git("hash-object", "-w", "--stdin", given=_with_artifacts(builds)).strip()
-        _git("update-index", "--cacheinfo", f"100644,{described},{DVC_YAML}", environment=at)
-        tree = _git("write-tree", environment=at).strip()
-        return _git("commit-tree", tree, "-p", head, "-m", f"Release {', '.join(builds)}", environment=at).strip()
+                git("add", "--force", str(place), environment=at)
+        described = git("hash-object", "-w", "--stdin", given=_with_artifacts(builds)).strip()
+        git("update-index", "--cacheinfo", f"100644,{described},{DVC_YAML}", environment=at)
+        tree = git("write-tree", environment=at).strip()
+        return git("commit-tree", tree, "-p", head, "-m", f"Release {', '.join(builds)}", environment=at).strip()
 
 
 def _with_artifacts(builds: Sequence[str]) -> str:
@@ -148,39 +121,16 @@ def _register(build: str, commit: str, version: str | None) -> str:
     """Register a version of a build at the commit; return its tag, which is there already after a push that failed."""
     import gto
 
-    if before := _git("tag", "--points-at", commit, "--list", f"{build}@*").split():
+    if before := git("tag", "--points-at", commit, "--list", f"{build}@*").split():
         if version not in {None, before[0].partition("@")[2]}:
             raise UserError(f"this release of {build} is {before[0]} already; wanted {version}")
         return before[0]
     with from_library(f"GTO could not register {build}"):
         gto.api.register(".", build, commit, version=version)
-    return _git("tag", "--points-at", commit, "--list", f"{build}@*").split()[0]
+    return git("tag", "--points-at", commit, "--list", f"{build}@*").split()[0]
 
 
 def _dvc(*arguments: str) -> None:
     done = subprocess.run(dvc.command([*arguments, "--quiet"]), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"`dvc {' '.join(arguments)}` failed: {_why(done.stderr)}")
-
-
-def _git(*arguments: str, environment: Mapping[str, str] | None = None, given: str | None = None) -> str:
-    """Run git and return what it prints.
-
-    Raises:
-        UserError: it refused; has its own words.
-    """
-    done = subprocess.run(
-        ["git", *arguments],
-        input=given,
-        env={**os.environ, **(environment or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise UserError(f"`git {' '.join(arguments[:3])}` failed: {_why(done.stderr)}")
-    return done.stdout
-
-
-def _why(words: str) -> str:
-    return next(iter(words.strip().splitlines()), "it does not say why")
+        raise UserError(f"`dvc {' '.join(arguments)}` failed: {reason(done.stderr)}")

@@ -26,32 +26,37 @@ KEEP_GOING = ["repro", "--keep-going"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Leave all arguments to `dvc repro`: targets and options."""
-    parser.usage = "kiln repro [-h] [TARGET or option of `dvc repro` ...]"
+    """Take the address of a cluster; leave all other arguments to `dvc repro`: targets and options."""
+    parser.usage = "kiln repro [-h] [--ray ADDRESS] [TARGET or option of `dvc repro` ...]"
+    parser.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster whose machines build what is stale")
     parser.set_defaults(for_dvc=[])
 
 
 def run(arguments: Namespace) -> None:
     """Run `kiln repro` with the arguments for `dvc repro`."""
-    repro(arguments.for_dvc)
+    repro(arguments.for_dvc, arguments.ray)
 
 
-def repro(arguments: Sequence[str]) -> None:
+def repro(arguments: Sequence[str], ray: str | None = None) -> None:
     """Run `dvc repro` with the arguments, and show the table of the last summary.
 
     Without arguments, a failed stage keeps back only what needs it: reports, releases and the gate's verdict are made
-    of all else.
+    of all else. ray: the address of a cluster that builds what it can before.
 
     Raises:
-        UserError: another build runs here, or DVC is set to make links of artifacts.
+        UserError: another build runs here, DVC is set to make links of artifacts, or the cluster cannot build.
         SystemExit: with 1 where anything failed or the gate is closed, with 128 and the signal where one ended it; what
             was built stays, and the next build goes on from there.
     """
     refuse_busy()
     plan.write(params.load())
     links.refuse()
+    if ray:
+        from stages.commands import fan_out
+
+        fan_out.refuse()
     with _ended_by_signals(), under_way(arguments) as build:
-        status = _build(build, arguments)
+        status = _build(build, arguments, ray)
     if status == 0:
         heal.remember()
     if layout.SUMMARY.is_file():
@@ -59,10 +64,15 @@ def repro(arguments: Sequence[str]) -> None:
     raise SystemExit(1 if status else 0)
 
 
-def _build(build: Build, arguments: Sequence[str]) -> int:
+def _build(build: Build, arguments: Sequence[str], ray: str | None) -> int:
     start = time.time()
-    is_first = not arguments and not layout.SUMMARY.exists()
-    if is_first and not side_by_side(build):
+    is_first = not ray and not arguments and not layout.SUMMARY.exists()
+    if ray:
+        from stages.commands.fan_out import fan_out
+
+        if not fan_out(build, ray, arguments):
+            return 1
+    elif is_first and not side_by_side(build):
         return 1
     status = _run(build, [*KEEP_GOING, *arguments], forked=is_first)
     if status and not arguments and _began(start):

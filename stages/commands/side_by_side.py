@@ -1,77 +1,70 @@
 """A first build, with all models at the same time: what `kiln repro` begins with where nothing was built yet.
 
-`dvc repro` runs one stage after another, and most keep one core busy. Models share nothing but data sets up to their
-measured accuracy, so each gets a `dvc repro` of its own, and then each pipeline, one on a core. What needs the
-machine for itself is left out: an ordinary `dvc repro` does that afterwards.
+`dvc repro` runs one stage after another, and most keep one core busy. So each part of the schedule gets a `dvc repro`
+of its own. What needs the machine for itself is left out: an ordinary `dvc repro` does that afterwards.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from stages.commands import schedule
 from stages.commands.build import Build
+from stages.commands.schedule import Part
 from stages.core import failures
 from stages.core.parallel import cores
 
-ALONE = ("environment", "benchmark")  # stages that come before all others, or need the machine for themselves
-Group = list[str]
-"""DVC's names of stages, each after what it needs."""
+ROUNDS = 4  # of parts for each core, at most: of more, several are built by one process
 
 
-def waves() -> list[list[Group]]:
-    """Return groups that share nothing, wave after wave: data sets of several models, models, pipelines.
+class SideBySide:
+    """The executor that builds parts in this working tree."""
 
-    DVC's own graph says what belongs to a model: what needs its checkpoint and no other, and data that only it needs.
-    """
-    import networkx as nx
+    def __init__(self, build: Build) -> None:
+        """Build nothing yet."""
+        self.build = build
+        # More models than cores: the last of them would leave cores idle.
+        self._pool = ThreadPoolExecutor(2 * cores() + 1)
+        self._running: dict[Future[set[str]], Part] = {}
 
-    graph = failures.index_graph()
-    alone = [stage for stage in graph if failures.block(stage) in ALONE]
-    timed = [stage for stage in alone if failures.block(stage) == "benchmark"]
-    late = {*alone, *(stage for one in timed for stage in nx.ancestors(graph, one))}
-    ordered = [stage for stage in reversed(list(nx.topological_sort(graph))) if stage not in late]
-    fetched = {
-        stage: {s for s in nx.descendants(graph, stage) | {stage} if failures.block(s) == "fetch"} for stage in ordered
-    }
-    shared: list[Group] = []
-    # In the order of params.yaml: a model that takes long and comes first does not keep all others waiting at the end.
-    models: dict[Any, Group] = {stage: [] for stage in graph if failures.block(stage) == "fetch"}
-    pipelines: list[Group] = []
-    for stage in ordered:
-        users = [fetched[s] for s in nx.ancestors(graph, stage) | {stage} if s not in late and len(fetched[s]) == 1]
-        owners = fetched[stage] or set().union(*users)
-        if len(fetched[stage]) > 1:
-            pipelines.append([stage.addressing])
-        elif len(owners) == 1:
-            models[owners.pop()].append(stage.addressing)
-        else:
-            shared.append([stage.addressing])
-    return [shared, list(models.values()), pipelines]
+    def has_room(self, part: Part) -> bool:
+        """Tell whether a part can begin; a pipeline is timed, and gets a core for itself."""
+        alike = [one.kind == part.kind for one in self._running.values()]
+        if part.kind == "model":
+            return len(alike) <= 2 * cores()
+        return sum(alike) < cores() and (part.kind == "shared" or all(alike))
+
+    def start(self, part: Part) -> None:
+        """Begin to build a part."""
+        self._running[self._pool.submit(self._build, part)] = part
+
+    def wait(self) -> Iterator[tuple[Part, set[str]]]:
+        """Wait until a part ends."""
+        for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+            yield self._running.pop(future), future.result()
+
+    def _build(self, part: Part) -> set[str]:
+        """Run `dvc repro` of these stages alone, up to one that fails; those that touch other files run meanwhile."""
+        # More threads than cores: those of torch that wait for each other sleep, or they take half of all cores' time.
+        passive = {"OMP_WAIT_POLICY": "passive"}
+        arguments = ["--wait-for-lock", "repro", "--single-item", *part.stages]
+        self.build.run(arguments, passive, forked=len(part.stages) > 1)
+        with self.build.tally.lock:
+            return {stage for stage in part.stages if self.build.tally.has_built(stage)}
 
 
 def side_by_side(build: Build) -> bool:
-    """Build every group of a wave, one `dvc repro` for each, before the next wave; tell whether that could begin.
+    """Build all parts that need not have the machine for themselves; tell whether that could begin.
 
-    A group that fails keeps back what needs it and nothing else. None begins where `environment` fails, on which all
-    depend: it checks params.yaml and pins/ too.
+    None begins where `environment` fails, on which all depend: it checks params.yaml and pins/ too.
     """
     if build.run(["repro", "stages/dvc.yaml"]):
         return False
-    shared, models, pipelines = waves()
-    # More models than cores: the last of them would leave cores idle. A pipeline is timed, and gets a core for itself.
-    for wave, workers in ((shared, cores()), (models, 2 * cores() + 1), (pipelines, cores())):
-        with ThreadPoolExecutor(workers) as pool:
-            try:
-                list(pool.map(lambda stages: _run(build, stages), wave))
-            except BaseException:
-                build.stop()  # or the pool would wait for all
-                raise
+    parts = [part for part in schedule.parts(failures.index_graph()) if part.kind != "timing"]
+    try:
+        schedule.run(schedule.gather(parts, ROUNDS * cores()), SideBySide(build))
+    except BaseException:
+        build.stop()  # or the pool would wait for all
+        raise
     return True
-
-
-def _run(build: Build, stages: Group) -> None:
-    """Run `dvc repro` of these stages alone, up to one that fails; those that touch other files run meanwhile."""
-    # More threads than cores: those of torch that wait for each other sleep, or they take half of all cores' time.
-    arguments = ["--wait-for-lock", "repro", "--single-item", *stages]
-    build.run(arguments, {"OMP_WAIT_POLICY": "passive"}, forked=len(stages) > 1)

@@ -59,7 +59,7 @@ class Tally:
 
     def _read_needs(self, arguments: Sequence[str]) -> None:
         with suppress(UserError):  # DVC will say it
-            self.needs = _needs(arguments)
+            self.needs = needs(arguments)
 
     def skip(self, stage: str, *, restored: bool) -> None:
         """Note that a stage need not run: it is up to date, or what it makes is in DVC's cache."""
@@ -75,6 +75,12 @@ class Tally:
     def fail(self, stage: str, lines: Sequence[str]) -> None:
         """Note that a stage failed, with all that it said."""
         self.failed.setdefault(stage, list(lines))
+
+    def has_built(self, stage: str) -> bool:
+        """Tell whether what a stage makes is there, by DVC's name of it, with or without its file."""
+        name = stage.rpartition(":")[2]
+        runs = {running.stage for running in self.running}
+        return name in self.seen and name not in self.failed and name not in runs
 
     @property
     def elapsed(self) -> float:
@@ -106,7 +112,7 @@ class Tally:
         write_json(SECONDS, {**self.before, **{stage: round(seconds, 2) for stage, seconds in self.ran.items()}})
 
 
-def _needs(arguments: Sequence[str]) -> dict[str, set[str]]:
+def needs(arguments: Sequence[str]) -> dict[str, set[str]]:
     """Return what each stage needs that `dvc repro` looks at; nothing where options change that."""
     import networkx as nx
 

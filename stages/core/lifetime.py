@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ SECONDS = 0.5  # between two looks
 SET_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
 STAGE = "DVC_STAGE"  # the environment variable by which DVC tells a stage its name
 OUR_DVC = "stages.commands.dvc"  # which runs DVC in its own process
+IDLE = 0.002  # of the time: the share of a processor that what transfers nothing uses less than
 PATIENCE = 10.0  # seconds that a process gets to end
 
 
@@ -52,6 +54,36 @@ def _end_unless(condition: Callable[[], bool]) -> None:
 
     waiting = threading.Event()
     threading.Thread(target=watch, daemon=True, name="lifetime").start()
+
+
+@contextmanager
+def ended_when_idle(
+    process: psutil.Process, seconds: float | None, *, unless: Callable[[], bool]
+) -> Iterator[threading.Event]:
+    """End a process, and all that it started, that hardly used a processor for so many seconds while the block lasts.
+
+    Yields an event, set once that was done. unless: tells that it may be idle, as it waits for another process.
+    """
+    is_over, is_ended, patience = threading.Event(), threading.Event(), seconds or 0.0
+
+    def watch() -> None:
+        used, since = 0.0, time.monotonic()
+        while not is_over.wait(SECONDS):
+            with suppress(psutil.Error):
+                now = sum(process.cpu_times()[:2])
+                if unless() or now - used > IDLE * patience:
+                    used, since = now, time.monotonic()
+                elif time.monotonic() - since > patience:
+                    is_ended.set()
+                    end([process])
+                    return
+
+    if seconds is not None:
+        threading.Thread(target=watch, daemon=True, name="idle").start()
+    try:
+        yield is_ended
+    finally:
+        is_over.set()
 
 
 def _is_alive(process: psutil.Process) -> bool:

@@ -28,6 +28,11 @@ def cpu() -> str:
     return f"{model}, {cores()} cores, {' '.join(instructions()) or 'no AVX'}"
 
 
+def name() -> str:
+    """Name this machine for what is measured on it: its host name, processor and GPU."""
+    return f"{platform.node()}: {cpu()}; GPU: {gpu()}"
+
+
 def instructions() -> list[str]:
     """List the instruction sets that decide how fast INT8 is, of those that the processor has."""
     flags = _cpu_info().get("flags", "").split()

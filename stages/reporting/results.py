@@ -45,7 +45,7 @@ def build_entry(p: Params, name: str) -> dict[str, Any]:
     }
     if entry["reason"] is None:
         entry |= {key: accuracy[key] for key in ("headline", "recordings", "available", "by_recording")}
-        entry |= {key: latency[key] for key in ("load_ms", "peak_memory_mib", "bytes")}
+        entry |= {key: latency[key] for key in ("machine", "load_ms", "peak_memory_mib", "bytes")}
         entry["runtimes"] = latency.get("runtimes")  # of TensorRT, engine.json names the one version
         entry |= _judge(p, target, p.models[build.model].family, accuracy, latency["cases"])
         entry["flags"] = _flags(p, target, entry)

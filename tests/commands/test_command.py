@@ -86,11 +86,12 @@ def test_python_m_stages_is_the_same(script: Path):
 
 
 def test_repro_hands_targets_and_options_to_dvc_as_they_are(monkeypatch: pytest.MonkeyPatch):
-    found: list[list[str]] = []
-    monkeypatch.setattr(repro, "repro", found.append)
-    for arguments in ([], ["report@cpu_int8"], ["--force", "report@cpu_int8", "--single-item"]):
+    found: list[tuple[list[str], str | None]] = []
+    monkeypatch.setattr(repro, "repro", lambda arguments, ray: found.append((arguments, ray)))
+    options = ["--force", "report@cpu_int8", "--single-item"]
+    for arguments in ([], ["report@cpu_int8"], options, ["--ray", "10.0.0.1:6379", *options]):
         main(["repro", *arguments])
-    assert found == [[], ["report@cpu_int8"], ["--force", "report@cpu_int8", "--single-item"]]
+    assert found == [([], None), (["report@cpu_int8"], None), (options, None), (options, "10.0.0.1:6379")]
 
 
 def test_a_shell_is_told_commands_and_options(capsys: pytest.CaptureFixture[str]):

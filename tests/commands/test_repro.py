@@ -233,6 +233,17 @@ def test_locks_that_a_kill_tore_cost_no_finished_stage(capfd: pytest.CaptureFixt
     assert "] " not in said
 
 
+def test_a_remote_that_does_not_answer_ends_dvc_and_a_stage_that_sleeps_does_not(monkeypatch: pytest.MonkeyPatch):
+    def stalled(say: str) -> list[str]:
+        monkeypatch.setattr(dvc, "command", lambda *_, **__: ["sh", "-c", f"{say}; exec sleep 4"])
+        with under_way([]) as build_:
+            build_.run(["pull"], patience=1.0)
+        return build_.errors
+
+    assert stalled("true") == ["ERROR: DVC's remote did not answer for 1 s"]
+    assert stalled("echo \"Running stage 'export@a':\"") == []
+
+
 def test_another_build_is_named_and_what_a_killed_one_left_is_waited_for(tmp_path: Path):
     (tmp_path / "dvc").write_text("import time\ntime.sleep(60)\n")
     busy = subprocess.Popen([sys.executable, "dvc", "repro"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections import OrderedDict
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -66,19 +64,89 @@ def test_dvc_reads_params_once_and_again_when_they_changed(tmp_path: Path):
     assert getattr(param, patches.LOAD) is load
 
 
-def test_dvc_reads_of_its_locks_what_it_would_have_written_itself(tmp_path: Path):
-    from dvc.utils.serialize import _yaml, load_yaml, modify_yaml
+@pytest.mark.parametrize("key", ["a.b", "a.list", "a.list.1", "a.missing", "a.b.c", "*.b", "none"])
+def test_dvc_finds_in_params_what_it_finds_without_us(tmp_path: Path, key: str):
+    from dvc.dependency import param
+    from dvc.fs import localfs
 
-    entry = OrderedDict(cmd="python -m stages.fetch b", deps=[{"path": "p/" + "a" * 90, "md5": "12345e678", "size": 7}])
-    written = {}
-    before = [getattr(_yaml, name) for name in (patches.READER, patches.WRITER)]
-    for name, patched in (("theirs", nullcontext()), ("ours", patches.dvc_locks())):
-        lock = tmp_path / name
-        with patched:
-            for stage in "ba":
-                with modify_yaml(str(lock)) as data:
-                    data.setdefault("stages", {})[f"fetch@{stage}"] = entry
-        written[name] = load_yaml(lock)
-    assert list(written["ours"]["stages"]) == ["fetch@b", "fetch@a"]
-    assert written["ours"] == written["theirs"]
-    assert [getattr(_yaml, name) for name in (patches.READER, patches.WRITER)] == before
+    place = tmp_path / "params.yaml"
+    place.write_text("a: {b: 1, list: [2, 3]}\nnone: null\n")
+    wanted = param.read_param_file(localfs, str(place), [key], flatten=True)
+    with patches.dvc_params():
+        assert param.read_param_file(localfs, str(place), [key], flatten=True) == wanted
+
+
+def test_dvc_s_work_for_a_key_does_not_grow_with_the_file(tmp_path: Path):
+    from dvc.dependency import param
+    from dvc.fs import localfs
+
+    place = tmp_path / "params.yaml"
+    place.write_text("models:\n" + "".join(f"  m{number}: {{family: f}}\n" for number in range(50)))
+    asked = []
+
+    class Noted(dict[str, object]):
+        def items(self) -> object:  # type: ignore[override]
+            asked.append(self)
+            return super().items()
+
+    loaded = Noted(models=Noted({f"m{number}": Noted(family="f") for number in range(50)}))
+    with patches._replace(param, patches.LOAD, lambda *_: loaded), patches.dvc_params():
+        assert param.read_param_file(localfs, str(place), ["models.m7.family"], flatten=True) == {
+            "models.m7.family": "f"
+        }
+    assert asked == []
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
+def test_dvc_s_lock_files_are_to_the_byte_what_dvc_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+    outs = {"a": "a", "b": "b", "m@x": "m_x", "yes": "yes", "ab": "ab"}  # by stage
+    blocks = [f"  '{name}': {{cmd: echo, outs: [{out}]}}\n" for name, out in outs.items() if "@" not in name]
+    keyed = "  m: {foreach: [x], do: {cmd: 'echo 1e5', outs: ['m_${item}']}}\n"
+    (tmp_path / "dvc.yaml").write_text("".join(["stages:\n", *blocks, keyed]))
+    repo = Repo.init(no_scm=True)
+
+    def locks() -> list[str]:
+        """The lock file after each stage of two builds, of which the second changes the first stages."""
+        texts = []
+        for number in range(2):
+            for name, out in list(outs.items())[: 5 - 2 * number]:
+                (tmp_path / out).unlink(missing_ok=True)
+                (tmp_path / out).write_text(f"{name} {number}")
+                (stage,) = repo.stage.collect(name)
+                with repo.lock:
+                    stage.save()
+                    stage.dump(update_pipeline=False)
+                texts.append((tmp_path / "dvc.lock").read_text())
+        (tmp_path / "dvc.lock").unlink()
+        return texts
+
+    wanted = locks()
+    with patches.dvc_locks():
+        assert locks() == wanted
+    assert len(set(wanted)) == 8
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
+def test_dvc_reads_a_dvc_yaml_once_for_all_that_it_is_told_to_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from dvc import dvcfile
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+    place, loads = tmp_path / "dvc.yaml", []
+    place.write_text("stages:\n  m: {foreach: [x, y, z], do: {cmd: 'echo ${item}'}}\n")
+    repo = Repo.init(no_scm=True)
+    load = getattr(dvcfile, patches.LOAD_FILE)
+
+    def counted(repo: object, path: str) -> object:
+        loads.append(path)
+        return load(repo, path)
+
+    with patches._replace(dvcfile, patches.LOAD_FILE, counted), patches.dvc_files():
+        assert [repo.stage.collect(f"m@{key}")[0].cmd for key in "xyz"] == ["echo x", "echo y", "echo z"]
+        assert len(loads) == 1
+        place.write_text("stages:\n  m: {foreach: [x], do: {cmd: 'echo again'}}\n")
+        assert repo.stage.collect("m@x")[0].cmd == "echo again"
+    assert len(loads) == 2

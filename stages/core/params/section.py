@@ -21,6 +21,7 @@ Runtime = Literal[
 ]
 ONNX_RUNTIMES = ("onnxruntime", "onnxruntime_1_16_1")  # which load ONNX graphs, on the CPU
 TENSORRT = ("tensorrt_rtx", "tensorrt")
+GPU_RUNTIMES = ("onnxruntime_cuda", *TENSORRT)  # which run on a CUDA device
 ENGINES = ("ort_format", "openvino", *TENSORRT)  # for which the stage `engine` makes files of a graph
 TRACED = ("torchscript",)  # and `trace` of the checkpoint
 OWN_FILES = (*ENGINES, *TRACED)  # which load these, not ONNX graphs
