@@ -220,7 +220,7 @@ def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         why = None if result else workspace.WHY_ABSENT
         write_json(
             layout.measurements(line.target, line.pipeline) / "pipeline.json",
-            {"unavailable": why, "decoder": {"kind": "prefix_beam"}, **result},
+            {"unavailable": why, "decoder": {"kind": "prefix_beam"}, "machine": workspace.MACHINE, **result},
         )
     return {name: results.pipeline_entry(p, name) for name in measured}
 
@@ -252,6 +252,6 @@ def test_the_page_shows_all_of_it_and_needs_nothing_beside_it(entries):
     assert "打开&lt;b&gt;灯" in page
     assert page.count("<svg") == 1
     assert "first partial" in page
-    assert page.count("decoder prefix_beam") == 2
+    assert page.count("decoder prefix_beam") == page.count(f": on {workspace.MACHINE}.") == 2
     assert workspace.WHY_ABSENT in page
     assert not re.search(r"https?:|<script|@import|url\((?!#)", page)
