@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 from stages.core.machine import cpu
+from stages.runtimes import older
 
 ROOT = Path(__file__).parents[1]
 TARGETS = ("cpu_fp32", "cpu_int8")
@@ -145,9 +146,16 @@ def cluster(nodes: int) -> Iterator[Any]:
 
 
 def share_remote(place: Path, remote: Path) -> None:
-    """Name a folder as DVC's remote, and commit that."""
+    """Name a folder as DVC's remote, and commit that; give the project what workers find beside their Python."""
     _run(place, [sys.executable, "-m", "dvc", "remote", "add", "--quiet", "--default", "shared", str(remote)])
     commit(place)
+    link_older(place)
+
+
+def link_older(place: Path) -> None:
+    """Give a project this checkout's older ONNX Runtimes, without which its workers are another kind of machine."""
+    (place / older.FOLDER.parent).mkdir()
+    (place / older.FOLDER).symlink_to(ROOT / older.FOLDER)
 
 
 def grow(place: Path, models: int) -> None:

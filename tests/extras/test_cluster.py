@@ -121,6 +121,7 @@ def test_with_a_machine_killed_half_way_the_bytes_are_those_of_one_machine(
         cluster.add_node(num_cpus=1, **MEMORY)
     many = tmp_path / "many"
     subprocess.run(["git", "clone", "--quiet", str(miniatures), str(many)], check=True)
+    fleet.link_older(many)
     build = kiln(many, "--ray", cluster.address, *BUILT)
     killer = threading.Thread(
         target=kill_machine_that_builds, args=(cluster, scratch, "artifacts/first/dense/export", build)
