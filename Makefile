@@ -21,8 +21,8 @@ test: .venv/dev  ## run the tests, on all cores
 test-catalogue: .venv/dev  ## every model of the catalogue, as a replica of random weights, from `pin` to a release in FunASR's runtime
 	pytest tests/catalogue -n auto --dist loadgroup
 
-test-extras: .venv/dev $(patsubst %,.venv/extra-%,$(filter-out cuda,$(EXTRAS)))  ## the tests of the optional parts, each with its own lock
-	pytest tests/extras
+test-extras: .venv/dev $(patsubst %,.venv/extra-%,$(filter-out cuda,$(EXTRAS)))  ## the tests of the optional parts, each with its own lock; EXTRAS chooses
+	pytest $(wildcard $(EXTRAS:%=tests/extras/test_%*.py))
 
 lint: .venv/dev  ## ruff and mypy
 	ruff check .
