@@ -30,6 +30,7 @@ from rich.table import Table
 
 from stages.core import graphs
 from stages.core.graphs import Feeds
+from stages.runtimes.onnxruntime import session
 
 INTEGER = {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearConv", "ConvInteger"}
 PRODUCTS = {"MatMul", "FusedMatMul", "Gemm", *INTEGER}
@@ -63,11 +64,14 @@ class Node:
 def work(path: Path, feeds: Feeds) -> list[Node]:
     """Run a graph once with ONNX Runtime's profiler, and return the work of each node that ran."""
     with tempfile.TemporaryDirectory() as scratch:
-        options = _one_thread()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
         options.enable_profiling, options.profile_file_prefix = True, f"{scratch}/profile"
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text())
+        weights = str(graphs.weights_folder(path))
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", weights)
+        profiled = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        profiled.run(None, feeds)
+        events = json.loads(Path(profiled.end_profiling()).read_text())
     ran = [event["args"] for event in events if event["cat"] == "Node" and event["name"].endswith("_kernel_time")]
     return [node for args in ran for node in _nodes(args)]
 
@@ -121,9 +125,8 @@ def _product(kind: str, shape: Shape) -> Callable[[], object]:
     )
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    providers = ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(model.SerializeToString(), _one_thread(), providers=providers)
-    return lambda: session.run(None, {"x": x})
+    live = session(model.SerializeToString())
+    return lambda: live.run(None, {"x": x})
 
 
 def bandwidth() -> float:
@@ -141,12 +144,6 @@ def seconds(call: Callable[[], object]) -> float:
         call()
         taken.append(time.perf_counter() - start)
     return float(np.median(taken))
-
-
-def _one_thread() -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return options
 
 
 def rates(nodes: Sequence[Node]) -> dict[str, float]:
@@ -174,9 +171,8 @@ def measure(folder: Path, table: Table) -> None:
         paths = {key: folder / graph.file for key, graph in graph_set.graphs.items()}
         nodes = [node for key, path in paths.items() for node in work(path, feeds[key])]
         least = floor(nodes, rates(nodes))
-        providers = ["CPUExecutionProvider"]
-        sessions = {k: onnxruntime.InferenceSession(p, _one_thread(), providers=providers) for k, p in paths.items()}
-        taken = 1e3 * seconds(lambda: [session.run(None, feeds[key]) for key, session in sessions.items()])  # noqa: B023
+        live = {key: session(path) for key, path in paths.items()}
+        taken = 1e3 * seconds(lambda: [live[key].run(None, given) for key, given in feeds.items()])  # noqa: B023
         total = sum(least.values())
         row = [f"{ms:.1f}" for ms in (*least.values(), total, taken)]
         table.add_row("/".join(folder.parts[-3:]), name, *row, f"{total / taken:.2f}")
