@@ -168,8 +168,8 @@ def grow(place: Path, models: int) -> None:
             shutil.copytree(folder, folder.with_name(name))
     for lock in (place / "stages" / "dag").rglob("dvc.lock"):
         head, entries = lock.read_text().split("stages:\n")
-        own = [entry for entry in re.split(r"(?m)^(?=  \S)", entries) if first in entry]
-        shared = [entry for entry in re.split(r"(?m)^(?=  \S)", entries) if first not in entry]
+        each = re.split(r"(?m)^(?=  \S)", entries)
+        own, shared = ([entry for entry in each if (first in entry) == is_own] for is_own in (True, False))
         copies = [entry.replace(first, name) for name in names for entry in own]
         lock.write_text("".join([head, "stages:\n", *shared, *copies]))
     _write_settings(place, names)

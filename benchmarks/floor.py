@@ -15,7 +15,6 @@ import json
 import math
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from onnx import TensorProto, helper
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.gpu.networks import median_ms
 from stages.core import graphs
 from stages.core.graphs import Feeds
 from stages.runtimes.onnxruntime import session
@@ -37,7 +37,7 @@ PRODUCTS = {"MatMul", "FusedMatMul", "Gemm", *INTEGER}
 CONVOLUTIONS = {"Conv", "FusedConv", "QLinearConv", "ConvInteger"}
 ATTENTION = {"MultiHeadAttention", "Attention"}
 COPIED = 64 * 2**20  # elements of float32, far beyond any cache
-SECONDS = 0.3  # of each measurement at least
+SECONDS = 0.3  # of each measurement
 SHAPES = 8  # of which rates are measured: those with the most work
 
 Shape = tuple[int, int, int]
@@ -103,7 +103,7 @@ IO = ("input_type_shape", "output_type_shape")
 
 def rate(kind: str, shapes: Sequence[Shape]) -> float:
     """Measure multiply-accumulates a second of products alone, one ONNX graph each; return the best of the shapes."""
-    return max(math.prod(shape) / seconds(_product(kind, shape)) for shape in shapes)
+    return max(1e3 * math.prod(shape) / median_ms(_product(kind, shape), SECONDS) for shape in shapes)
 
 
 def _product(kind: str, shape: Shape) -> Callable[[], object]:
@@ -132,18 +132,7 @@ def _product(kind: str, shape: Shape) -> Callable[[], object]:
 def bandwidth() -> float:
     """Measure the bytes a second that one thread reads and writes, together, in memory."""
     source, target = np.ones(COPIED, np.float32), np.zeros(COPIED, np.float32)
-    return (source.nbytes + target.nbytes) / seconds(lambda: np.copyto(target, source))
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Return the median seconds of calls over SECONDS, five of them at least."""
-    call()
-    taken: list[float] = []
-    while sum(taken) < SECONDS or len(taken) < 5:
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken))
+    return 1e3 * (source.nbytes + target.nbytes) / median_ms(lambda: np.copyto(target, source), SECONDS)
 
 
 def rates(nodes: Sequence[Node]) -> dict[str, float]:
@@ -172,7 +161,7 @@ def measure(folder: Path, table: Table) -> None:
         nodes = [node for key, path in paths.items() for node in work(path, feeds[key])]
         least = floor(nodes, rates(nodes))
         live = {key: session(path) for key, path in paths.items()}
-        taken = 1e3 * seconds(lambda: [live[key].run(None, given) for key, given in feeds.items()])  # noqa: B023
+        taken = median_ms(lambda: [live[key].run(None, given) for key, given in feeds.items()], SECONDS)  # noqa: B023
         total = sum(least.values())
         row = [f"{ms:.1f}" for ms in (*least.values(), total, taken)]
         table.add_row("/".join(folder.parts[-3:]), name, *row, f"{total / taken:.2f}")

@@ -1,4 +1,4 @@
-"""Enter what workers built into this tree's dvc.lock files, all at once: DVC writes a whole file for each stage."""
+"""Enter what workers built into this tree's dvc.lock files, each file once."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -45,7 +45,6 @@ class Build:
     def run(
         self,
         arguments: Sequence[str],
-        environment: Mapping[str, str] | None = None,
         *,
         forked: bool = False,
         patience: float | None = None,
@@ -63,7 +62,7 @@ class Build:
                 dvc.command(arguments, forked=forked),
                 stdout=theirs,
                 stderr=theirs,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
             self._processes.append(psutil.Process(process.pid))
         if os.isatty(theirs):

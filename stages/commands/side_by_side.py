@@ -46,10 +46,8 @@ class SideBySide:
 
     def _build(self, part: Part) -> set[str]:
         """Run `dvc repro` of these stages alone, up to one that fails; those that touch other files run meanwhile."""
-        # More threads than cores: those of torch that wait for each other sleep, or they take half of all cores' time.
-        passive = {"OMP_WAIT_POLICY": "passive"}
         arguments = ["--wait-for-lock", "repro", "--single-item", *part.stages]
-        self.build.run(arguments, passive, forked=len(part.stages) > 1)
+        self.build.run(arguments, forked=len(part.stages) > 1)
         with self.build.tally.lock:
             return {stage for stage in part.stages if self.build.tally.has_built(stage)}
 
