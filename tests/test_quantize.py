@@ -142,6 +142,30 @@ def test_layers_with_few_outputs_stay_and_say_so(source: Path, tmp_path: Path):
     assert kept == narrow
 
 
+@pytest.mark.parametrize(("least", "kept"), [(0, set()), (10, {"depthwise"}), (20, {"depthwise", "pointwise"})])
+def test_convolutions_that_multiply_little_for_each_value_stay_and_say_so(least: float, kept: set[str], tmp_path: Path):
+    shapes = {"square": (32, 32, 3, 3), "pointwise": (32, 32, 1, 1), "depthwise": (32, 1, 3, 3)}
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", f"{name}.w"], [name], name, group=32 // shape[1], auto_pad="SAME_UPPER")
+        for name, shape in shapes.items()
+    ]
+    weights = [
+        onnx.numpy_helper.from_array(np.random.default_rng(0).normal(size=shape).astype(np.float32), f"{name}.w")
+        for name, shape in shapes.items()
+    ]
+    x, *outputs = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 32, 8, 8]) for name in ("x", *shapes)
+    )
+    graph = onnx.helper.make_graph(nodes, "g", [x], outputs, weights)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "source.onnx")
+    recipe = STATIC.model_copy(update={"op_types": ["Conv"], "min_intensity": least})
+    feeds = [{"x": np.random.default_rng(n).normal(size=(1, 32, 8, 8)).astype(np.float32)} for n in range(2)]
+    record = quantize(tmp_path / "source.onnx", tmp_path / "q.onnx", recipe, feeds)
+    assert record["kept"] == dict.fromkeys(kept, f"Conv: fewer than {least:g} multiplications for each value")
+    assert set(record["quantized"]) == set(shapes) - kept
+
+
 def test_every_weight_is_accounted_for(source: Path, tmp_path: Path):
     record = quantize(source, tmp_path / "q.onnx", INT8)
     assert len(record["quantized"]) == 12

@@ -41,6 +41,8 @@ def choose(trial: Any, order: Mapping[str, list[str]]) -> Choice:
         "min_outputs": trial.suggest_categorical("min_outputs", [1, 8]),
         "kept": trial.suggest_int("kept", 0, min(MOST_KEPT, max(len(of) for of in order.values()) - 1)),
     }
+    if choice["conv"]:
+        choice["min_intensity"] = trial.suggest_categorical("min_intensity", [0, 64])
     if kind == "static":
         choice["calibration"] = trial.suggest_categorical("calibration", ["minmax", "percentile", "entropy"])
     return choice
@@ -54,6 +56,7 @@ def to_recipe(bench: Bench, choice: Choice, order: Mapping[str, list[str]]) -> I
     fields = {
         **{key: choice[key] for key in ("weight_type", "per_channel", "reduce_range", "min_outputs")},
         "op_types": op_types,
+        "min_intensity": choice.get("min_intensity", 0),
         "exclude_nodes": [node for layer in kept for node in nodes[layer]],
         "smooth": choice["smooth"] or None,
         "embedding_rows": bench.recipe.embedding_rows,
@@ -68,7 +71,7 @@ def to_recipe(bench: Bench, choice: Choice, order: Mapping[str, list[str]]) -> I
 
 def _plain_recipe(bench: Bench) -> Int8:
     """Return the build's recipe without exceptions, at which each layer is measured."""
-    return bench.recipe.model_copy(update={"exclude_nodes": [], "min_outputs": 1})
+    return bench.recipe.model_copy(update={"exclude_nodes": [], "min_outputs": 1, "min_intensity": 0})
 
 
 def order_layers(bench: Bench) -> dict[str, list[str]]:

@@ -79,7 +79,7 @@ def units(bench: Bench) -> dict[str, list[str]]:
 
 def _measure_alone(bench: Bench, others: list[str]) -> dict[str, Any]:
     """Quantize a graph with the `others` left in fp32 and return its metric, loss and output error."""
-    recipe = bench.recipe.model_copy(update={"exclude_nodes": others, "min_outputs": 1})
+    recipe = bench.recipe.model_copy(update={"exclude_nodes": others, "min_outputs": 1, "min_intensity": 0})
     folder = trials.quantize_graphs(bench, recipe, bench.line.graph)
     metric = trials.accuracy(bench, folder)[bench.headline]
     if metric["ci"] is None:

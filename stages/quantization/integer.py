@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -48,7 +49,7 @@ def _quantize_dynamic(source: Path, place: Path, recipe: DynamicRecipe) -> None:
             # Of a Gemm the library makes a MatMul with a name of its own before it looks for what is excluded.
             nodes_to_exclude=[
                 *(name + made for name in recipe.exclude_nodes for made in ("", "_MatMul")),
-                *narrow_layers(graphs.load_proto(source), recipe),
+                *small_layers(graphs.load_proto(source), recipe),
             ],
             extra_options={"MatMulConstBOnly": True},
         )
@@ -80,7 +81,7 @@ def _quantize_static(source: Path, place: Path, recipe: StaticRecipe, feeds: Seq
             reduce_range=recipe.reduce_range,
             activation_type=QuantType[recipe.activation_type],
             weight_type=QuantType[recipe.weight_type],
-            nodes_to_exclude=[*recipe.exclude_nodes, *narrow_layers(before, recipe)],
+            nodes_to_exclude=[*recipe.exclude_nodes, *small_layers(before, recipe)],
             calibrate_method=CalibrationMethod[methods[recipe.calibration]],
             extra_options={
                 "MatMulConstBOnly": True,
@@ -93,11 +94,25 @@ def _quantize_static(source: Path, place: Path, recipe: StaticRecipe, feeds: Seq
         )
 
 
-def narrow_layers(model: onnx.ModelProto, recipe: DynamicRecipe | StaticRecipe) -> list[str]:
-    """Return the MatMuls with fewer outputs than the recipe quantizes: fp32 costs them nothing."""
-    outputs = {i.name: i.dims[-1] for i in model.graph.initializer if len(i.dims) == 2}
-    least = recipe.min_outputs
-    return [n.name for n in model.graph.node if n.op_type == "MatMul" and outputs.get(n.input[1], least) < least]
+def small_layers(model: onnx.ModelProto, recipe: DynamicRecipe | StaticRecipe) -> dict[str, str]:
+    """Return the layers that the recipe leaves in fp32 for their size: node names to why."""
+    shapes, small = {i.name: list(i.dims) for i in model.graph.initializer}, {}
+    for node in model.graph.node:
+        shape = shapes.get(node.input[1], []) if len(node.input) > 1 else []
+        if node.op_type == "MatMul" and len(shape) == 2 and shape[1] < recipe.min_outputs:
+            small[node.name] = f"fewer than {recipe.min_outputs} outputs"
+        elif node.op_type == "Conv" and shape and _intensity(node, shape) < recipe.min_intensity:
+            small[node.name] = f"fewer than {recipe.min_intensity:g} multiplications for each value"
+    return small
+
+
+def _intensity(convolution: onnx.NodeProto, shape: Sequence[int]) -> float:
+    """Return how often a convolution multiplies for each value that it reads or writes.
+
+    shape: of its weight, (outputs, inputs of a group, *kernel).
+    """
+    groups = next((a.i for a in convolution.attribute if a.name == "group"), 1)
+    return math.prod(shape) / (shape[0] + groups * shape[1])
 
 
 def _finds_scales(recipe: DynamicRecipe | StaticRecipe) -> bool:

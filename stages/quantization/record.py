@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
-from stages.quantization.integer import narrow_layers
+from stages.quantization.integer import small_layers
 
 if TYPE_CHECKING:
     import onnx
@@ -21,17 +21,17 @@ def record_of(before: onnx.ModelProto, after: onnx.ModelProto, recipe: DynamicRe
     record: Record = {"quantized": {}, "kept": {}}
     matrices = [i for i in before.graph.initializer if i.data_type == onnx.TensorProto.FLOAT and len(i.dims) > 1]
     weights = {i.name: i for i in matrices}
-    inputs, narrow = {node.name: list(node.input) for node in after.graph.node}, narrow_layers(before, recipe)
+    inputs, small = {node.name: list(node.input) for node in after.graph.node}, small_layers(before, recipe)
     kinds = {i.name: onnx.TensorProto.DataType.Name(i.data_type) for i in after.graph.initializer}
     for node in before.graph.node:
         carries = [name for name in node.input if name in weights]
         as_matmul = f"{node.name}_MatMul" in inputs  # a Gemm that was not quantized
-        if not as_matmul and (node.name not in inputs or (carries and inputs[node.name] != list(node.input))):
+        if not as_matmul and (node.name not in inputs or not set(carries) <= set(inputs[node.name])):
             record["quantized"][node.name] = f"{node.op_type} -> {_kind(carries, kinds)}"
         elif node.name in recipe.exclude_nodes:
             record["kept"][node.name] = f"{node.op_type}: in exclude_nodes"
-        elif node.name in narrow:
-            record["kept"][node.name] = f"{node.op_type}: fewer than {recipe.min_outputs} outputs"
+        elif node.name in small:
+            record["kept"][node.name] = f"{node.op_type}: {small[node.name]}"
         elif node.op_type in recipe.op_types:
             record["kept"][node.name] = f"{node.op_type}: no constant weight"
         elif carries and node.op_type == "Gather" and (rows := recipe.embedding_rows) is not None:

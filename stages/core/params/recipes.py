@@ -31,7 +31,9 @@ class _CalibratedRecipe(_Recipe):
 class _Int8Recipe(_CalibratedRecipe):
     """What both kinds of INT8 have.
 
-    min_outputs: layers with fewer outputs stay in fp32. exclude_nodes: so do these, named as in the model's graphs.
+    min_outputs: layers with fewer outputs stay in fp32. min_intensity: so do convolutions that multiply fewer times for
+    each value that they read or write, where to convert the values costs more than INT8 saves (arithmetic intensity:
+    Williams et al., "Roofline", 2009). exclude_nodes: and these, named as in the model's graphs.
     smooth: how much of a channel's outliers moves from the activations into the weights, 0 to 1, or null for none:
     SmoothQuant's alpha. embedding_rows: tables of at least as many rows that are only looked up, as a large
     vocabulary's embedding is, become INT8 with a scale for each row; null leaves all in fp32.
@@ -42,6 +44,7 @@ class _Int8Recipe(_CalibratedRecipe):
     reduce_range: bool
     op_types: list[str] = Field(min_length=1)
     min_outputs: int = Field(default=1, ge=1)
+    min_intensity: float = Field(default=0, ge=0)
     exclude_nodes: list[str] = Field(default_factory=list)
     smooth: float | None = Field(default=None, ge=0, le=1)
     embedding_rows: int | None = Field(default=None, ge=1)
