@@ -53,7 +53,10 @@ Columns = tuple[Floats, Floats, Floats, Floats]
 
 @dataclass(frozen=True)
 class Scored:
-    """A build's gated metrics, by name: what is counted of each recording, of the baseline and of the build."""
+    """A build's gated metrics, by name: what is counted of each recording, of the baseline and of the build.
+
+    looks: after what share of the recordings it is seen whether more are needed, and with what confidence.
+    """
 
     build: str
     dataset: str
@@ -83,7 +86,7 @@ def score(p: Params) -> Iterator[Scored]:
                 columns[f"{mode}_{metric}"] = _columns(before, after, metric)
                 metrics[f"{mode}_{metric}"] = family.METRICS[metric]
         limits = gate.accuracy[model.family]
-        yield Scored(name, model.dataset, LOOKS, gate.worst, limits, metrics, columns, group(recordings))
+        yield Scored(name, model.dataset, _looks(p, LOOKS), gate.worst, limits, metrics, columns, group(recordings))
 
 
 def score_pipelines(p: Params) -> Iterator[Scored]:
@@ -93,7 +96,7 @@ def score_pipelines(p: Params) -> Iterator[Scored]:
             recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)
             limits, columns = gate.accuracy[PIPELINE], _run_pipeline(p, line, recordings)
             groups, metrics = group(recordings), accuracy.PIPELINE
-            yield Scored(name, line.dataset, ONE_LOOK, gate.worst, limits, metrics, columns, groups)
+            yield Scored(name, line.dataset, _looks(p, ONE_LOOK), gate.worst, limits, metrics, columns, groups)
 
 
 def _run_pipeline(p: Params, line: PipelineBuild, recordings: Sequence[Recording]) -> dict[str, Columns]:
@@ -103,6 +106,11 @@ def _run_pipeline(p: Params, line: PipelineBuild, recordings: Sequence[Recording
     heard = pipeline.run_both((baseline, target), recordings, p.pipeline, busy=1)
     before, after = ([measurement.counts(h, side) for h in heard] for side in (0, 1))
     return {metric: _columns(before, after, metric) for metric in accuracy.PIPELINE}
+
+
+def _looks(p: Params, looks: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return after what share of the recordings `evaluate` looks, and with what confidence."""
+    return [(share, 1 - risk * (1 - p.evaluate.confidence)) for share, risk in looks]
 
 
 def _gate(p: Params, target: str, name: str) -> Gate | None:
@@ -127,9 +135,9 @@ def redraw(scored: Scored, rng: np.random.Generator) -> NDArray[np.intp]:
 def judge(scored: Scored, columns: Mapping[str, Columns], groups: Groups) -> dict[str, str]:
     """Return the verdict of each gated metric on recordings in the order in which they are scored."""
     found: dict[str, Any] = {}
-    for share, risk in scored.looks:
+    for share, confidence in scored.looks:
         seen = math.ceil(share * len(groups.clusters))
-        settings: dict[str, Any] = {"resamples": RESAMPLES, "confidence": 1 - 0.05 * risk, "seed": 1}
+        settings: dict[str, Any] = {"resamples": RESAMPLES, "confidence": confidence, "seed": 1}
         so_far = Groups(groups.clusters[:seen], groups.speakers[:seen], groups.conditions[:seen])
         for name, whole in columns.items():
             found[name] = paired_drift(scored.metrics[name], [c[:seen] for c in whole], so_far, **settings)

@@ -28,7 +28,7 @@ EXAMPLE = "kiln final"
 HEAD = """# The final split
 
 Other voices, sentences and seeds than all other splits, which no stage reads. Drift from the fp32 torch model, with
-its 95 % interval. Each limit is the gate's.
+its interval. Each limit is the gate's.
 
 | build | recordings | metric | baseline | value, drift and interval | loss at most | verdict |
 |---|---:|---|---:|---|---:|---|

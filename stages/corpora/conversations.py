@@ -23,7 +23,7 @@ from stages.corpora.voices import Condition
 SECONDS = 8.0  # a recording ends with the turn that reaches it
 SPLITS: tuple[Split, ...] = ("calibration", "tuning", "evaluation", "final")  # in the order of their seeds
 BETWEEN_TURNS_SECONDS = (0.9, 2.2)
-KEPT = 4  # of the conditions, the first ones: of 42 recordings each has ten, of which the worst condition is judged
+KEPT = 4  # of the conditions, the first ones: of 48 recordings each has twelve, of which the worst condition is judged
 END_OF_SENTENCE = "\u3002"
 
 

@@ -34,24 +34,24 @@ def test_the_repository_s_own_params_are_valid():
             id="misspelt-recipe-key",
         ),
         pytest.param(
-            "evaluation: 1200",
+            "evaluation: 1500",
             "evaluation: 96",
             r"gates\.quantized\.accuracy\.paraformer\.offline_cer: a limit of at most 0\.015 needs about "
-            r"245 recordings, datasets\.spoken_commands\.items has 96",
+            r"305 recordings, datasets\.spoken_commands\.items has 96",
             id="too-few-recordings",
         ),
         pytest.param(
             "evaluation: 2400",
             "evaluation: 96",
             r"gates\.quantized\.accuracy\.ct_transformer\.text_f1: a limit of at most 0\.002 needs about "
-            r"1,843 recordings, datasets\.punctuated_text\.items has 96",
+            r"2,301 recordings, datasets\.punctuated_text\.items has 96",
             id="too-few-for-an-absolute-limit",
         ),
         pytest.param(
-            "evaluation: 42",
+            "evaluation: 48",
             "evaluation: 20",
             r"gates\.quantized\.accuracy\.pipeline\.final_cer: a limit of at most 0\.1 needs about "
-            r"36 recordings, datasets\.conversations\.items has 20 for evaluation \(pipelines\.speech\)",
+            r"44 recordings, datasets\.conversations\.items has 20 for evaluation \(pipelines\.speech\)",
             id="too-few-conversations",
         ),
         pytest.param("prune:\n", "prunne:\n", r"prunne: unknown key; did you mean 'prune'", id="misspelt-section"),
