@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc.aio as triton
 from numpy.typing import NDArray
+from tritonclient.utils import np_to_triton_dtype
 
 RATE = 16_000
 SECONDS = (2.0, 10.0)
@@ -42,10 +44,14 @@ async def drive(
 
 def audio(samples: NDArray[np.float32]) -> list[triton.InferInput]:
     """Return the inputs of a model that takes audio."""
-    tensors = {"WAV": ("FP32", samples[None]), "WAV_LENS": ("INT32", np.array([[len(samples)]], np.int32))}
+    return tensors({"WAV": samples[None], "WAV_LENS": np.array([[len(samples)]], np.int32)})
+
+
+def tensors(arrays: Mapping[str, NDArray[Any]]) -> list[triton.InferInput]:
+    """Return arrays as the inputs of a request, by name."""
     inputs = []
-    for name, (kind, array) in tensors.items():
-        tensor = triton.InferInput(name, list(array.shape), kind)
+    for name, array in arrays.items():
+        tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
         tensor.set_data_from_numpy(array)
         inputs.append(tensor)
     return inputs

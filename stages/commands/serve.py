@@ -1,7 +1,8 @@
 """Serve releases with Triton over HTTP and gRPC on this machine, each model in its pipeline and each graph alone.
 
 The metrics are at /metrics of a third port. `--write` only writes the model repository, for a Triton elsewhere that has
-the backends of ONNX Runtime or TensorRT; its Python backend needs this folder on PYTHONPATH.
+the backends of ONNX Runtime or TensorRT, and Kiln installed in the Python of its Python backend, which reads no
+PYTHONPATH.
 """
 
 from __future__ import annotations

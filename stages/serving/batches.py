@@ -17,6 +17,13 @@ def is_batched(graph: Graph) -> bool:
     return all(tensor.shape[:1] == [BATCH] for tensor in (*graph.inputs.values(), *graph.outputs.values()))
 
 
+def can_pad(graph: Graph, name: str) -> bool:
+    """Tell whether an input's rows may be padded: where the graph is told the length of each along every other axis."""
+    told = {tensor.length_of for tensor in graph.inputs.values()}
+    sizes = {size for size in graph.inputs[name].shape[1:] if isinstance(size, str)}
+    return bool(sizes) and sizes <= told
+
+
 def join(graph: Graph, requests: Sequence[Feeds]) -> Feeds:
     """Stack the rows of requests, each padded to the longest; the graph's lengths say how much of a row counts."""
     return {

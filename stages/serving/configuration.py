@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.core.graphs import Graph, Tensor
 from stages.core.parity import BATCH
-from stages.serving.batches import is_batched
+from stages.serving.batches import can_pad, is_batched
 from stages.serving.pipelines import AUDIO, CLOCK, TEXT, Pipeline, Tensors
 from stages.serving.sequences import IDLE_SECONDS
 
@@ -41,7 +41,7 @@ def network(name: str, graph: Graph, runtime: str, parameters: Mapping[str, str]
                 _declare(tensors.add(), tensor_name, tensor, batched=batched)
     if not native and batched:
         for one in config.input:  # the backend pads; Triton's own batch equal lengths only
-            one.allow_ragged_batch = any(size < 0 for size in one.dims)
+            one.allow_ragged_batch = can_pad(graph, one.name)
     if graph.states:
         _keep_states(config, graph, native=native, batched=batched)
     elif batched:
@@ -64,7 +64,10 @@ def _keep_states(config: Any, graph: Graph, *, native: bool, batched: bool) -> N
 
 
 def warm_up(config: Any, graph: Graph, files: Mapping[str, str]) -> None:
-    """Let Triton run a model once before it is ready; files: in the model's folder `warmup`, an input's bytes each."""
+    """Let Triton run a model once before it is ready; files: in the model's folder `warmup`, an input's bytes each.
+
+    Not one with states: outside of a sequence Triton 2.51 has none to hand over, and ends when a sample brings them.
+    """
     usual = {name: axis.opt for name, axis in graph.axes.items()} | {BATCH: 1}
     sample = config.model_warmup.add(name="usual", batch_size=1, count=1)
     for name, file in files.items():

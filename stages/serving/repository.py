@@ -18,7 +18,7 @@ from stages.serving import configuration
 from stages.serving.pipelines import PIPELINES, pipelines
 
 CONFIG, VERSION, BACKEND = "config.pbtxt", "1", "model.py"
-MODEL = '''"""Loaded by Triton's Python backend: PYTHONPATH has to have Kiln's folder."""
+MODEL = '''"""Loaded by Triton's Python backend: Kiln has to be installed in its Python. It does not read PYTHONPATH."""
 
 from stages.serving.backend import TritonPythonModel
 

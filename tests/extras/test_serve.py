@@ -6,13 +6,8 @@ import asyncio
 import itertools
 import json
 import re
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,54 +21,22 @@ from benchmarks import load
 from serving.client import PIECE, Answer, Client
 from stages import models
 from stages.core import graphs
-from stages.core.errors import UserError
-from stages.core.files import write_json
-from stages.corpora import manifest, spoken_commands
+from stages.corpora import manifest
 from stages.corpora.manifest import Recording
-from stages.export import export_variant
 from stages.models import emotion2vec, fsmn_vad, seaco_paraformer
-from stages.release import contents, statement
-from stages.runtimes import onnxruntime
 from stages.serving import repository, server
 from stages.serving.sequences import IDLE_SECONDS, Sequences
+from tests.extras import triton_server as triton
 from tests.workspace import ROOT
 
-FAMILIES = ("ct_transformer", "emotion2vec", "fsmn_vad", "paraformer", "paraformer_streaming", "seaco_paraformer")
 PROTOCOLS = pytest.mark.parametrize("protocol", ["http", "grpc"])
 Folder = Callable[[str], Path]
 Ask = Callable[[str, str], Client]
 
 
 @pytest.fixture(scope="module")
-def released(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A release folder of each family: a miniature's plain export, and what says that it is one."""
-    folders = {}
-    for name in FAMILIES:
-        checkpoint = tiny_checkpoint if name == "fsmn_vad" else ROOT / "zoo" / name
-        artifact, folders[name] = tmp_path_factory.mktemp("artifact"), tmp_path_factory.mktemp("release")
-        export_variant(models.load(name), checkpoint, artifact, opset=18, tolerance=1e-4)
-        contents.fill(artifact, checkpoint, graphs.digests(artifact), folders[name], integer=False)
-        write_statement(folders[name], name, "onnxruntime")
-    return folders
-
-
-def write_statement(folder: Path, model: str, runtime: str) -> None:
-    external = {"build": f"{model}-cpu_fp32", "model": {"family": model}, "target": {"runtime": runtime}}
-    write_json(folder / statement.FILE, {"predicate": {"buildDefinition": {"externalParameters": external}}})
-
-
-@pytest.fixture(scope="module")
 def ports() -> server.Ports:
-    return free_ports()
-
-
-def free_ports() -> server.Ports:
-    with ExitStack() as stack:
-        free = [stack.enter_context(socket.socket()) for _ in range(3)]
-        for one in free:
-            one.bind(("127.0.0.1", 0))
-        http, grpc, metrics = (one.getsockname()[1] for one in free)
-        return server.Ports(http, grpc, metrics)
+    return triton.free_ports()
 
 
 @pytest.fixture(scope="module")
@@ -81,33 +44,8 @@ def served(released: dict[str, Path], ports: server.Ports, tmp_path_factory: pyt
     """Triton, ready, with all families."""
     place, log = tmp_path_factory.mktemp("triton") / "repository", tmp_path_factory.mktemp("log") / "log"
     repository.write([repository.read_release(folder) for folder in released.values()], place, native=False)
-    with running(place, ports, log) as process:
-        wait_until_ready(process, ports, log)
+    with triton.running(place, ports, log):
         yield
-
-
-@contextmanager
-def running(place: Path, ports: server.Ports, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    home = (ROOT / server.HOME).resolve()
-    with log.open("wb") as out:
-        command, environment = server.command(place, home, ports), server.environment(home)
-        process = subprocess.Popen(command, cwd=home, env=environment, stdout=out, stderr=out)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def wait_until_ready(process: subprocess.Popen[bytes], ports: server.Ports, log: Path) -> None:
-    while process.poll() is None:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{ports.http}/v2/health/ready", timeout=5).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            return
-    pytest.fail(f"Triton ended with {process.returncode}:\n{log.read_text()[-4000:]}")
 
 
 @pytest.fixture
@@ -119,37 +57,9 @@ def connect(served: None, ports: server.Ports) -> Iterator[Ask]:  # noqa: ARG001
         )
 
 
-@pytest.fixture(scope="module")
-def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
-    folder = tmp_path_factory.mktemp("spoken")
-    spoken_commands.make(4, {"calibration": 1, "tuning": 1, "evaluation": 6}, folder)
-    return manifest.read(folder, "evaluation")
-
-
-def artifact(folder: Path) -> Any:
-    graph_set = graphs.read(folder)
-    return graph_set, onnxruntime.load(folder, graph_set)
-
-
 def text(answer: Answer, name: str = "TRANSCRIPTS") -> str:
     found: str = answer[name].ravel()[0].decode()
     return found
-
-
-def samples(ports: server.Ports) -> dict[str, float]:
-    """Every sample at /metrics, by name and labels."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{ports.metrics}/metrics", timeout=10) as page:
-        lines = page.read().decode().splitlines()
-    return {key: float(value) for key, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
-
-
-def count(ports: server.Ports, name: str, **labels: str) -> float:
-    wanted = [f'{key}="{value}"' for key, value in labels.items()]
-    return sum(
-        value
-        for key, value in samples(ports).items()
-        if key.startswith(f"{name}{{") and all(label in key for label in wanted)
-    )
 
 
 # The answers
@@ -159,7 +69,7 @@ def count(ports: server.Ports, name: str, **labels: str) -> float:
 def test_a_recording_is_transcribed_as_here(
     connect: Ask, released: dict[str, Path], spoken: list[Recording], protocol: str
 ):
-    ours = models.paraformer.score(released["paraformer"], artifact(released["paraformer"]), "offline", spoken)
+    ours = models.paraformer.score(released["paraformer"], triton.artifact(released["paraformer"]), "offline", spoken)
     client = connect(protocol, "paraformer")
     assert [text(client.recognize(one.samples())) for one in spoken] == [outcome.text for outcome in ours]
     assert all(outcome.text for outcome in ours)
@@ -177,7 +87,7 @@ def test_a_padded_batch_gives_what_single_requests_give(connect: Ask, spoken: li
 
 
 def test_a_graph_alone_answers_a_padded_batch(connect: Ask, released: dict[str, Path]):
-    graph_set, networks = artifact(released["paraformer"])
+    graph_set, networks = triton.artifact(released["paraformer"])
     feeds = graphs.example_feeds(graph_set.graphs["model"], {"batch": 3, "feats_length": 60}, seed=1)
     lengths = feeds["speech_lengths"]
     assert len(set(lengths)) == 3
@@ -190,6 +100,11 @@ def test_a_graph_alone_answers_a_padded_batch(connect: Ask, released: dict[str, 
         assert np.allclose(found["logits"][row, : len(single)], single, atol=1e-4)
 
 
+def runs_and_rows(ports: server.Ports, model: str) -> tuple[float, float]:
+    runs, rows = (triton.count(ports, f"nv_inference_{name}", model=model) for name in ("exec_count", "count"))
+    return runs, rows
+
+
 def test_requests_of_unequal_lengths_at_once_get_their_own_answers(
     served: None,  # noqa: ARG001
     connect: Ask,
@@ -198,7 +113,9 @@ def test_requests_of_unequal_lengths_at_once_get_their_own_answers(
 ):
     client = connect("grpc", "paraformer")
     expected = [client.recognize(one.samples())["TRANSCRIPTS"][0, 0] for one in spoken]
-    runs, rows = (count(ports, f"nv_inference_{name}", model="paraformer_model") for name in ("exec_count", "count"))
+    runs, rows = (
+        triton.count(ports, f"nv_inference_{name}", model="paraformer_model") for name in ("exec_count", "count")
+    )
 
     async def ask() -> list[Any]:
         async with aio.InferenceServerClient(f"127.0.0.1:{ports.grpc}") as together:
@@ -206,10 +123,27 @@ def test_requests_of_unequal_lengths_at_once_get_their_own_answers(
 
     found = list(itertools.chain(*(asyncio.run(ask()) for _ in range(4))))
     assert [each.as_numpy("TRANSCRIPTS")[0, 0] for each in found] == 4 * expected
-    more_runs, more_rows = (
-        count(ports, f"nv_inference_{name}", model="paraformer_model") for name in ("exec_count", "count")
-    )
+    more_runs, more_rows = runs_and_rows(ports, "paraformer_model")
     assert more_rows - rows == len(found) > more_runs - runs  # some were run as one
+
+
+def test_lists_of_other_numbers_of_hotwords_at_once_get_their_own_answers(
+    served: None,  # noqa: ARG001
+    released: dict[str, Path],
+    ports: server.Ports,
+):
+    """The graph is told how long a row's audio is, and not how many words: a list must not be padded with none."""
+    graph_set, networks = triton.artifact(released["seaco_paraformer"])
+    sizes = [{"batch": 1, "feats_length": 50, "num_hotwords": words} for words in (2, 5, 9, 20)]
+    feeds = [graphs.example_feeds(graph_set.graphs["model"], each, seed=3) for each in sizes]
+
+    async def ask() -> list[Any]:
+        async with aio.InferenceServerClient(f"127.0.0.1:{ports.grpc}") as together:
+            inputs = [load.tensors({name: a[:, None] if a.ndim == 1 else a for name, a in f.items()}) for f in feeds]
+            return await asyncio.gather(*(together.infer("seaco_paraformer_model", one) for one in inputs))
+
+    for answer, one in zip(asyncio.run(ask()), feeds, strict=True):
+        assert np.allclose(answer.as_numpy("logits"), networks["model"](one)["logits"], atol=1e-4)
 
 
 @PROTOCOLS
@@ -217,7 +151,7 @@ def test_a_stream_gives_what_streaming_here_gives(
     connect: Ask, released: dict[str, Path], spoken: list[Recording], protocol: str
 ):
     folder = released["paraformer_streaming"]
-    push = models.STREAMED.load("paraformer_streaming").load_stream(folder, artifact(folder))
+    push = models.STREAMED.load("paraformer_streaming").load_stream(folder, triton.artifact(folder))
     client = connect(protocol, "paraformer_streaming")
     for number, one in enumerate(spoken[:2], 1):
         audio = one.samples()
@@ -242,7 +176,7 @@ def test_interleaved_streams_do_not_mix(connect: Ask, tiny_corpus: Path):
 
 
 def test_states_of_a_graph_are_carried_from_chunk_to_chunk(connect: Ask, released: dict[str, Path]):
-    graph_set, networks = artifact(released["fsmn_vad"])
+    graph_set, networks = triton.artifact(released["fsmn_vad"])
     graph = graph_set.graphs["model"]
     client = connect("grpc", "fsmn_vad_model")
     states: graphs.Feeds = {}
@@ -261,7 +195,7 @@ def test_states_of_a_graph_are_carried_from_chunk_to_chunk(connect: Ask, release
 @PROTOCOLS
 def test_speech_is_detected_as_here(connect: Ask, released: dict[str, Path], tiny_corpus: Path, protocol: str):
     recordings = manifest.read(tiny_corpus, "evaluation")[:3]
-    ours = fsmn_vad.score(released["fsmn_vad"], artifact(released["fsmn_vad"]), "offline", recordings)
+    ours = fsmn_vad.score(released["fsmn_vad"], triton.artifact(released["fsmn_vad"]), "offline", recordings)
     client = connect(protocol, "fsmn_vad")
     found = [client.recognize(one.samples())["SEGMENTS"][0].tolist() for one in recordings]
     assert found == [outcome.segments for outcome in ours]
@@ -272,7 +206,7 @@ def test_speech_is_detected_as_here(connect: Ask, released: dict[str, Path], tin
 def test_text_is_punctuated_as_here(connect: Ask, released: dict[str, Path], protocol: str):
     words = "我们明天去公园你来吗"
     ours = models.PUNCTUATORS.load("ct_transformer").load_punctuator(
-        released["ct_transformer"], artifact(released["ct_transformer"])
+        released["ct_transformer"], triton.artifact(released["ct_transformer"])
     )(list(words))
     found = connect(protocol, "ct_transformer").ask({"TEXT": np.array([[words.encode()]], np.object_)})
     assert text(found, "PUNCTUATED") == ours.text
@@ -281,7 +215,7 @@ def test_text_is_punctuated_as_here(connect: Ask, released: dict[str, Path], pro
 
 def test_emotions_are_scored_as_here(connect: Ask, released: dict[str, Path], spoken: list[Recording]):
     folder = released["emotion2vec"]
-    ours = emotion2vec.load_classifier(folder, artifact(folder))(spoken[0].samples())
+    ours = emotion2vec.load_classifier(folder, triton.artifact(folder))(spoken[0].samples())
     found = connect("grpc", "emotion2vec").recognize(spoken[0].samples())
     assert [label.decode() for label in found["LABELS"][0]] == list(emotion2vec.labels(folder))
     assert np.allclose(found["SCORES"][0], ours.scores, atol=1e-5)
@@ -289,7 +223,7 @@ def test_emotions_are_scored_as_here(connect: Ask, released: dict[str, Path], sp
 
 def test_hotwords_are_preferred_as_here(connect: Ask, released: dict[str, Path], spoken: list[Recording]):
     folder = released["seaco_paraformer"]
-    recognize = seaco_paraformer.load_recognizer(folder, artifact(folder))
+    recognize = seaco_paraformer.load_recognizer(folder, triton.artifact(folder))
     client, audio = connect("grpc", "seaco_paraformer"), spoken[0].samples()
     inputs = {"WAV": audio[None], "WAV_LENS": np.array([[len(audio)]], np.int32)}
     for words in ("", "医院 走高速"):
@@ -312,11 +246,11 @@ def test_hotwords_are_preferred_as_here(connect: Ask, released: dict[str, Path],
 def test_a_wrong_request_is_told_what_is_wrong(
     connect: Ask, ports: server.Ports, model: str, audio: np.ndarray, length: int, words: str
 ):
-    before = count(ports, "kiln_errors_total", model=model, kind="input")
+    before = triton.count(ports, "kiln_errors_total", model=model, kind="input")
     inputs = {"WAV": audio.astype(np.float32)[None], "WAV_LENS": np.array([[length]], np.int32)}
     with pytest.raises(InferenceServerException, match=words):
         connect("grpc", model).ask(inputs)
-    assert count(ports, "kiln_errors_total", model=model, kind="input") == before + 1
+    assert triton.count(ports, "kiln_errors_total", model=model, kind="input") == before + 1
 
 
 def test_a_text_that_is_not_utf_8_is_refused(connect: Ask):
@@ -349,7 +283,7 @@ def test_metrics_count_what_was_served(connect: Ask, ports: server.Ports, spoken
     def read() -> dict[str, float]:
         labels = {"model": "paraformer", "version": "1", "target": "cpu_fp32"}
         names = ("requests_total", "audio_seconds_total", "empty_results_total", "latency_seconds_count")
-        return {name: count(ports, f"kiln_{name}", **labels) for name in (*names, "real_time_factor_count")}
+        return {name: triton.count(ports, f"kiln_{name}", **labels) for name in (*names, "real_time_factor_count")}
 
     audio, before = spoken[0].samples(), read()
     client = connect("grpc", "paraformer")
@@ -366,11 +300,11 @@ def test_a_stream_is_one_empty_result_only_if_nothing_was_said(
     connect: Ask, ports: server.Ports, spoken: list[Recording], *, silent: bool
 ):
     audio = np.zeros(PIECE, np.float32) if silent else spoken[0].samples()  # in more, the miniature hears a word
-    before = count(ports, "kiln_empty_results_total", model="paraformer_streaming")
+    before = triton.count(ports, "kiln_empty_results_total", model="paraformer_streaming")
     texts = [text(each) for each in connect("grpc", "paraformer_streaming").stream(audio, 31 + silent)]
     assert "" in texts
     assert (not any(texts)) == silent
-    assert count(ports, "kiln_empty_results_total", model="paraformer_streaming") == before + silent
+    assert triton.count(ports, "kiln_empty_results_total", model="paraformer_streaming") == before + silent
 
 
 def named_metrics() -> set[str]:
@@ -383,7 +317,7 @@ def named_metrics() -> set[str]:
 
 def test_every_metric_of_the_dashboard_and_the_alerts_is_exported(connect: Ask, ports: server.Ports):
     connect("grpc", "paraformer").recognize(np.zeros(16_000, np.float32))
-    exported = {key.partition("{")[0] for key in samples(ports)}
+    exported = {key.partition("{")[0] for key in triton.samples(ports)}
     assert named_metrics() <= exported
     assert {name for name in exported if name.startswith("kiln_")} <= named_metrics() | {
         "kiln_latency_seconds_sum",
@@ -399,56 +333,3 @@ def test_load_prints_throughput_and_percentiles(connect: Ask, ports: server.Port
     assert 24 <= audio <= 120
     line = load.describe(latencies, seconds, audio)
     assert re.search(r"12 requests in .* a second, .* p50 .* p95 .* p99 ", line)
-
-
-# The repository for other Tritons
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_native_repository_lacks_nothing_but_the_backends(released: dict[str, Path], tmp_path: Path, family: str):
-    """This Triton reads the files, and of the graphs alone says that it has no backend of ONNX Runtime."""
-    place = tmp_path / "repository"
-    names = repository.write([repository.read_release(released[family])], place, native=True)
-    alone = [name for name in names if "onnxruntime_onnx" in (place / name / "config.pbtxt").read_text()]
-    assert alone == [f"{family}_{graph}" for graph in sorted(graphs.read(released[family]).graphs)]
-    only = tmp_path / "only"
-    for name in alone:
-        shutil.copytree(place / name, only / name)
-    home, ports = (ROOT / server.HOME).resolve(), free_ports()
-    command = server.command(only, home, ports)
-    ended = subprocess.run(command, cwd=home, env=server.environment(home), capture_output=True, text=True, check=False)
-    log = ended.stdout + ended.stderr
-    assert log.count("unable to find backend library for backend 'onnxruntime'") >= len(alone)
-
-
-def test_an_engine_is_a_plan_of_tensorrt_in_the_same_ensemble(released: dict[str, Path], tmp_path: Path):
-    folder = tmp_path / "release"
-    shutil.copytree(released["paraformer"], folder)
-    write_statement(folder, "paraformer", "tensorrt")
-    names = repository.write([repository.read_release(folder)], tmp_path / "repository", native=True)
-    assert names == ["paraformer", "paraformer_decoding", "paraformer_features", "paraformer_model"]
-    config = (tmp_path / "repository" / "paraformer_model" / "config.pbtxt").read_text()
-    assert 'platform: "tensorrt_plan"' in config
-    assert "KIND_GPU" in config
-
-
-@pytest.mark.parametrize(
-    ("runtime", "words"),
-    [
-        pytest.param("tensorrt", "needs Triton's own backend", id="no backend here"),
-        pytest.param("tensorrt_rtx", "wanted one that Triton has", id="no backend anywhere"),
-    ],
-)
-def test_what_cannot_be_served_is_refused(released: dict[str, Path], tmp_path: Path, runtime: str, words: str):
-    folder = tmp_path / "release"
-    shutil.copytree(released["paraformer"], folder)
-    write_statement(folder, "paraformer", runtime)
-    with pytest.raises(UserError, match=words):
-        repository.write([repository.read_release(folder)], tmp_path / "repository", native=False)
-    assert not (tmp_path / "repository").exists()
-
-
-def test_two_builds_of_a_model_are_refused(released: dict[str, Path], tmp_path: Path):
-    release = repository.read_release(released["paraformer"])
-    with pytest.raises(UserError, match="two builds of paraformer"):
-        repository.write([release, release], tmp_path / "repository", native=False)
