@@ -11,16 +11,20 @@ from collections.abc import Sequence
 from stages import optimize
 from stages.core import params, plan
 from stages.core.errors import entrypoint, key_from
+from stages.rewrites import copied_sizes
 
 NOT_STANDARD = ("attention", "gelu", "strided_conv")  # the rewrites that make operators of ONNX Runtime's own
 STANDARD = {name: rewrite for name, rewrite in optimize.REWRITES.items() if name not in NOT_STANDARD}
+LOSES_SHAPES = ("seaco_paraformer",)  # families in whose graph the server's versions lose shapes that are computed
 
 
 def main(argv: Sequence[str]) -> None:
     """Run `python -m stages.portable MODEL-VARIANT`."""
     p = params.load()
     lines = plan.derive(p).portable
-    optimize.rewrite_graphs(lines[key_from(argv, "portable", lines)], "portable", p.parity.tolerance, STANDARD)
+    line = lines[key_from(argv, "portable", lines)]
+    more = {"copied_sizes": copied_sizes.rewrite} if p.models[line.model].family in LOSES_SHAPES else {}
+    optimize.rewrite_graphs(line, "portable", p.parity.tolerance, STANDARD | more)
 
 
 if __name__ == "__main__":
