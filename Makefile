@@ -57,6 +57,7 @@ lock: .venv/runtime  ## compile the hashed locks again
 	  -o stages/runtimes/older_versions/$(version).txt &&) true
 	$(foreach extra,$(EXTRAS),uv pip compile $(LOCK) $(LOCK_$(extra)) extras/$(extra).in -o extras/$(extra).txt &&) true
 	uv pip compile $(LOCK) --no-deps stages/serving/triton.in -o stages/serving/triton.txt
+	uv pip compile $(LOCK) --no-deps stages/runtimes/onnx2tf.in -o stages/runtimes/onnx2tf.txt
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock"
 LOCK_serve := --no-deps
@@ -109,4 +110,10 @@ OLDER := $(patsubst stages/runtimes/older_versions/%.txt,%,$(wildcard stages/run
 .venv/extra-serve: .venv/triton
 .venv/triton: stages/serving/triton.txt .venv/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --target .cache/triton -r $<
+	touch $@
+
+# LiteRT's converter with the versions that it pins, in a folder beside .venv: stages/runtimes/litert.py.
+.venv/extra-litert: .venv/onnx2tf
+.venv/onnx2tf: stages/runtimes/onnx2tf.txt .venv/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --target .cache/onnx2tf -r $<
 	touch $@

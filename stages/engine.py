@@ -1,8 +1,9 @@
 """Stage `engine`: what a runtime makes of a graph to load it, with a sidecar that says what each file is and needs.
 
 TensorRT-RTX builds ahead of time, without a GPU, for the compute capabilities in params. TensorRT
-builds on the GPU it will run on. ONNX Runtime and OpenVINO write a graph in their own formats. What this machine cannot
-build, and what those two refuse, is recorded with the reason and reported as unavailable; it is no error.
+builds on the GPU it will run on. ONNX Runtime, OpenVINO and LiteRT's converter write a graph in formats of their own.
+What this machine cannot build, and what those three refuse, is recorded with the reason and reported as unavailable; it
+is no error.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from stages.core.files import new_folder, sha256, write_json
 from stages.core.graphs import Graph
 from stages.core.params import EngineParams
 from stages.core.params.section import TENSORRT
-from stages.runtimes import openvino, ort_format, tensorrt
+from stages.runtimes import litert, openvino, ort_format, tensorrt
 
-CONVERTERS = {"ort_format": ort_format, "openvino": openvino}
+CONVERTERS = {"ort_format": ort_format, "openvino": openvino, "litert": litert}
 
 
 def build(graph: Graph, onnx: Path, place: Path, runtime: str, settings: EngineParams) -> dict[str, object]:

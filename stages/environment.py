@@ -34,6 +34,7 @@ LIBRARIES = (
     "kaldifst",
     "kaldilm",
     "openvino",
+    "ai-edge-litert",
     "tensorrt-rtx-cu13-libs",
     "tensorrt",
 )

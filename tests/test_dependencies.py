@@ -54,7 +54,7 @@ UNUSED = {
     stage: {"onnx"}  # reads graphs, which it hands to a runtime or copies
     for stage in ("benchmark", "gate", "package", "prune")
 } | {
-    "simplify": {"openvino", "torch"},  # runtimes that it does not run
+    "simplify": {"ai-edge-litert", "openvino", "torch"},  # runtimes that it does not run
     "engine": {"onnx", "torch"},
     "evaluate": {"onnx", "torch-pruning"},
     "pipeline": {"onnx", "torch-pruning"},

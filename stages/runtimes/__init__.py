@@ -14,6 +14,7 @@ from stages.core.graphs import GraphSet
 from stages.core.params.section import Runtime
 from stages.core.parity import Network
 from stages.runtimes import (
+    litert,
     onnxruntime,
     onnxruntime_1_16_1,
     onnxruntime_cuda,
@@ -53,6 +54,7 @@ RUNNERS: Mapping[Runtime, Runner] = {
         onnxruntime_cuda.why_unavailable, onnxruntime_cuda.load, onnxruntime_cuda.import_library
     ),
     "ort_format": Runner(ort_format.why_unavailable, ort_format.load, _importer("onnxruntime")),
+    "litert": Runner(litert.why_unavailable, litert.load, _importer("ai_edge_litert.interpreter")),
     "openvino": Runner(openvino.why_unavailable, openvino.load, _importer("openvino")),
     "torchscript": Runner(torchscript.why_unavailable, torchscript.load, _importer("torch")),
     "tensorrt_rtx": _tensorrt("tensorrt_rtx"),
