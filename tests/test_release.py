@@ -14,7 +14,7 @@ from typing import Any
 import jiwer
 import pytest
 
-from stages import models, pipeline
+from stages import engine, models, pipeline
 from stages.core import graphs, params
 from stages.core.errors import UserError
 from stages.corpora import manifest, punctuated_text, spoken_commands, tagged_commands
@@ -26,7 +26,7 @@ from stages.models.shared import pieces
 from stages.pipelines import transcription
 from stages.quantize import quantize
 from stages.release import contents
-from stages.runtimes import onnxruntime
+from stages.runtimes import onnxruntime, tensorrt, torchscript
 from tests import consumers, sherpa
 from tests.workspace import ROOT
 
@@ -204,6 +204,10 @@ def test_int8_has_both_of_funasr_s_names_and_the_weights_once(release: Release, 
         assert (folder / contents.quantized_name(name)).read_bytes() == graph
         assert (folder / f"{name}.data").is_file()
     assert not list(release(model, "export").glob("*_quant.onnx"))
+
+
+def test_a_checkpoint_s_own_file_of_any_runtime_is_not_released():
+    assert {module.SUFFIX for module in (*engine.CONVERTERS.values(), tensorrt, torchscript)} <= set(contents.MEASURED)
 
 
 def test_the_names_of_a_bias_encoder_are_funasr_s():

@@ -16,6 +16,7 @@ from stages.models.protocols import (
     Classifier,
     Described,
     Detector,
+    Embedder,
     Family,
     Prunable,
     Punctuator,
@@ -119,7 +120,8 @@ PUNCTUATORS = Kind[Punctuator]({"ct_transformer": lambda: ct_transformer})
 CLASSIFIERS = Kind[Classifier]({"emotion2vec": lambda: emotion2vec})
 STREAMED = Kind[Streamed]({"fsmn_vad": lambda: fsmn_vad, "paraformer_streaming": lambda: paraformer_streaming})
 HOTWORD_RECOGNIZERS = Kind[Recognizer]({"seaco_paraformer": lambda: seaco_paraformer})
-SPLITTABLE = Kind[Splittable]({"paraformer": lambda: paraformer})
+EMBEDDERS = Kind[Embedder]({"campplus": lambda: campplus})
+SPLITTABLE = Kind[Splittable]({"paraformer": lambda: paraformer, "sensevoice": lambda: sensevoice})
 REFUSED = {  # what no family takes of FunASR's Paraformers, and why
     "ContextualParaformer": "its way with hotwords has no graph here, and SeACo-Paraformer has hotwords too: "
     "use seaco_paraformer_large",

@@ -215,14 +215,32 @@ class Streamed(Protocol):
 class Splittable(Protocol):
     """A family of features, one run of its graph `model` and decoding: a server can batch that run."""
 
-    def load_features(self, folder: Path) -> Callable[[Floats], Floats]:
-        """Load FunASR's front end as a function of audio (samples,): features (frames, size).
+    def load_features(self, folder: Path) -> Callable[[Floats], Feeds]:
+        """Load FunASR's front end as a function of audio (samples,), which gives the graph's inputs without the batch.
 
         It raises a UserError for audio that has no frame.
         """
 
     def load_decoder(self, folder: Path) -> Callable[[Feeds, Feeds], list[str]]:
         """Load what follows the network, as a function of a batch of its inputs and outputs: the text of each row."""
+
+
+class HasEmbedding(Protocol):
+    """What a speaker embedding makes of a recording."""
+
+    @property
+    def embedding(self) -> Floats:
+        """Give a vector."""
+
+
+class Embedder(Protocol):
+    """A family that tells speakers apart."""
+
+    def load_embedder(self, folder: Path, artifact: LoadedArtifact) -> Callable[[Floats], HasEmbedding]:
+        """Load FunASR's speaker embedding as a function of audio (samples,), with the artifact's network in it.
+
+        It raises a UserError for audio that is too short for one.
+        """
 
 
 class HasScores(Protocol):

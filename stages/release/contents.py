@@ -12,7 +12,7 @@ from stages.core.errors import UserError
 from stages.core.files import sha256, write_json, write_text
 from stages.models.shared import pieces, tokens
 
-MEASURED = (".onnx", ".data", ".engine", ".ort", ".xml", ".bin", ".torchscript")  # what holds a network
+MEASURED = (".onnx", ".data", ".engine", ".ort", ".xml", ".bin", ".tflite", ".torchscript")  # what holds a network
 NETWORK = (".pt", *MEASURED)  # of a checkpoint: weights, and graphs that nobody measured here
 SHERPA_TOKENS = "tokens.txt"
 README, CHECKPOINT_README = "README.md", "README.checkpoint.md"

@@ -73,7 +73,8 @@ def _convert(source: Path, scratch: Path, inputs: list[str], onnx: Path) -> Path
     command = [sys.executable, "-I", "-S", "-c", CONVERT, str(CONVERTER), str(source), str(scratch / "made"), *inputs]
     done = subprocess.run(command, env=os.environ | QUIET, capture_output=True, text=True, check=False)
     if done.returncode:
-        why = " ".join(done.stderr.rpartition("REFUSED: ")[2].split())[:SAID]
+        said = done.stderr.rpartition("REFUSED: ")[2].replace(f"{CONVERTER.resolve()}/", "")
+        why = " ".join(said.split())[:SAID]
         raise UserError(f"{onnx}: {PACKAGE} could not convert it: {why}")
     return scratch / "made" / "model_float32.tflite"
 

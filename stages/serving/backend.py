@@ -134,7 +134,7 @@ class Features:
 
     def __init__(self, folder: Path, settings: dict[str, str], labels: dict[str, str]) -> None:
         """Load the front end."""
-        self.extract = models.SPLITTABLE.load(settings["family"]).load_features(folder)
+        self.prepare = models.SPLITTABLE.load(settings["family"]).load_features(folder)
         self.metrics = metrics.register(labels)
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
@@ -145,15 +145,9 @@ class Features:
         began, inputs = time.monotonic(), read(request)
         rows = [{name: array[row] for name, array in inputs.items()} for row in range(len(inputs["WAV"]))]
         seconds = [check_audio(row) for row in rows]
-        features = [self.extract(pipelines.audio(row)) for row in rows]
-        speech = np.zeros((len(rows), max(map(len, features)), features[0].shape[1]), np.float32)
-        for padded, each in zip(speech, features, strict=True):
-            padded[: len(each)] = each
-        return {
-            "speech": speech,
-            "speech_lengths": np.array([len(each) for each in features], np.int32),
-            pipelines.CLOCK: np.array([[began, each] for each in seconds], np.float64),
-        }
+        prepared = [self.prepare(pipelines.audio(row)) for row in rows]
+        stacked = {name: batches.stack([each[name][None] for each in prepared]) for name in prepared[0]}
+        return stacked | {pipelines.CLOCK: np.array([[began, each] for each in seconds], np.float64)}
 
 
 class Decoding:

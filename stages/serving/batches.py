@@ -26,12 +26,11 @@ def can_pad(graph: Graph, name: str) -> bool:
 
 def join(graph: Graph, requests: Sequence[Feeds]) -> Feeds:
     """Stack the rows of requests, each padded to the longest; the graph's lengths say how much of a row counts."""
-    return {
-        name: _stack([feeds[name] for feeds in requests], tensor.fill or 0) for name, tensor in graph.inputs.items()
-    }
+    return {name: stack([feeds[name] for feeds in requests], tensor.fill or 0) for name, tensor in graph.inputs.items()}
 
 
-def _stack(arrays: Sequence[NDArray[Any]], fill: float) -> NDArray[Any]:
+def stack(arrays: Sequence[NDArray[Any]], fill: float = 0) -> NDArray[Any]:
+    """Put rows of arrays below each other, each padded to the largest size along every axis."""
     sizes = np.max([array.shape[1:] for array in arrays], axis=0)
     padding = [[(0, 0), *((0, int(s - n)) for n, s in zip(a.shape[1:], sizes, strict=True))] for a in arrays]
     return np.concatenate([np.pad(a, p, constant_values=fill) for a, p in zip(arrays, padding, strict=True)])

@@ -112,6 +112,11 @@ def _classify(family: str, folder: Path, artifact: LoadedArtifact) -> Answer:
     return lambda inputs, *_: {"LABELS": strings(*labels), "SCORES": classify(audio(inputs)).scores}
 
 
+def _embed(family: str, folder: Path, artifact: LoadedArtifact) -> Answer:
+    embed = models.EMBEDDERS.load(family).load_embedder(folder, artifact)
+    return lambda inputs, *_: {"EMBEDDING": embed(audio(inputs)).embedding}
+
+
 HOTWORDS: Tensors = {"HOTWORDS": ("TYPE_STRING", [1])}
 SCORES: Tensors = {"LABELS": ("TYPE_STRING", [-1]), "SCORES": ("TYPE_FP32", [-1])}
 PIPELINES = {
@@ -125,6 +130,7 @@ PIPELINES = {
         "", models.PUNCTUATORS, {"TEXT": ("TYPE_STRING", [1])}, {"PUNCTUATED": ("TYPE_STRING", [1])}, _punctuate
     ),
     "classify": Pipeline("", models.CLASSIFIERS, AUDIO, SCORES, _classify),
+    "embed": Pipeline("", models.EMBEDDERS, AUDIO, {"EMBEDDING": ("TYPE_FP32", [-1])}, _embed),
 }
 
 

@@ -65,19 +65,24 @@ def text(answer: Answer, name: str = "TRANSCRIPTS") -> str:
 # The answers
 
 
+@pytest.mark.parametrize("family", sorted(models.SPLITTABLE))
 @PROTOCOLS
 def test_a_recording_is_transcribed_as_here(
-    connect: Ask, released: dict[str, Path], spoken: list[Recording], protocol: str
+    connect: Ask, released: dict[str, Path], spoken: list[Recording], protocol: str, family: str
 ):
-    ours = models.paraformer.score(released["paraformer"], triton.artifact(released["paraformer"]), "offline", spoken)
-    client = connect(protocol, "paraformer")
+    recognize = models.RECOGNIZERS.load(family).load_recognizer(released[family], triton.artifact(released[family]))
+    ours = [recognize(one.samples()) for one in spoken]
+    client = connect(protocol, family)
     assert [text(client.recognize(one.samples())) for one in spoken] == [outcome.text for outcome in ours]
     assert all(outcome.text for outcome in ours)
 
 
+@pytest.mark.parametrize("family", sorted(models.SPLITTABLE))
 @PROTOCOLS
-def test_a_padded_batch_gives_what_single_requests_give(connect: Ask, spoken: list[Recording], protocol: str):
-    client, audio = connect(protocol, "paraformer"), [one.samples() for one in spoken]
+def test_a_padded_batch_gives_what_single_requests_give(
+    connect: Ask, spoken: list[Recording], protocol: str, family: str
+):
+    client, audio = connect(protocol, family), [one.samples() for one in spoken]
     assert len({len(one) for one in audio}) > 1
     padded = np.zeros((len(audio), max(map(len, audio))), np.float32)
     for row, one in zip(padded, audio, strict=True):
@@ -219,6 +224,14 @@ def test_emotions_are_scored_as_here(connect: Ask, released: dict[str, Path], sp
     found = connect("grpc", "emotion2vec").recognize(spoken[0].samples())
     assert [label.decode() for label in found["LABELS"][0]] == list(emotion2vec.labels(folder))
     assert np.allclose(found["SCORES"][0], ours.scores, atol=1e-5)
+
+
+def test_a_speaker_is_embedded_as_here(connect: Ask, released: dict[str, Path], spoken: list[Recording]):
+    folder = released["campplus"]
+    embed = models.EMBEDDERS.load("campplus").load_embedder(folder, triton.artifact(folder))
+    found = [connect("grpc", "campplus").recognize(one.samples())["EMBEDDING"][0] for one in spoken[:2]]
+    assert np.allclose(found, [embed(one.samples()).embedding for one in spoken[:2]], atol=1e-4)
+    assert not np.allclose(found[0], found[1], atol=1e-2)
 
 
 def test_hotwords_are_preferred_as_here(connect: Ask, released: dict[str, Path], spoken: list[Recording]):

@@ -213,11 +213,13 @@ def of_ensemble(tensor: Any) -> tuple[int, list[int]]:
 
 
 GRAPHS = {  # those without states
+    "campplus": ["model"],
     "ct_transformer": ["model"],
     "emotion2vec": ["model"],
     "paraformer": ["model"],
     "paraformer_streaming": ["encoder"],
     "seaco_paraformer": ["model", "bias_encoder"],
+    "sensevoice": ["model"],
 }
 
 
@@ -301,12 +303,14 @@ def test_speech_is_detected_as_it_arrives_as_here(connect: Ask, released: dict[s
     assert any(events for _, events in ours)
 
 
+@pytest.mark.parametrize("family", sorted(models.SPLITTABLE))
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_an_ensemble_around_a_native_network_transcribes_as_here(
-    connect: Ask, released: dict[str, Path], spoken: list[Recording], protocol: str
+    connect: Ask, released: dict[str, Path], spoken: list[Recording], protocol: str, family: str
 ):
-    ours = models.paraformer.score(released["paraformer"], triton.artifact(released["paraformer"]), "offline", spoken)
-    client = connect(protocol, "paraformer")
+    recognize = models.RECOGNIZERS.load(family).load_recognizer(released[family], triton.artifact(released[family]))
+    ours = [recognize(one.samples()) for one in spoken]
+    client = connect(protocol, family)
     theirs = [client.recognize(one.samples())["TRANSCRIPTS"][0, 0].decode() for one in spoken]
     assert theirs == [outcome.text for outcome in ours]
     assert all(theirs)

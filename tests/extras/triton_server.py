@@ -23,7 +23,16 @@ from stages.runtimes import onnxruntime as here
 from stages.serving import server
 from tests.workspace import ROOT
 
-FAMILIES = ("ct_transformer", "emotion2vec", "fsmn_vad", "paraformer", "paraformer_streaming", "seaco_paraformer")
+FAMILIES = (
+    "campplus",
+    "ct_transformer",
+    "emotion2vec",
+    "fsmn_vad",
+    "paraformer",
+    "paraformer_streaming",
+    "seaco_paraformer",
+    "sensevoice",
+)
 
 
 def release(family: str, checkpoint: Path, artifact: Path, folder: Path) -> None:

@@ -18,7 +18,7 @@ from stages.models.campplus.pruning import (
     widths,
     with_widths,
 )
-from stages.models.campplus.scoring import score
+from stages.models.campplus.scoring import load_embedder, score
 
 __all__ = [
     "HEADLINE",
@@ -34,6 +34,7 @@ __all__ = [
     "export_modules",
     "graph_set",
     "load",
+    "load_embedder",
     "measure",
     "metadata",
     "multiplications",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stages.core.errors import UserError
 from stages.core.parity import LoadedArtifact
 from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models.campplus.metrics import Outcome
-from stages.models.campplus.network import FRAMES_PER_SECOND, SHORTEST, load
+from stages.models.campplus.network import FRAMES_PER_SECOND, SHORTEST, build, read_config
 from stages.models.shared import checkpoint
 
 WINDOW = SAMPLE_RATE // 40  # samples of a frame: 25 ms
@@ -36,14 +38,29 @@ def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterabl
         UserError: a recording is shorter than what the network has an embedding for.
     """
     del mode
-    torch.set_num_threads(1)
-    model, network, outcomes = load(folder), artifact[1]["model"], []
-    model.forward = lambda x: torch.from_numpy(network({"x": x.numpy()})["embedding"])
+    embed, outcomes = load_embedder(folder, artifact), []
     for recording in recordings:
-        samples = torch.from_numpy(recording.samples())
-        if len(samples) < LEAST_SAMPLES:
-            raise UserError(f"{recording.path}: found {len(samples)} samples, wanted at least {LEAST_SAMPLES}")
-        with torch.inference_mode():
-            (result,), _ = model.inference([samples], key=[recording.id], device="cpu")
-        outcomes.append(Outcome(result["spk_embedding"][0].numpy().copy()))
+        try:
+            outcomes.append(embed(recording.samples()))
+        except UserError as e:
+            raise UserError(f"{recording.path}: {e}") from e
     return outcomes
+
+
+def load_embedder(folder: Path, artifact: LoadedArtifact) -> Callable[[NDArray[np.float32]], Outcome]:
+    """Load FunASR's speaker embedding as a function of audio float32 (samples,), as `score` runs it.
+
+    It raises a UserError for audio that is shorter than what the network has an embedding for.
+    """
+    torch.set_num_threads(1)
+    model, network = checkpoint.described(build, read_config(folder), folder), artifact[1]["model"]
+    model.forward = lambda x: torch.from_numpy(network({"x": x.numpy()})["embedding"])
+
+    def embed(samples: NDArray[np.float32]) -> Outcome:
+        if len(samples) < LEAST_SAMPLES:
+            raise UserError(f"found {len(samples)} samples, wanted at least {LEAST_SAMPLES}")
+        with torch.inference_mode():
+            (result,), _ = model.inference([torch.from_numpy(samples)], key=[""], device="cpu")
+        return Outcome(result["spk_embedding"][0].numpy().copy())
+
+    return embed

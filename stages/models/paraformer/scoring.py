@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.core.errors import UserError
 from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
@@ -18,7 +17,7 @@ from stages.models.accuracy import PARAFORMER
 from stages.models.paraformer.network import build, load_frontend, read_config
 from stages.models.shared import asr, checkpoint, times, tokens
 from stages.models.shared.asr import Outcome
-from stages.models.shared.frontend import fills_window
+from stages.models.shared.frontend import extractor, fills_window
 from stages.models.shared.search import Search, Vocabulary, choose
 
 MODES, METRICS = PARAFORMER
@@ -99,21 +98,19 @@ def vocabulary(folder: Path) -> Vocabulary:
     return Vocabulary(["" if tokens.SYMBOL.fullmatch(t) else t.removesuffix(PART) for t in listed], blank=None)
 
 
-def load_features(folder: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Load FunASR's front end as a function of audio float32 (samples,): features float32 (frames, input_size).
+def load_features(folder: Path) -> Callable[[NDArray[np.float32]], Feeds]:
+    """Load FunASR's front end as a function of audio float32 (samples,), which gives the graph's inputs without batch.
 
     It raises a UserError for audio that is shorter than a window.
     """
     torch.set_num_threads(1)
-    frontend = load_frontend(folder, read_config(folder))
+    extract = extractor(load_frontend(folder, read_config(folder)))
 
-    def extract(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        if not fills_window(samples, frontend):
-            raise UserError(f"found {len(samples)} samples of audio, wanted {frontend.frame_length} ms at least")
-        features: NDArray[np.float32] = frontend(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))[0][0]
-        return np.asarray(features)
+    def prepare(samples: NDArray[np.float32]) -> Feeds:
+        speech = extract(samples)
+        return {"speech": speech, "speech_lengths": np.array(len(speech), np.int32)}
 
-    return extract
+    return prepare
 
 
 def load_decoder(folder: Path) -> Callable[[Feeds, Feeds], list[str]]:

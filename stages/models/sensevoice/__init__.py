@@ -27,7 +27,7 @@ from stages.models.sensevoice.pruning import (
     narrowed,
     widths,
 )
-from stages.models.sensevoice.scoring import load_recognizer, score, vocabulary
+from stages.models.sensevoice.scoring import load_decoder, load_features, load_recognizer, score, vocabulary
 
 __all__ = [
     "HEADLINE",
@@ -43,6 +43,8 @@ __all__ = [
     "export_modules",
     "graph_set",
     "load",
+    "load_decoder",
+    "load_features",
     "load_recognizer",
     "measure",
     "metadata",

@@ -16,9 +16,9 @@ from stages.corpora.manifest import Recording
 from stages.models.paraformer.network import load_frontend
 from stages.models.paraformer.scoring import recognize
 from stages.models.sensevoice.metrics import MODES, Outcome, parse
-from stages.models.sensevoice.network import QUERIES, load, read_config
-from stages.models.shared import pieces, tokens
-from stages.models.shared.frontend import fills_window
+from stages.models.sensevoice.network import QUERIES, build, read_config
+from stages.models.shared import checkpoint, pieces, tokens
+from stages.models.shared.frontend import extractor, fills_window
 from stages.models.shared.search import Search, Vocabulary, choose
 
 LANGUAGE = "auto"  # the recognizer is to find it out
@@ -92,6 +92,43 @@ def load_recognizer(
     return _load(folder, artifact, MODES[0], search)
 
 
+def load_features(folder: Path) -> Callable[[NDArray[np.float32]], Feeds]:
+    """Load FunASR's front end as a function of audio float32 (samples,), which gives the graph's inputs without batch.
+
+    The language is to be found out, and nothing is normalized, as in `load_recognizer`. It raises a UserError for audio
+    that is shorter than a window.
+    """
+    torch.set_num_threads(1)
+    config = read_config(folder)
+    model, extract = checkpoint.described(build, config, folder), extractor(load_frontend(folder, config))
+    queries = {"language": model.lid_dict[LANGUAGE], "textnorm": model.textnorm_dict[MODES[0]]}
+
+    def prepare(samples: NDArray[np.float32]) -> Feeds:
+        speech = extract(samples)
+        numbers = {"speech_lengths": len(speech)} | queries
+        return {"speech": speech} | {name: np.array(number, np.int32) for name, number in numbers.items()}
+
+    return prepare
+
+
+def load_decoder(folder: Path) -> Callable[[Feeds, Feeds], list[str]]:
+    """Load what FunASR does after the network, as a function of the graph's inputs and outputs: a text for each row."""
+    torch.set_num_threads(1)
+    model = checkpoint.described(build, read_config(folder), folder)
+    swap, tokenizer = Swap(model, lambda feeds: feeds, None), pieces.load(folder)
+
+    def decode(inputs: Feeds, outputs: Feeds) -> list[str]:
+        swap.network = lambda _: outputs
+        speech, lengths = (torch.tensor(inputs[name]) for name in ("speech", "speech_lengths"))
+        with torch.inference_mode():
+            found, _ = model.inference(
+                speech, lengths, key=[""], data_type="fbank", tokenizer=tokenizer, device="cpu", text_norm=MODES[0]
+            )
+        return [parse([], result["text"], MODES[0]).text for result in found]
+
+    return decode
+
+
 def vocabulary(folder: Path) -> Vocabulary:
     """Read the tokens of a checkpoint; control symbols and tags are no text."""
     spellings = ["" if tokens.SYMBOL.fullmatch(piece) else piece.replace(WORD, " ") for piece in pieces.read(folder)]
@@ -102,7 +139,7 @@ def _load(
     folder: Path, artifact: LoadedArtifact, textnorm: str, search: Search | None = None
 ) -> Callable[[NDArray[np.float32]], Outcome]:
     torch.set_num_threads(1)  # the tensors are small, and other processes have the other cores
-    model = load(folder)
+    model = checkpoint.described(build, read_config(folder), folder)
     swap = Swap(model, artifact[1]["model"], search)
     tools = {"tokenizer": pieces.load(folder), "frontend": load_frontend(folder, read_config(folder))}
     asked = {"language": LANGUAGE, "text_norm": textnorm}
