@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -97,10 +97,12 @@ def start_from(model: Paraformer, weights: dict[str, torch.Tensor]) -> None:
     model.load_state_dict(own | {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape})
 
 
-def batches(data: list[Example], steps: int, rng: np.random.Generator) -> Iterator[list[torch.Tensor]]:
+def batches(
+    data: Sequence[Example], steps: int, rng: np.random.Generator, size: int = BATCH
+) -> Iterator[list[torch.Tensor]]:
     """Yield batches of similar lengths: padded features, their lengths, padded tokens, their lengths."""
     by_length = sorted(range(len(data)), key=lambda i: len(data[i][0]))
-    groups = [by_length[start : start + BATCH] for start in range(0, len(data), BATCH)]
+    groups = [by_length[start : start + size] for start in range(0, len(data), size)]
     pad = torch.nn.utils.rnn.pad_sequence
     for step in range(steps):
         if step % len(groups) == 0:
