@@ -81,6 +81,11 @@ def _probes(graph: Graph) -> Iterator[tuple[str, Feeds]]:
         yield "padded batch", example_feeds(graph, _sizes(graph, LENGTHS["usual"], batch=2), seed=1)
 
 
+def long_feeds(graph: Graph) -> Feeds:
+    """Draw inputs of a length that no window of the graph is likely to divide."""
+    return example_feeds(graph, _sizes(graph, LENGTHS["long"]), seed=0)
+
+
 def _is_free(tensor: Tensor) -> bool:
     return tensor.length_of is None and tensor.below is None and tensor.fill is None
 

@@ -1,7 +1,8 @@
-"""Which older versions of ONNX Runtime load an artifact, found by loading it in each.
+"""Which older versions of ONNX Runtime an artifact runs in as it should, found by running it in each.
 
 `make` puts them into .cache/onnxruntime/<version>, from the locks in stages/runtimes/older_versions. 1.16.1 is that of
 FunASR's server on Windows. None older than 1.15 has a wheel for Python 3.11; benchmarks/NOTES.md says what 1.14 loads.
+To load is not enough: 1.15.0 loads graphs with MultiHeadAttention and computes something else.
 """
 
 from __future__ import annotations
@@ -10,20 +11,34 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stages.core import graphs, layout
+import numpy as np
+
+from stages.core import graphs, layout, parity
+from stages.core.graphs import Feeds
+from stages.runtimes import onnxruntime
 
 FOLDER = layout.CACHE / "onnxruntime"
 # A process of its own: each has another version, and some abort on a graph where others load it.
-LOAD = (
-    "import sys, onnxruntime as ort\noptions = ort.SessionOptions()\noptions.log_severity_level = 4\n"
-    "for graph in sys.argv[1:]:\n    ort.InferenceSession(graph, options, providers=['CPUExecutionProvider'])"
-)
+RUN = """
+import sys, numpy as np, onnxruntime as ort
+options = ort.SessionOptions()
+options.log_severity_level = 4
+for graph, inputs, outputs in zip(*[iter(sys.argv[1:])] * 3):
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    with np.load(inputs) as feeds:
+        np.savez(outputs, **dict(zip(names, session.run(names, dict(feeds)))))
+"""
+TOLERANCE = 2e-4  # of every value of an output, relative to the largest: 5e-6 was seen
+# Of half of the values: where INT8 rounds otherwise, a peak comes a step later. 0.0055 was seen, and 0.022 to 0.3 where
+# something else was computed.
+INT8_TOLERANCE = 0.01
 SAID = 160  # characters of a message, at most
 
 
@@ -34,30 +49,69 @@ def versions() -> list[str]:
 
 
 def oldest(artifact: Path) -> dict[str, Any]:
-    """Load the graphs of an artifact in one version after another, the oldest first, until one takes them all.
+    """Run the graphs of an artifact in one version after another, the oldest first, until one gives what this one does.
 
     Returns:
-        `oldest`: that version, or the one that everything here is measured with. `refused`: why others did not.
+        `oldest`: that version, or the one that everything here is measured with. `refused`: why others are not it.
     """
     refused: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(dir=artifact.parent) as scratch, ExitStack() as stack:
-        listed = graphs.read(artifact).graphs.values()
-        whole = [stack.enter_context(graphs.whole(artifact / graph.file, Path(scratch))) for graph in listed]
-        for name in versions():
-            if (why := _why_not(name, whole)) is None:
+    graph_set, older = graphs.read(artifact), versions()
+    with tempfile.TemporaryDirectory(dir=artifact.parent) as place, ExitStack() as stack:
+        scratch, wanted, triples = Path(place), dict[Path, Feeds](), list[Path]()
+        networks = onnxruntime.load(artifact, graph_set) if older else {}
+        for name in networks:
+            graph, inputs, outputs = graph_set.graphs[name], scratch / f"{name}.in.npz", scratch / f"{name}.out.npz"
+            feeds = parity.long_feeds(graph)
+            np.savez(inputs, **feeds)  # type: ignore[arg-type]  # numpy takes the feeds for its own options
+            wanted[outputs] = networks[name](feeds)
+            triples += [stack.enter_context(graphs.whole(artifact / graph.file, scratch)), inputs, outputs]
+        del networks
+        for name in older:
+            if (why := _why_not(name, triples, wanted)) is None:
                 return {"oldest": name, "refused": refused}
             refused[name] = why
     return {"oldest": version("onnxruntime"), "refused": refused}
 
 
-def _why_not(name: str, places: Sequence[Path]) -> str | None:
-    """Return why a version does not load all of these graphs, or None."""
+def _why_not(name: str, triples: Sequence[Path], wanted: Mapping[Path, Feeds]) -> str | None:
+    """Return why a version does not run all of these graphs as it should, or None.
+
+    triples: of each graph its file, that of its inputs, and where its outputs go, of which `wanted` are known.
+    """
     path = os.environ | {"PYTHONPATH": str(FOLDER / name)}
-    command = [sys.executable, "-c", LOAD, *map(str, places)]
+    command = [sys.executable, "-c", RUN, *map(str, triples)]
     done = subprocess.run(command, env=path, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode < 0:
         return f"died of signal {-done.returncode}"
-    said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    for place in places:
-        said = said.replace(str(place), place.name)
-    return said[:SAID] if done.returncode else None
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        for place in triples:
+            said = said.replace(str(place), place.name)
+        return said[:SAID]
+    for graph, _, outputs in zip(*[iter(triples)] * 3, strict=True):
+        with np.load(outputs) as found:
+            why = _difference(wanted[outputs], dict(found), is_int8=_is_int8(graph))
+        if why is not None:
+            return f"loads {graph.name} and gives other numbers: {why}"
+    return None
+
+
+def _difference(wanted: Feeds, found: Feeds, *, is_int8: bool) -> str | None:
+    """Return in words how outputs differ by more than rounding gives, or None."""
+    for name, value in wanted.items():
+        other = found[name]
+        if value.shape != other.shape:
+            return f"{name} is {list(other.shape)}, wanted {list(value.shape)}"
+        scale = max(1.0, float(np.abs(value).max(initial=0)))
+        differences = np.abs(value.astype(np.float64) - other.astype(np.float64)) / scale
+        worst = float(np.median(differences) if is_int8 else differences.max()) if differences.size else 0.0
+        if not worst <= (INT8_TOLERANCE if is_int8 else TOLERANCE):  # NaN is not
+            return f"{name} differs by {worst:.2g} of its largest"
+    return None
+
+
+def _is_int8(graph: Path) -> bool:
+    import onnx
+
+    kinds = {initializer.data_type for initializer in graphs.load_proto(graph).graph.initializer}
+    return bool(kinds & {onnx.TensorProto.INT8, onnx.TensorProto.UINT8})

@@ -118,7 +118,9 @@ def _mask_by_context(cam: Any, x: torch.Tensor) -> torch.Tensor:
 
     x: (batch, channels, steps).
     """
-    means = torch.nn.functional.avg_pool1d(x, SEGMENT, SEGMENT, ceil_mode=True)
+    # There is no padding to count. But ONNX Runtime up to 1.20.1 divides what a last, shorter segment has by the length
+    # of whole ones, unless it is told not to.
+    means = torch.nn.functional.avg_pool1d(x, SEGMENT, SEGMENT, ceil_mode=True, count_include_pad=False)
     mask = torch.sigmoid(cam.linear2(torch.relu(cam.linear1(x.mean(-1, keepdim=True) + means))))
     spread = mask.unsqueeze(-1).expand(*mask.shape, SEGMENT).reshape(*mask.shape[:-1], -1)
     masked: torch.Tensor = cam.linear_local(x) * spread[..., : x.shape[-1]]
