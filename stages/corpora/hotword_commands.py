@@ -9,7 +9,7 @@ lists of `stages/corpora/spoken_commands.py`, which also has the room, so no spl
 
 from __future__ import annotations
 
-import hashlib
+import functools
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -58,11 +58,14 @@ def characters() -> list[str]:
     return sorted({c for text in (*HOMOPHONES, *COMMANDS) for c in text} - set("{}"))
 
 
-def names() -> list[str]:
+@functools.cache
+def names() -> tuple[str, ...]:
     """Return all names, those of every split."""
-    return [a + b for first, second in product(HOMOPHONES, repeat=2) if first != second for a in first for b in second]
+    pairs = [(first, second) for first, second in product(HOMOPHONES, repeat=2) if first != second]
+    return tuple(a + b for first, second in pairs for a in first for b in second)
 
 
+@functools.cache
 def sound(name: str) -> tuple[int, ...]:
     """Return what a name sounds like: the group of each of its characters."""
     return tuple(next(i for i, group in enumerate(HOMOPHONES) if c in group) for c in name)
@@ -105,14 +108,8 @@ def _draw_name(part: Part, rng: np.random.Generator) -> str:
     everyone = names()
     while True:
         name = everyone[int(rng.integers(len(everyone)))]
-        if _part(name) == part:
+        if spoken_commands.part_of(name, SHARES) == part:
             return name
-
-
-def _part(name: str) -> Part:
-    """Return the split that a name belongs to."""
-    position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) / 2**32
-    return list(SHARES)[int(np.searchsorted(np.cumsum(list(SHARES.values())), position, side="right"))]
 
 
 def _line(id_: str, split: Split, rng: np.random.Generator, folder: Path) -> Line:

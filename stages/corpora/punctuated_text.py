@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+from bisect import bisect
 from pathlib import Path
 from typing import Literal
 
@@ -104,7 +105,7 @@ def _expand(name: str, rng: np.random.Generator) -> str:
     texts, limits = _rules()[name]
     expanded, again = "", True
     while again:
-        text = texts[int(np.searchsorted(limits, rng.random(), side="right"))]
+        text = texts[bisect(limits, rng.random())]
         again = text.endswith(f"{{{name}}}")
         expanded += _fill(text.removesuffix(f"{{{name}}}"), rng)
     return expanded

@@ -12,7 +12,9 @@ names do not speak Mandarin, or are effects. Two whose spectra are nearly the sa
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -176,11 +178,10 @@ def _one(options: Sequence[_T], rng: np.random.Generator) -> _T:
     return options[int(rng.integers(len(options)))]
 
 
-def part_of(text: str) -> Part:
-    """Return the split that a sentence belongs to."""
+def part_of(text: str, shares: Mapping[Part, float] = SHARES) -> Part:
+    """Return the split that a text belongs to; shares: of all texts, those of each split."""
     position = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
-    edges = np.cumsum(list(SHARES.values()))
-    return list(SHARES)[int(np.searchsorted(edges, position, side="right"))]
+    return list(shares)[bisect(list(accumulate(shares.values())), position)]
 
 
 def room(

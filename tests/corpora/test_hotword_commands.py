@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.corpora import hotword_commands, manifest
+from stages.corpora import hotword_commands, manifest, spoken_commands
 from stages.corpora.espeak import speak
 from stages.corpora.hotword_commands import HOMOPHONES, LISTED, sound
 
@@ -39,7 +39,7 @@ def test_a_name_is_of_one_split(made: Path):
     assert not said["evaluation"] & said["tuning"]
     assert not said["evaluation"] & said["calibration"]
     for split, names in said.items():
-        assert {hotword_commands._part(name) for name in names} == {split}
+        assert {spoken_commands.part_of(name, hotword_commands.SHARES) for name in names} == {split}
 
 
 @pytest.mark.parametrize("group", HOMOPHONES)
