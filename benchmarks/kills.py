@@ -93,7 +93,7 @@ if "stages.commands.dvc" in sys.orig_argv and os.environ.get("AIM"):
 
     dump, _yaml.dumps_yaml_ = _yaml._dump, dumps
     _yaml._dump = dump_yaml
-    from stages.core import patches
+    from stages.core.patches import dvc as patches
     write, patches.write_text = patches.write_text, write_text
     dvc.rwlock.json = SimpleNamespace(**{**vars(json), "dump": dump_json})
 """

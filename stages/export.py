@@ -15,11 +15,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stages import models
-from stages.core import graphs, layout, params, parity, patches, plan, progress
+from stages.core import graphs, layout, params, parity, plan, progress
 from stages.core.errors import UserError, entrypoint, from_library, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph, Tensor
 from stages.core.parity import Network
+from stages.core.patches.onnxscript import exporter
 from stages.models.protocols import Family
 from stages.models.shared.checkpoint import left_out, torch_networks
 from stages.runtimes import onnxruntime
@@ -56,7 +57,7 @@ def export(
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not installed
     try:
         # Without gradients the graph is the same, a fifth sooner.
-        with warnings.catch_warnings(), torch.no_grad(), patches.exporter():
+        with warnings.catch_warnings(), torch.no_grad(), exporter():
             warnings.simplefilter("ignore")  # of torch about itself
             program = torch.onnx.export(
                 module.eval(),

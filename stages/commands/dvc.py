@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from stages.commands import forks
-from stages.core import lifetime, patches
+from stages.core import lifetime
+from stages.core.patches.dvc import dvc_files, dvc_locks, dvc_params, dvc_stages
 
 FORKED = "--forked"
 
@@ -29,8 +30,8 @@ def main(argv: Sequence[str]) -> int:
     forked = argv[1] == FORKED
     arguments = argv[2:] if forked else argv[1:]
     sys.argv = ["dvc", *arguments]  # what it names itself by, where another waits for it
-    forking = patches.dvc_stages(forks.start) if forked else nullcontext()
-    with patches.dvc_params(), patches.dvc_files(), patches.dvc_locks(), forking:
+    forking = dvc_stages(forks.start) if forked else nullcontext()
+    with dvc_params(), dvc_files(), dvc_locks(), forking:
         status: int = dvc(arguments)
     return status
 

@@ -24,9 +24,10 @@ from stages.cluster.worker import PATIENCE
 from stages.commands import schedule, tally
 from stages.commands.build import Build
 from stages.commands.schedule import Part
-from stages.core import failures, git, params, patches
+from stages.core import failures, git, params
 from stages.core.errors import UserError, first_of
 from stages.core.params import Params
+from stages.core.patches.ray import ray_prints
 
 TASKS = 4  # for each place of the cluster, at most: DVC reads all stages for each, and a lost machine costs one
 
@@ -45,7 +46,7 @@ def fan_out(build: Build, address: str, targets: Sequence[str]) -> bool:
             what was built stays in DVC's remote, and the next build goes on from there.
     """
     archive = subprocess.run(["git", "archive", "--format=tar.gz", "HEAD"], capture_output=True, check=True).stdout
-    with patches.ray_prints(), closing(Cluster(address, archive, build.display.said)) as cluster:
+    with ray_prints(), closing(Cluster(address, archive, build.display.said)) as cluster:
         os.environ[environment.DECLARED] = json.dumps(cluster.declared)  # for all that DVC runs here from now on
         if build.run(["repro", "stages/dvc.yaml"]):
             return False

@@ -6,6 +6,7 @@ espeak-ng is GPL-3.0-or-later; it is only run, and what it says is not covered b
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import gcd
@@ -76,9 +77,10 @@ def trim(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     return samples[loud[0] : loud[-1] + 1]
 
 
-def variants() -> list[str]:
+@functools.cache
+def variants() -> tuple[str, ...]:
     """List the speakers that every language can be spoken by, in the order of their names."""
-    return sorted(path.name for path in (Path(espeakng_loader.get_data_path()) / "voices/!v").iterdir())
+    return tuple(sorted(path.name for path in (Path(espeakng_loader.get_data_path()) / "voices/!v").iterdir()))
 
 
 @contextmanager

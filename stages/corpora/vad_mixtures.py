@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,11 @@ class Take:
     utterances: list[Samples]
     rng: np.random.Generator
 
+    @cached_property
+    def speech(self) -> Samples:
+        """Return the utterances without pauses between them."""
+        return np.concatenate(self.utterances)
+
 
 def make(dataset: MixturesDataset, archives: Mapping[str, Path], folder: Path) -> None:
     """Write WAV files and the manifests of all splits into `folder`. The same seed gives the same bytes.
@@ -143,7 +149,7 @@ def mix(take: Take, others: Sequence[Take]) -> tuple[Samples, Segments]:
     speech, segments = _between_gaps(take.utterances, rng)
     snr = amplitude(-rng.uniform(*take.condition.snr_db))
     if take.condition.noise == "babble":
-        talk = noises.babble(len(speech), [np.concatenate(other.utterances) for other in others], rng)
+        talk = noises.babble(len(speech), [other.speech for other in others], rng)
         noise = snr * _level(_within(talk, segments)) + amplitude(-FLOOR_DB) * _level(noises.white(len(speech), rng))
     else:
         noise = snr * _level(noises.NOISES[take.condition.noise](len(speech), rng))

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.core import graphs, patches
+from stages.core import graphs
 from stages.core.errors import from_library
 from stages.core.graphs import Feeds
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
+from stages.core.patches.onnxruntime import quantizers, weights_scaled_by
 
 if TYPE_CHECKING:
     import onnx
@@ -37,8 +38,8 @@ def _quantize_dynamic(source: Path, place: Path, recipe: DynamicRecipe) -> None:
     """Call ONNX Runtime's dynamic quantization: INT8 weights, uint8 activations scaled at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    own = patches.weights_scaled_by(_finest_scales) if _finds_scales(recipe) else nullcontext()
-    with patches.quantizers(), own:
+    own = weights_scaled_by(_finest_scales) if _finds_scales(recipe) else nullcontext()
+    with quantizers(), own:
         quantize_dynamic(
             source,
             place,
@@ -71,7 +72,7 @@ def _quantize_static(source: Path, place: Path, recipe: StaticRecipe, feeds: Seq
 
     methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
     before = graphs.load_proto(source)
-    with patches.quantizers():
+    with quantizers():
         quantize_static(
             source,
             place,

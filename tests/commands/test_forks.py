@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from stages.commands import forks
-from stages.core import patches
+from stages.core.patches import dvc as patches
 from tests.workspace import ROOT
 
 START = """

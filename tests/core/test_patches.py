@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +14,49 @@ from onnxruntime.quantization.base_quantizer import BaseQuantizer
 from onnxscript import rewriter
 
 from stages.core import patches
+from stages.core.patches import dvc, funasr, onnxruntime, onnxscript
+from stages.models.shared.checkpoint import importing_funasr
 
 
 def test_onnx_runtime_s_functions_take_what_ours_take():
-    loop = inspect.signature(getattr(BaseQuantizer, patches.BY_CHANNEL))
+    loop = inspect.signature(getattr(BaseQuantizer, onnxruntime.BY_CHANNEL))
     assert list(loop.parameters)[:4] == ["self", "weight_name", "weight_qType", "channel_axis"]
-    assert list(inspect.signature(getattr(onnx_quantizer, patches.WITH_SHAPES)).parameters) == ["model"]
+    assert list(inspect.signature(getattr(onnx_quantizer, onnxruntime.WITH_SHAPES)).parameters) == ["model"]
 
 
 def test_onnxscript_has_one_rule_of_several_outputs():
-    rules = getattr(rewriter, patches.RULES)
-    assert [rule.name for rule in rules].count(patches.QUADRATIC) == 1
+    rules = getattr(rewriter, onnxscript.RULES)
+    assert [rule.name for rule in rules].count(onnxscript.QUADRATIC) == 1
+
+
+def test_funasr_looks_up_lines_to_print_them_and_for_nothing_else(capsys: pytest.CaptureFixture[str]):
+    """What is left out in its list of classes is asked for in one place, and no class is registered otherwise."""
+    with importing_funasr():
+        from funasr import register
+    table = register.RegisterTables()
+    assert "inspect.getsourcelines" in inspect.getsource(register.RegisterTables.register)
+    for block in (nullcontext(), funasr.funasr_register()):
+        with block:
+            table.register("model_classes", "Made")(Path)
+        assert table.model_classes["Made"] is Path
+        table.print("model")
+    lines = [line.split("|")[3] for line in capsys.readouterr().out.splitlines() if "Made" in line]
+    assert [int(line.rpartition(":")[2]) > 0 for line in lines] == [True, False]
+    assert getattr(register, funasr.INSPECT) is inspect
 
 
 @pytest.mark.parametrize("end", [pytest.param(None, id="well"), pytest.param(ValueError, id="badly")])
 def test_all_is_as_before_however_the_block_ends(end: type[Exception] | None):
-    places = [(BaseQuantizer, patches.BY_CHANNEL), (onnx_quantizer, patches.WITH_SHAPES), (rewriter, patches.RULES)]
+    places = [
+        (BaseQuantizer, onnxruntime.BY_CHANNEL),
+        (onnx_quantizer, onnxruntime.WITH_SHAPES),
+        (rewriter, onnxscript.RULES),
+    ]
     before = [getattr(owner, name) for owner, name in places]
     level = logging.getLogger().level
     try:
-        with patches.quantizers(), patches.weights_scaled_by(lambda w: np.ones(w.shape[1], np.float32)):
-            with patches.exporter():
+        with onnxruntime.quantizers(), onnxruntime.weights_scaled_by(lambda w: np.ones(w.shape[1], np.float32)):
+            with onnxscript.exporter():
                 assert all(getattr(owner, name) is not old for (owner, name), old in zip(places, before, strict=True))
             if end is not None:
                 raise end
@@ -49,19 +72,19 @@ def test_dvc_reads_params_once_and_again_when_they_changed(tmp_path: Path):
 
     place, reads = tmp_path / "params.yaml", []
     place.write_text("a: 1\n")
-    load = getattr(param, patches.LOAD)
+    load = getattr(param, dvc.LOAD)
 
     def counted(path: str, fs: object) -> object:
         reads.append(path)
         return load(path, fs)
 
-    with patches._replace(param, patches.LOAD, counted), patches.dvc_params():
+    with patches.replace(param, dvc.LOAD, counted), dvc.dvc_params():
         found = [param.read_param_file(localfs, str(place), ["a"], flatten=True) for _ in range(3)]
         place.write_text("a: 22\n")
         found.append(param.read_param_file(localfs, str(place), ["a"], flatten=True))
     assert found == [{"a": 1}] * 3 + [{"a": 22}]
     assert len(reads) == 2
-    assert getattr(param, patches.LOAD) is load
+    assert getattr(param, dvc.LOAD) is load
 
 
 @pytest.mark.parametrize("key", ["a.b", "a.list", "a.list.1", "a.missing", "a.b.c", "*.b", "none"])
@@ -72,7 +95,7 @@ def test_dvc_finds_in_params_what_it_finds_without_us(tmp_path: Path, key: str):
     place = tmp_path / "params.yaml"
     place.write_text("a: {b: 1, list: [2, 3]}\nnone: null\n")
     wanted = param.read_param_file(localfs, str(place), [key], flatten=True)
-    with patches.dvc_params():
+    with dvc.dvc_params():
         assert param.read_param_file(localfs, str(place), [key], flatten=True) == wanted
 
 
@@ -90,7 +113,7 @@ def test_dvc_s_work_for_a_key_does_not_grow_with_the_file(tmp_path: Path):
             return super().items()
 
     loaded = Noted(models=Noted({f"m{number}": Noted(family="f") for number in range(50)}))
-    with patches._replace(param, patches.LOAD, lambda *_: loaded), patches.dvc_params():
+    with patches.replace(param, dvc.LOAD, lambda *_: loaded), dvc.dvc_params():
         assert param.read_param_file(localfs, str(place), ["models.m7.family"], flatten=True) == {
             "models.m7.family": "f"
         }
@@ -124,7 +147,7 @@ def test_dvc_s_lock_files_are_to_the_byte_what_dvc_writes(tmp_path: Path, monkey
         return texts
 
     wanted = locks()
-    with patches.dvc_locks():
+    with dvc.dvc_locks():
         assert locks() == wanted
     assert len(set(wanted)) == 8
 
@@ -138,13 +161,13 @@ def test_dvc_reads_a_dvc_yaml_once_for_all_that_it_is_told_to_build(tmp_path: Pa
     place, loads = tmp_path / "dvc.yaml", []
     place.write_text("stages:\n  m: {foreach: [x, y, z], do: {cmd: 'echo ${item}'}}\n")
     repo = Repo.init(no_scm=True)
-    load = getattr(dvcfile, patches.LOAD_FILE)
+    load = getattr(dvcfile, dvc.LOAD_FILE)
 
     def counted(repo: object, path: str) -> object:
         loads.append(path)
         return load(repo, path)
 
-    with patches._replace(dvcfile, patches.LOAD_FILE, counted), patches.dvc_files():
+    with patches.replace(dvcfile, dvc.LOAD_FILE, counted), dvc.dvc_files():
         assert [repo.stage.collect(f"m@{key}")[0].cmd for key in "xyz"] == ["echo x", "echo y", "echo z"]
         assert len(loads) == 1
         place.write_text("stages:\n  m: {foreach: [x], do: {cmd: 'echo again'}}\n")

@@ -15,6 +15,7 @@ from stages.core.errors import UserError, first_line
 from stages.core.graphs import Feeds, Graph, GraphSet
 from stages.core.packages import import_bare
 from stages.core.parity import LoadedArtifact, Network
+from stages.core.patches.funasr import funasr_register
 from stages.models.protocols import Family
 from stages.models.shared import schema, weights, yaml_config
 
@@ -110,7 +111,8 @@ def importing_funasr() -> Iterator[None]:
         warnings.simplefilter("ignore")
         logging.getLogger("jieba").setLevel(logging.WARNING)
         import_bare("funasr")
-        yield
+        with funasr_register():
+            yield
 
 
 def torch_artifact(family: Family[Any], model: torch.nn.Module) -> LoadedArtifact:

@@ -1,136 +1,29 @@
-"""What is replaced in other libraries for as long as a block lasts, each with where it was seen and why.
-
-Seen in ONNX Runtime 1.32, onnxscript 0.7, DVC 3.67 and Ray 2.60; tests/core/test_patches.py and
-tests/extras/test_cluster.py fail when it is another.
-"""
+"""How DVC reads params.yaml and dvc.yaml, writes dvc.lock and starts stages. Seen in 3.67."""
 
 from __future__ import annotations
 
-import io
-import logging
 import re
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stages.core.files import write_text
+from stages.core.patches import replace
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-    import onnx
-
-BY_CHANNEL = "quantize_weight_per_channel_impl"  # of ONNX Runtime's BaseQuantizer
-WITH_SHAPES = "save_and_reload_model_with_shape_infer"  # of its onnx_quantizer
-RULES = "_DEFAULT_REWRITE_RULES"  # of onnxscript's rewriter
 LOAD = "load_path"  # of dvc.dependency.param
+PATHS = "dpath"  # the library as that module knows it
 RUN = "_run"  # of dvc.stage.run
 LOAD_FILE = "load_file"  # of dvc.dvcfile
 DUMP = "dump_stages"  # of its Lockfile
-PRINT = "print_to_stdstream"  # of Ray's worker
-PATHS = "dpath"  # the library as that module knows it
 LOCK_HEAD = "schema: '2.0'\nstages:\n"
 NEXT_STAGE = re.compile(r"\n  \S")
-QUADRATIC = "SlicesSplit"  # the one of them that has several outputs
-Scales = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""The scale of each column of a weight (inputs, outputs)."""
-
-
-@contextmanager
-def _replace(owner: Any, name: str, new: Any) -> Iterator[None]:
-    old = getattr(owner, name)
-    setattr(owner, name, new)
-    try:
-        yield
-    finally:
-        setattr(owner, name, old)
-
-
-@contextmanager
-def quantizers() -> Iterator[None]:
-    """Run ONNX Runtime's quantizers without their prints and their advice to pre-process, as `simplify` has done.
-
-    And without two copies of the model, which they make and keep to learn the shapes of its values.
-    """
-    from onnxruntime.quantization import onnx_quantizer
-
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(io.StringIO()), _replace(onnx_quantizer, WITH_SHAPES, with_shapes):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model itself, its values' shapes inferred; the pass does that without copying the large weights."""
-    import onnx_ir as ir
-    from onnx_ir.passes.common import ShapeInferencePass
-
-    inferred = ShapeInferencePass()(ir.from_proto(model)).model
-    values = [value for node in inferred.graph for value in node.outputs if not value.is_graph_output()]
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(ir.serde.serialize_value(value) for value in values if value.type is not None)
-    return model
-
-
-@contextmanager
-def weights_scaled_by(scales: Scales) -> Iterator[None]:
-    """Have ONNX Runtime quantize INT8 matrices with these scales, all channels at once.
-
-    Its own loop over the channels takes twice the time at 220 M parameters.
-    """
-    from onnxruntime.quantization.base_quantizer import BaseQuantizer
-
-    with _replace(BaseQuantizer, BY_CHANNEL, _quantize_at_once(getattr(BaseQuantizer, BY_CHANNEL), scales)):
-        yield
-
-
-def _quantize_at_once(loop: Callable[..., tuple[str, str, str]], scales: Scales) -> Callable[..., tuple[str, str, str]]:
-    """Return a function that quantizes all channels at once, as the loop does one after the other.
-
-    It takes the loop's arguments, adds initializers of the same names and returns those; what is not an INT8 matrix is
-    left to the loop.
-    """
-    import onnx
-
-    def quantize_weight(quantizer: Any, name: str, kind: int, axis: int, *rest: Any) -> tuple[str, str, str]:
-        tensor = quantizer.model.get_initializer(name)
-        if kind != onnx.TensorProto.INT8 or len(tensor.dims) != 2:
-            return loop(quantizer, name, kind, axis, *rest)
-        weight = onnx.numpy_helper.to_array(tensor)
-        outputs_last = axis % 2 == 1
-        scale = scales(weight if outputs_last else weight.T)
-        numbers = np.rint(weight / (scale if outputs_last else scale[:, None])).astype(np.int8)
-        names = (f"{name}_quantized", f"{name}_zero_point", f"{name}_scale")
-        made: tuple[NDArray[Any], ...] = (numbers, np.zeros(len(scale), np.int8), scale)
-        quantizer.model.initializer_extend(list(map(onnx.numpy_helper.from_array, made, names)))
-        return names
-
-    return quantize_weight
-
-
-@contextmanager
-def exporter() -> Iterator[None]:
-    """Run the optimizer that torch's exporter calls, onnxscript's, without rules of several outputs.
-
-    At each node they go through the whole graph: half the time of Paraformer-large. There is one, and no family has
-    what it looks for.
-    """
-    from onnxscript import rewriter
-
-    rules = getattr(rewriter, RULES)
-    with _replace(rewriter, RULES, [rule for rule in rules if rule.name != QUADRATIC]):
-        yield
 
 
 @contextmanager
@@ -164,7 +57,7 @@ def dvc_params() -> Iterator[None]:
         return found
 
     paths = SimpleNamespace(get=look_up, search=dpath.search)
-    with _replace(param, LOAD, load_path), _replace(param, PATHS, paths):
+    with replace(param, LOAD, load_path), replace(param, PATHS, paths):
         yield
 
 
@@ -187,7 +80,7 @@ def dvc_files() -> Iterator[None]:
             known[key] = load(repo, path)
         return known[key]
 
-    with _replace(dvcfile, LOAD_FILE, load_file):
+    with replace(dvcfile, LOAD_FILE, load_file):
         yield
 
 
@@ -199,7 +92,7 @@ def dvc_locks() -> Iterator[None]:
     """
     from dvc.dvcfile import Lockfile
 
-    with _replace(Lockfile, DUMP, _lines_alone(getattr(Lockfile, DUMP))):
+    with replace(Lockfile, DUMP, _lines_alone(getattr(Lockfile, DUMP))):
         yield
 
 
@@ -243,15 +136,6 @@ def _with_lines(text: str, entry: str) -> str:
 
 
 @contextmanager
-def ray_prints() -> Iterator[None]:
-    """Keep Ray from printing the state of a machine that was lost: we say so in one line."""
-    from ray._private import worker
-
-    with _replace(worker, PRINT, lambda *_, **__: None):
-        yield
-
-
-@contextmanager
 def dvc_stages(start: Callable[[str, Sequence[str], str, Mapping[str, str]], BaseProcess]) -> Iterator[None]:
     """Have DVC run `python -m MODULE ARGUMENTS` as a process that `start` starts, and other commands as ever."""
     from dvc.stage import run
@@ -271,5 +155,5 @@ def dvc_stages(start: Callable[[str, Sequence[str], str, Mapping[str, str]], Bas
         if process.exitcode:
             raise StageCmdFailedError(command, process.exitcode)
 
-    with _replace(run, RUN, run_command):
+    with replace(run, RUN, run_command):
         yield
