@@ -185,19 +185,27 @@ def _peak_mib() -> float:
 
 
 def benchmark(p: Params, baseline: Artifact, candidate: Artifact) -> dict[str, Any]:
-    """Measure a candidate beside the baseline: times, loads, memory and size."""
+    """Measure a candidate beside the baseline: times, memory, size and the oldest ONNX Runtime that loads it."""
     both = {"baseline": baseline, "value": candidate}
-    with (
-        progress.phase("memory"),
-        ThreadPoolExecutor() as pool,
-    ):  # two processes at a time: how fast they are does not matter
-        memory = dict(zip(both, pool.map(peak_memory_mib, both.values()), strict=True))
     return {
         "threads": thread_counts(),
+        **_loads(both),
         **latency(baseline, candidate, p.benchmark, p.evaluate.confidence, thread_counts()),
-        "peak_memory_mib": memory,
         "bytes": {side: graphs.size(artifact[0]) for side, artifact in both.items()},
     }
+
+
+def _loads(both: Mapping[str, Artifact]) -> dict[str, Any]:
+    """Load both in processes of their own, and the candidate in older versions of ONNX Runtime too.
+
+    All of them at the same time: how fast they are does not matter.
+    """
+    folder, runtime = both["value"]
+    with progress.phase("memory and older versions of ONNX Runtime"), ThreadPoolExecutor() as pool:
+        peaks = {side: pool.submit(peak_memory_mib, artifact) for side, artifact in both.items()}
+        oldest = pool.submit(older.oldest, folder) if runtime in ONNX_RUNTIMES else None
+    memory = {"peak_memory_mib": {side: peak.result() for side, peak in peaks.items()}}
+    return memory | ({"runtimes": oldest.result()} if oldest else {})
 
 
 def main(argv: Sequence[str]) -> None:
@@ -217,9 +225,6 @@ def main(argv: Sequence[str]) -> None:
         result["machine"] = machine.name()
         baseline: Artifact = (layout.graphs(build.model, "dense", "export"), "onnxruntime")
         result |= benchmark(p, baseline, (layout.ARTIFACTS / build.artifact, target.runtime))
-        if target.runtime in ONNX_RUNTIMES:
-            with progress.phase("older versions of ONNX Runtime"):
-                result["runtimes"] = older.oldest(layout.ARTIFACTS / build.artifact)
     write_json(layout.measurements(build.target, build.model) / "latency.json", result)
     speeds = [f"{case} {describe_speedup(r)}" for case, r in result.get("cases", {}).items()]
     print(f"{name}: {why or ', '.join(speeds)}")

@@ -6,7 +6,7 @@ of its own. What needs the machine for itself is left out: an ordinary `dvc repr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from stages.commands import schedule
@@ -15,7 +15,7 @@ from stages.commands.schedule import Part
 from stages.core import failures
 from stages.core.parallel import cores
 
-ROUNDS = 4  # of parts for each core, at most: of more, several are built by one process
+ROUNDS = 4  # of models for each core, at most: of more, several are built by one process
 
 
 class SideBySide:
@@ -61,8 +61,15 @@ def side_by_side(build: Build) -> bool:
         return False
     parts = [part for part in schedule.parts(failures.index_graph()) if part.kind != "timing"]
     try:
-        schedule.run(schedule.gather(parts, ROUNDS * cores()), SideBySide(build))
+        schedule.run(_gather(parts), SideBySide(build))
     except BaseException:
         build.stop()  # or the pool would wait for all
         raise
     return True
+
+
+def _gather(parts: Sequence[Part]) -> list[Part]:
+    """Merge parts into as many as keep all cores busy: each process of DVC reads all stages and imports libraries."""
+    timed = [part for part in parts if part.kind == "pipeline"]
+    others = [part for part in parts if part.kind != "pipeline"]
+    return schedule.gather(others, ROUNDS * cores()) + schedule.gather(timed, cores())

@@ -69,7 +69,7 @@ def _shares(items: Sequence[Timed], processes: int) -> list[list[int]]:
     for index in sorted(range(len(items)), key=lambda i: -items[i].seconds):
         lightest = loads.index(min(loads))
         shares[lightest].append(index)
-        loads[lightest] += items[index].seconds
+        loads[lightest] += items[index].seconds or 1  # of texts, which have none, as many each
     return shares
 
 

@@ -36,6 +36,10 @@ def test_shares_are_about_as_long():
     assert [sum(CLIPS[i].seconds for i in share) for share in _shares(CLIPS, 2)] == [10, 9]
 
 
+def test_texts_are_shared_out_by_their_number():
+    assert sorted(map(len, _shares([Clip("text", 0)] * 5, 2))) == [2, 3]
+
+
 def test_other_processes_do_their_share():
     assert len(set(in_shares(lambda clips: [os.getpid() for _ in clips], CLIPS, 2))) == 2
 
