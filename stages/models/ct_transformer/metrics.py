@@ -87,10 +87,16 @@ def split_text(recording: Recording) -> tuple[list[str], list[str]]:
     Raises:
         UserError: it has none.
     """
-    tokens, marks = read_marks(recording.text)
+    tokens, marks, _ = _split_truth(recording.text)
     if not tokens:
         raise UserError(f"{recording.folder}: {recording.id} has no text, and this model punctuates text")
     return tokens, marks
+
+
+@functools.lru_cache(maxsize=2**16)  # recordings are counted again when there are more of them
+def _split_truth(text: str) -> tuple[list[str], list[str], list[str]]:
+    """Split a text of a data set as `read_marks` does, and find its marks that the metrics do not know."""
+    return *read_marks(text), other_marks(widen_marks(text))
 
 
 def measure(
@@ -118,7 +124,7 @@ def _count(recording: Recording, reference: Outcome, outcome: Outcome) -> Counts
     # A count in place of scikit-learn's, whose import takes longer than all the scoring; a test holds it to that.
     right = Counter(a for a, b in zip(expected, marks, strict=True) if a == b)
     scores = {name: (2 * right[m], marks.count(m) + expected.count(m)) for name, m in MARKS.items()}
-    others = other_marks(widen_marks(recording.text))
+    others = _split_truth(recording.text)[2]
     pairs = [pair for pair in zip(marks, reference.marks, strict=True) if pair != (NONE, NONE)]
     return {
         "f1": (sum(top for top, _ in scores.values()), sum(bottom for _, bottom in scores.values())),

@@ -5,6 +5,7 @@ A recording's `hotwords` in the manifest are the words that may be listed, those
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,9 +44,15 @@ def measure(
     return [{**c, **_hotwords(r, outcome)} for c, r, outcome in zip(counts, recordings, outcomes, strict=True)]
 
 
+@functools.lru_cache(maxsize=2**16)  # hotwords come again with every recording
+def _bare(text: str) -> str:
+    """Return a text as error rates see it, without spaces."""
+    return normalized(text).replace(" ", "")
+
+
 def _hotwords(recording: Recording, outcome: Outcome) -> Counts:
-    truth, text = (normalized(words).replace(" ", "") for words in (recording.text, outcome.text))
-    words = [normalized(word).replace(" ", "") for word in hotwords(recording)]
+    truth, text = map(_bare, (recording.text, outcome.text))
+    words = list(map(_bare, hotwords(recording)))
     spoken = [word for word in words if word in truth]
     found = [word for word in words if word in text]
     return {

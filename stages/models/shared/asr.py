@@ -101,7 +101,7 @@ def _measure(recording: Recording, reference: Outcome, outcome: Outcome) -> Coun
     }
 
 
-@functools.lru_cache(maxsize=2**16)  # hotwords come again with every recording
+@functools.lru_cache(maxsize=2**16)  # recordings are counted again when there are more of them
 def normalized(text: str) -> str:
     """Return a text as error rates see it: compatibility forms folded, lower case, no punctuation, single spaces."""
     folded = unicodedata.normalize("NFKC", text).lower()

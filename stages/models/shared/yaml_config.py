@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import re
 from pathlib import Path
@@ -25,8 +27,14 @@ def read(path: Path) -> dict[str, Any]:
             an interpolation such as `${oc.env:HOME}`, which OmegaConf would look up outside the file. A whole value
             that is a reference to another of the file, as `${model_conf.sos}` of SenseVoice's training, stays text.
     """
+    return copy.deepcopy(_parse(_read_bytes(path), path))
+
+
+@functools.lru_cache(maxsize=16)  # FunASR's module is built again for each mode and each look at the data
+def _parse(data: bytes, path: Path) -> dict[str, Any]:
+    """Parse what a config.yaml holds; raise what `read` raises."""
     try:
-        text = _text(path)
+        text = data.decode("utf-8")
         _refuse_references(text, path)
         # Not resolved: a marker of OmegaConf's own, `???`, stays the text that it is.
         config: Any = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
@@ -45,12 +53,15 @@ def read(path: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def _text(path: Path) -> str:
-    with path.open("rb") as f:
-        data = f.read(MOST_BYTES + 1)
+def _read_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as f:
+            data = f.read(MOST_BYTES + 1)
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {type(e).__name__}: {first_line(e)}") from e
     if len(data) > MOST_BYTES:
         raise UserError(f"{path}: found over {MOST_BYTES} bytes, wanted the few of a configuration")
-    return data.decode("utf-8")
+    return data
 
 
 def _refuse_references(text: str, path: Path) -> None:
