@@ -189,8 +189,8 @@ def benchmark(p: Params, baseline: Artifact, candidate: Artifact) -> dict[str, A
     both = {"baseline": baseline, "value": candidate}
     return {
         "threads": thread_counts(),
-        **_loads(both),
         **latency(baseline, candidate, p.benchmark, p.evaluate.confidence, thread_counts()),
+        **_loads(both),
         "bytes": {side: graphs.size(artifact[0]) for side, artifact in both.items()},
     }
 
