@@ -141,7 +141,8 @@ def judge(scored: Scored, columns: Mapping[str, Columns], groups: Groups) -> dic
         so_far = Groups(groups.clusters[:seen], groups.speakers[:seen], groups.conditions[:seen])
         for name, whole in columns.items():
             found[name] = paired_drift(scored.metrics[name], [c[:seen] for c in whole], so_far, **settings)
-        if all(verdict(m, absolute_limit(scored.limits[name], m)) != "inconclusive" for name, m in found.items()):
+        verdicts = {verdict(m, absolute_limit(scored.limits[name], m)) for name, m in found.items()}
+        if "fail" in verdicts or "inconclusive" not in verdicts:
             break
     return {name: judge_metric(m, scored.limits[name], scored.worst)["verdict"] for name, m in found.items()}
 

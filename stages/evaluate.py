@@ -51,7 +51,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return every metric of the family in every mode, and the headline metric of each recording.
 
-    Recordings are scored in an order that mixes them, until every limit is surely kept or surely not, or all are used.
+    Recordings are scored in an order that mixes them, until all limits are surely kept or one is not, or all are used.
 
     limits: by metric; without, all recordings are scored. processes: how many score, one for each core by default.
 
@@ -73,7 +73,7 @@ def evaluate(
             found.extend(in_shares(work, mixed[len(found) : count], processes))
         counts = _counts(family, checkpoint, mixed[:count], expected, scored)
         metrics = _metrics(family, group(mixed[:count]), counts, settings, 1 - risk * (1 - settings.confidence))
-        if limits is not None and all(_is_decided(metrics, name, limit) for name, limit in limits.items()):
+        if limits is not None and _is_sure(metrics, limits):
             break
     broken = [not all(finite for _, finite in of_modes) for of_modes in zip(*scored.values(), strict=True)]
     return {
@@ -130,9 +130,14 @@ def _metrics(
     }
 
 
-def _is_decided(metrics: Mapping[str, Any], name: str, limit: Limit) -> bool:
-    """Tell whether more recordings are not needed for a limit; one on what is not measured needs none."""
-    return name not in metrics or verdict(metrics[name], absolute_limit(limit, metrics[name])) != "inconclusive"
+def _is_sure(metrics: Mapping[str, Any], limits: Mapping[str, Limit]) -> bool:
+    """Tell whether no more recordings are needed: one limit is surely not kept, or all that are measured surely are.
+
+    The build fails by the one, whatever is to be said of the others.
+    """
+    measured = {name: limit for name, limit in limits.items() if name in metrics}
+    verdicts = {verdict(metrics[name], absolute_limit(limit, metrics[name])) for name, limit in measured.items()}
+    return "fail" in verdicts or "inconclusive" not in verdicts
 
 
 def _by_recording(
