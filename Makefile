@@ -16,7 +16,7 @@ repro: .venv/runtime  ## build, measure and report everything that changed
 	@kiln repro $(REPRO)
 
 test: .venv/dev  ## run the tests, on all cores
-	pytest -n auto --dist loadgroup
+	pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 test-catalogue: .venv/dev  ## every model of the catalogue, as a replica of random weights, from `pin` to a release in FunASR's runtime
 	pytest tests/catalogue -n auto --dist loadgroup

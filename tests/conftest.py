@@ -1,7 +1,11 @@
-"""Fixtures that more than one test module needs."""
+"""Fixtures that more than one test module needs.
+
+What they need of torch they import themselves: xdist's own process, which runs no test, would wait seconds for it.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,24 +13,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from stages.corpora import manifest
 from stages.corpora.manifest import Line
-from stages.export import export_variant
-from stages.models import fsmn_vad
 from tests import workspace
 from tests.hub import Hub
 
 LONGEST = (
-    "test_seaco_paraformer",
     "test_campplus",
-    "test_dvc",
+    "test_release",
+    "test_seaco_paraformer",
     "test_search",
     "test_repro",
+    "test_dvc",
+    "test_ci",
     "test_network",
-)  # first, or all wait for them
+    "test_prune",
+    "test_config_mutations",
+    "test_paraformer",
+    "test_progress",
+)  # first, or all wait for them; `make test` tells xdist to keep this order
 CONFIG: dict[str, Any] = {
     "model": "FsmnVADStreaming",
     "frontend_conf": {"fs": 16000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
@@ -37,9 +44,9 @@ CONFIG: dict[str, Any] = {
     | {"lorder": 20, "rorder": 0, "lstride": 1, "rstride": 0, "output_affine_dim": 24, "output_dim": 12},
 }
 
+gc.disable()  # until all is imported: most of what it would go through stays
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads of torch would wait for each other
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the children too
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, by children too
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,6 +57,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         replica = callspec and callspec.params.get("built")
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{replica}" if replica else str(item.path)))
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of each pass of the garbage collector: it took a sixth of the time of an export."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
@@ -65,6 +78,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A FunASR FSMN-VAD checkpoint with the real one's layout, random weights and a fifteenth of its size."""
+    import torch
+
+    from stages.models import fsmn_vad
+
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     folder.mkdir()
     torch.manual_seed(0)
@@ -101,6 +118,9 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_export(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint's graphs, as `export` leaves them."""
+    from stages.export import export_variant
+    from stages.models import fsmn_vad
+
     folder = tmp_path_factory.mktemp("export")
     export_variant(fsmn_vad, tiny_checkpoint, folder, opset=18, tolerance=1e-5)
     return folder

@@ -12,11 +12,11 @@ from onnx import numpy_helper
 from stages import evaluate as stage
 from stages.core import graphs
 from stages.core.params import EvaluateParams
+from stages.core.parity import LoadedArtifact
 from stages.core.statistics import verdict
 from stages.corpora import manifest
 from stages.models import fsmn_vad
 from stages.models.shared.checkpoint import torch_networks
-from stages.reference import write_reference
 from stages.runtimes import onnxruntime
 
 SETTINGS = EvaluateParams(split="evaluation", resamples=200, confidence=0.95, seed=0)
@@ -75,18 +75,21 @@ def test_drift_grows_with_the_damage(tiny_export, tiny_checkpoint, tiny_corpus, 
     assert verdict(drifts[2], 1e-4) == "fail"
 
 
-def test_a_clear_case_needs_few_recordings_and_a_close_one_all(tiny_export, tiny_checkpoint, tiny_corpus, tmp_path):
-    recordings = [
-        r.model_copy(update={"id": str(n)}) for n in range(8) for r in manifest.read(tiny_corpus, "evaluation")
-    ]
-    recordings = [r.model_copy(update={"id": f"{r.id}-{n}"}) for n, r in enumerate(recordings)]
-    write_reference(fsmn_vad, tiny_checkpoint, recordings, tmp_path)
-    graph_set = graphs.read(tiny_export)
-    artifact = (graph_set, {"model": onnxruntime.network(tiny_export / "model.onnx", graph_set.graphs["model"])})
+def test_a_clear_case_needs_few_recordings_and_a_close_one_all(
+    tiny_export, tiny_checkpoint, tiny_corpus, reference, monkeypatch
+):
+    """Of an artifact that says of each recording what the reference says: here eight times the same ten."""
+    ten = manifest.read(tiny_corpus, "evaluation")
+    recordings = [ten[n % 10].model_copy(update={"id": str(n)}) for n in range(80)]
+    known = {mode: fsmn_vad.read_outcomes(reference, mode) for mode in fsmn_vad.MODES}
+    for mode, outcomes in known.items():
+        fsmn_vad.write_outcomes(reference, mode, outcomes * 8)
+    monkeypatch.setattr(fsmn_vad, "score", lambda _, __, mode, some: [known[mode][int(r.id) % 10] for r in some])
+    artifact: LoadedArtifact = graphs.read(tiny_export), {}
 
     def scored(limit: float) -> int:
         limits = {"offline_frame_agreement": limit}
-        found = stage.evaluate(fsmn_vad, tiny_checkpoint, recordings, artifact, tmp_path, SETTINGS, limits=limits)
+        found = stage.evaluate(fsmn_vad, tiny_checkpoint, recordings, artifact, reference, SETTINGS, limits=limits)
         assert found["available"] == len(recordings) == 80
         return found["recordings"]
 

@@ -96,7 +96,7 @@ def test_the_checkpoint_loads_again(model: Any, stream: torch.Tensor, tiny_check
 def test_the_same_seed_gives_the_same_bytes(model: Any, stream: torch.Tensor, tiny_checkpoint: Path, tmp_path: Path):
     digests = []
     for name, seed in (("first", 7), ("again", 7), ("other", 8)):
-        chosen = settings(distill_steps=10, validate_every=5, learning_rate=1e-5, seed=seed)
+        chosen = settings(distill_steps=4, validate_every=2, learning_rate=1e-5, seed=seed)
         small, config, _ = pruned(model, stream[:800], stream[200:], chosen)
         (tmp_path / name).mkdir()
         checkpoint.save(small, config, tiny_checkpoint, tmp_path / name)
@@ -118,7 +118,7 @@ def test_the_refit_lowers_the_output_error(model: Any, stream: torch.Tensor, cri
 
 
 def test_distillation_lowers_its_loss(model: Any, stream: torch.Tensor):
-    _, _, record = pruned(model, stream, stream, settings(distill_steps=30, learning_rate=1e-5))
+    _, _, record = pruned(model, stream, stream, settings(distill_steps=30, validate_every=15, learning_rate=1e-5))
     losses = record["distillation"]["calibration_loss"]
     assert losses["last"] < losses["first"]
 
@@ -135,9 +135,10 @@ def test_the_record_says_what_each_part_of_the_recovery_gained(model: Any, strea
 
 
 def test_sensitivity_takes_from_the_widths_that_cost_least(model: Any, stream: torch.Tensor):
-    chosen = settings(allocation="sensitivity", variations=0, distill_steps=0)
-    _, config, record = pruned(model, stream, stream, chosen)
-    assert 0.3 <= record["removed"] <= 0.3 + prune.TOLERANCE
+    chosen = settings(ratio_of="prunable", allocation="sensitivity", variations=0, distill_steps=0)
+    small, config, record = pruned(model, stream, stream, chosen)
+    check_shares(model, small, record)
+    assert record["removed_of_prunable"] >= 0.3
     assert record["pruned"]["widths"] == {key: config["encoder_conf"][key] for key in fsmn_vad.pruning.WIDTHS}
     assert record["sensitivity"].keys() == set(fsmn_vad.pruning.WIDTHS)
     ends = [(curve[0], curve[-1]) for curve in record["sensitivity"].values()]
@@ -153,10 +154,13 @@ def test_without_distillation_the_refit_is_what_there_is(model: Any, stream: tor
     assert record["distillation"]["kept_step"] == record["distillation"]["steps"] == 0
 
 
-@pytest.mark.parametrize("allocation", ["uniform", "sensitivity"])
-def test_the_record_has_the_shares_of_all_and_of_what_can_be_cut(model: Any, stream: torch.Tensor, allocation: str):
-    chosen = settings(ratio_of="prunable", allocation=allocation, variations=0, distill_steps=0)
-    small, _, record = pruned(model, stream, stream, chosen)
+def test_the_record_has_the_shares_of_all_and_of_what_can_be_cut(model: Any, stream: torch.Tensor):
+    small, _, record = pruned(model, stream, stream, settings(ratio_of="prunable", variations=0, distill_steps=0))
+    check_shares(model, small, record)
+
+
+def check_shares(model: torch.nn.Module, small: torch.nn.Module, record: dict[str, Any]) -> None:
+    """Check the shares of all parameters and of the prunable ones that are gone, of which 0.3 were asked."""
     gone = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in small.parameters())
     assert record["removed_of_prunable"] == pytest.approx(gone / record["prunable"])
     assert record["removed_of_prunable"] == pytest.approx(0.3, abs=prune.TOLERANCE)

@@ -49,14 +49,16 @@ def checkpoints(tiny_checkpoint: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def release(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Release:
+def release(checkpoints: dict[str, Path], tiny_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
     """The release folder of a model's plain export, or of it at INT8, as `package` fills it."""
     made: dict[tuple[str, str], Path] = {}
 
     def make(model: str, graph: str) -> Path:
         if (model, graph) not in made:
             artifact, folder = tmp_path_factory.mktemp("artifact"), tmp_path_factory.mktemp("release")
-            if graph == "export":
+            if (model, graph) == ("fsmn_vad", "export"):  # for which no other program reads metadata
+                artifact = tiny_export
+            elif graph == "export":
                 export_variant(
                     family(model),
                     checkpoints[model],

@@ -31,9 +31,9 @@ STEPS = GITHUB["jobs"]["kiln"]["steps"]
 COPIED = ("Makefile", "pyproject.toml", "requirements.txt", ".ci", ".dvcignore", ".gitignore")
 RUN = """
 import pathlib, sys
-from stages.core import failures
 name, out, *needs = sys.argv[1:]
 if name == "environment":
+    from stages.core import failures
     failures.clear()
 with open("ran", "a") as log:
     print(name, file=log)

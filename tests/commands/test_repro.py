@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -27,26 +28,28 @@ from tests.workspace import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
 RUN = """
-import pathlib, sys, time
-from stages.core import failures, progress
+import os, pathlib, sys, time
 stage, needs, out, how = sys.argv[1:]
 if stage == "environment":
+    from stages.core import failures
     failures.clear()
 if not all(pathlib.Path(need).exists() for need in needs.split(",") if need):
     sys.exit(1)
 how = pathlib.Path(how).read_text().strip()
 if how == "slow":
+    from stages.core import progress
     for _ in progress.each("abcdefghi", "letters"):
         time.sleep(0.2)
     how = "well"
 if how == "bug":
     raise KeyError("the last line of a traceback")
 if how == "mistake":
+    from stages.core import failures
     failures.record(stage, "model.pt is truncated")
 if how != "well":
     sys.exit(1)
 pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
-pathlib.Path(out).write_text(str(sorted(failures.known())))
+pathlib.Path(out).write_text(str(sorted(os.listdir("reports/failures"))))
 """
 STAGES = {  # name: what it needs
     "environment": [],
@@ -63,16 +66,15 @@ STAGES = {  # name: what it needs
 }
 
 
-@pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC project in which model `a` ends as how/export@a says; `gate` is closed while that is not `well`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    Path("run.py").write_text(RUN)
-    Path("how").mkdir()
+    place = tmp_path_factory.mktemp("template") / "project"
+    (place / "how").mkdir(parents=True)
+    (place / "run.py").write_text(RUN)
     blocks: dict[str, dict[str, Any]] = {}
     for name, needs in STAGES.items():
-        Path("how", name).write_text("well")
+        (place / "how" / name).write_text("well")
         block, _, key = name.partition("@")
         before = [f"out/{need}" for need in needs if block not in {"report", "gate"}]
         late = ["reports/failures"] if block in {"report", "summary"} else []
@@ -93,15 +95,24 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             made["do"] = json.loads(needed)
         elif "foreach" in made:
             made["do"] = json.loads(json.dumps(made["do"]).replace("${key}", "${item}"))
-    YAML().dump({"stages": blocks}, Path("dvc.yaml"))
-    failures.clear()
+    YAML().dump({"stages": blocks}, place / "dvc.yaml")
     for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
-        subprocess.run(command, check=True)
+        subprocess.run(command, cwd=place, check=True)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that, in which builds run without a plan and one after the other."""
+    place = Path(shutil.copytree(template, tmp_path / "project"))
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    failures.clear()
     monkeypatch.setattr(plan, "write", lambda _: False)
     monkeypatch.setattr(plan, "derive", lambda _: SimpleNamespace(reports={"t": None}))
     monkeypatch.setattr(params, "load", lambda: None)
     monkeypatch.setattr(repro, "side_by_side", lambda _: True)
-    return tmp_path
+    return place
 
 
 def build(*arguments: str) -> int:
@@ -244,8 +255,8 @@ def test_a_remote_that_does_not_answer_ends_dvc_and_a_stage_that_sleeps_does_not
     assert stalled("echo \"Running stage 'export@a':\"") == []
 
 
-def test_another_build_is_named_and_what_a_killed_one_left_is_waited_for(tmp_path: Path):
-    (tmp_path / "dvc").write_text("import time\ntime.sleep(60)\n")
+def test_another_build_is_named_and_what_a_killed_one_left_is_waited_for():
+    Path("dvc").write_text("import time\ntime.sleep(60)\n")
     busy = subprocess.Popen([sys.executable, "dvc", "repro"])
     try:
         with pytest.raises(UserError, match=rf"a build runs here already: process {busy.pid} \(`.* dvc repro`\)"):

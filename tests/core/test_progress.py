@@ -116,69 +116,47 @@ def test_layers_are_counted_as_they_are_cut_and_refitted(terminal: Callable[[], 
     assert screen.wait_for("layers refitted: 0 of 3")
 
 
-@pytest.fixture(scope="module")
-def repository(tiny_checkpoint: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository's params.yaml with the tiny FSMN-VAD and the graphs that its stages make."""
-    root = tmp_path_factory.mktemp("repository")
-    shutil.copy(workspace.ROOT / "params.yaml", root)
-    shutil.copytree(tiny_checkpoint, root / layout.checkpoint(MODEL))
-    shutil.copytree(tiny_corpus, root / layout.corpus("vad_mixtures"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setenv("PYTHONPATH", str(workspace.ROOT))
-        for stage in (export, simplify, optimize):
-            stage.main([f"{MODEL}-dense"])
-    return root
-
-
-STAGES = [
-    pytest.param(export, f"{MODEL}-dense", ["load the checkpoint", "export model", "compare model"], id="export"),
-    pytest.param(simplify, f"{MODEL}-dense", ["simplify model", "compare model"], id="simplify"),
-    pytest.param(optimize, f"{MODEL}-dense", ["rewrites of model.onnx: 0 of 7"], id="optimize"),
-    pytest.param(quantize, f"{MODEL}-dense-int8", ["quantize model"], id="quantize"),
-    pytest.param(reference, MODEL, ["recordings: 0 of "], id="reference"),
-    pytest.param(
-        benchmark,
-        f"{MODEL}-cpu_fp32_opt",
-        ["memory and older versions of ONNX Runtime", "rounds over all cases"],
-        id="benchmark",
-    ),
-    pytest.param(
-        prune,
-        MODEL,
-        ["load the checkpoint", "features of the calibration data", "recordings: 0 of", "distillation"],
-        id="prune",
-    ),
-]
+STAGES: dict[ModuleType, tuple[str, list[str]]] = {  # in order: the key, and what a terminal shows
+    export: (f"{MODEL}-dense", ["load the checkpoint", "export model", "compare model"]),
+    simplify: (f"{MODEL}-dense", ["simplify model", "compare model"]),
+    optimize: (f"{MODEL}-dense", ["rewrites of model.onnx: 0 of 7"]),
+    quantize: (f"{MODEL}-dense-int8", ["quantize model"]),
+    reference: (MODEL, ["recordings: 0 of "]),
+    benchmark: (f"{MODEL}-cpu_fp32_opt", ["memory", "rounds over all cases"]),
+    prune: (MODEL, ["load the checkpoint", "features of the calibration data", "recordings: 0 of", "distillation"]),
+}
 
 
 @pytest.fixture
-def run(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, str], None]:
-    """Run a stage there, a short one."""
-    monkeypatch.chdir(repository)
+def _repository(tiny_checkpoint: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repository's params.yaml with the tiny FSMN-VAD, and stages that are short."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(workspace.ROOT))
+    shutil.copy(workspace.ROOT / "params.yaml", tmp_path)
+    shutil.copytree(tiny_checkpoint, layout.checkpoint(MODEL))
+    shutil.copytree(tiny_corpus, layout.corpus("vad_mixtures"))
     p = params.load()
     settings = workspace.PRUNE.model_copy(update={"dataset": "vad_mixtures"})
     quick = p.benchmark.model_copy(update={"seconds": 0.01, "extra_blocks": 0})
     short = p.model_copy(update={"prune": {MODEL: settings}, "benchmark": quick})
     monkeypatch.setattr(params, "load", lambda: short)
-    return lambda stage, key: stage.main([key])
 
 
-@pytest.mark.parametrize(("stage", "key", "shown"), STAGES)
-def test_a_stage_shows_what_it_does(
-    run, terminal: Callable[[], Terminal], stage: ModuleType, key: str, shown: list[str]
-):
+@pytest.mark.usefixtures("_repository")
+def test_a_terminal_shows_what_each_stage_does(terminal: Callable[[], Terminal]):
     screen = terminal()
-    run(stage, key)
-    assert [text for text in shown if not screen.wait_for(text)] == []
+    missing = {}
+    for stage, (key, shown) in STAGES.items():
+        screen.seen = ""
+        stage.main([key])
+        missing[stage.__name__] = [text for text in shown if not screen.wait_for(text)]
+    assert missing == {stage.__name__: [] for stage in STAGES}
 
 
-@pytest.mark.parametrize(("stage", "key", "shown"), STAGES)
-def test_nothing_of_it_is_in_a_log(
-    run, capfd: pytest.CaptureFixture[str], stage: ModuleType, key: str, shown: list[str]
-):
-    run(stage, key)
-    written = capfd.readouterr()
-    assert written.err == ""
-    assert not any(text in written.out for text in shown)
+@pytest.mark.usefixtures("_repository")
+def test_nothing_of_it_is_in_a_log(capfd: pytest.CaptureFixture[str]):
+    for stage, (key, shown) in STAGES.items():
+        stage.main([key])
+        written = capfd.readouterr()
+        assert written.err == "", stage.__name__
+        assert not any(text in written.out for text in shown), stage.__name__

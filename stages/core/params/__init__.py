@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -181,6 +182,7 @@ def load(path: Path = PARAMS) -> Params:
     return parse(yaml_text.read(path), str(path))
 
 
+@lru_cache(maxsize=8)  # a command that edits the file parses each of its versions several times
 def parse(text: str, name: str) -> Params:
     """Parse and check the text of a params.yaml that messages call `name`, as `load` does."""
     raw = yaml_text.parse(text, name)

@@ -67,7 +67,7 @@ def _read_bytes(path: Path) -> bytes:
 def _refuse_references(text: str, path: Path) -> None:
     """Refuse what makes a short file large or has something looked up, before anything is made of it."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         line = f"{path} line {event.start_mark.line + 1}"
         if isinstance(event, yaml.AliasEvent):
             raise UserError(f"{line}: found the alias *{event.anchor[:60]}, wanted the value itself")

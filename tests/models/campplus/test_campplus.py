@@ -180,7 +180,7 @@ def test_a_pruned_model_has_as_much_less_as_was_asked_and_loads_from_its_checkpo
     checkpoint: Path, voices: list[Recording], tmp_path: Path
 ):
     model, config = campplus.load(checkpoint), campplus.read_config(checkpoint)
-    crops = campplus.calibration(checkpoint, voices[:12], PRUNE)
+    crops = campplus.calibration(checkpoint, voices[:8], PRUNE)
     small_config = campplus.narrowed(config, 0.15, STEPS)
     small, refit = campplus.cut(model, small_config, crops, PRUNE.criterion, PRUNE.refit_damping)
     assert 1 - parameters(small) / parameters(model) == pytest.approx(0.15, abs=0.01)
@@ -203,7 +203,7 @@ def test_channels_that_do_nothing_go_first_and_are_not_missed(checkpoint: Path, 
             layer.cam_layer.linear_local.weight[:, ::2] = 0
             layer.cam_layer.linear1.weight[:, ::2] = 0
             layer.cam_layer.linear2.weight[:, ::2] = 0
-    crops = campplus.calibration(checkpoint, voices[:12], PRUNE)
+    crops = campplus.calibration(checkpoint, voices[:8], PRUNE)
     half = {"block2": campplus.widths(model)["block2"] // 2}
     small, refit = campplus.cut(model, campplus.with_widths(config, half), crops, "least_squares", 1e-7)
     assert max(refit().values()) < 0.05

@@ -1,4 +1,4 @@
-"""The graphs say what FunASR's own torch network says with a list of hotwords and without."""
+"""The modules of the graphs say what FunASR's own torch network says with a list of hotwords."""
 
 from __future__ import annotations
 
@@ -8,26 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from stages.core import graphs
 from stages.core.errors import UserError
-from stages.corpora.manifest import Recording
-from stages.export import export_variant
 from stages.models import paraformer, seaco_paraformer
-from stages.models.paraformer.network import load_frontend
-from stages.models.paraformer.scoring import recognize
-from stages.models.shared import asr
-from stages.runtimes import onnxruntime
-from tests.models.paraformers import NO_BIAS, SEACO, TOLERANCE, bursts, features, make
+from tests.models.paraformers import NO_BIAS, SEACO, features, make
 
 
 @pytest.fixture(scope="module")
 def hotwords(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("hotwords") / "checkpoint", seaco_paraformer, SEACO)
-
-
-@pytest.fixture(scope="module")
-def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
-    return bursts(tmp_path_factory.mktemp("corpus"))
 
 
 def test_a_checkpoint_with_hotwords_is_none_of_paraformer(hotwords: Path):
@@ -67,18 +55,3 @@ def test_hotwords_are_heard_as_funasr_hears_them(hotwords: Path, lengths: list[i
             assert found[1][row] == token_num.item()
             for ours, theirs in zip((found[0], *found[2:]), (wanted, weights, peaks), strict=True):
                 torch.testing.assert_close(ours[row, : theirs.shape[1]], theirs[0], atol=1e-4, rtol=0)
-
-
-def test_hotword_graphs_are_exported_and_scored(hotwords: Path, tmp_path: Path, recordings: list[Recording]):
-    export_variant(seaco_paraformer, hotwords, tmp_path, opset=18, tolerance=TOLERANCE)
-    graph_set = graphs.read(tmp_path)
-    assert {graph.file for graph in graph_set.graphs.values()} == {"model.onnx", "model_eb.onnx"}
-    networks = {name: onnxruntime.network(tmp_path / g.file, g) for name, g in graph_set.graphs.items()}
-    model, config = seaco_paraformer.load(hotwords), seaco_paraformer.read_config(hotwords)
-    tools = {
-        "tokenizer": asr.load_tokenizer(hotwords, config),
-        "frontend": load_frontend(hotwords, config),
-    }
-    texts = [recognize(model, recording.samples(), hotword="", **tools) for recording in recordings]
-    outcomes = seaco_paraformer.score(hotwords, (graph_set, networks), "offline", recordings)
-    assert [outcome.text for outcome in outcomes] == texts
