@@ -6,12 +6,14 @@ import inspect
 import logging
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from onnxruntime.quantization import onnx_quantizer
 from onnxruntime.quantization.base_quantizer import BaseQuantizer
 from onnxscript import rewriter
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from stages.core import patches
 from stages.core.patches import dvc, funasr, onnxruntime, onnxscript
@@ -45,12 +47,22 @@ def test_funasr_looks_up_lines_to_print_them_and_for_nothing_else(capsys: pytest
     assert getattr(register, funasr.INSPECT) is inspect
 
 
+def test_torch_s_table_of_operators_is_made_once_for_each_opset():
+    whole = ONNXRegistry.from_torchlib(opset_version=18).functions.keys()
+    with onnxscript.exporter():
+        first, again, other = (ONNXRegistry().from_torchlib(opset_version=opset) for opset in (18, 18, 20))
+    assert first is again is not other
+    assert first.functions.keys() == whole
+    assert (first.opset_version, other.opset_version) == (18, 20)
+
+
 @pytest.mark.parametrize("end", [pytest.param(None, id="well"), pytest.param(ValueError, id="badly")])
 def test_all_is_as_before_however_the_block_ends(end: type[Exception] | None):
-    places = [
+    places: list[tuple[Any, str]] = [
         (BaseQuantizer, onnxruntime.BY_CHANNEL),
         (onnx_quantizer, onnxruntime.WITH_SHAPES),
         (rewriter, onnxscript.RULES),
+        (ONNXRegistry, onnxscript.TORCHLIB),
     ]
     before = [getattr(owner, name) for owner, name in places]
     level = logging.getLogger().level
