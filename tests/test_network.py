@@ -62,10 +62,13 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
     return [*steps, "package", "gate"]
 
 
-def test_no_stage_opens_a_socket_or_leaves_a_file_under_the_home(tmp_path: Path, steps: list[str]):
+def test_stages_open_no_socket_leave_no_file_under_the_home_and_show_no_progress_in_a_log(
+    tmp_path: Path, steps: list[str]
+):
     home = tmp_path / "home"
     done = python(home, "-m", "tests.guard", *steps)
     assert done.returncode == 1, done.stderr  # the network is tiny: the gate, which is last, lets nothing through
+    assert done.stderr.startswith("Traceback"), done.stderr  # no stage before the gate shows its progress in a log
     assert done.stderr.splitlines()[-1].startswith("  fsmn_vad-cpu_pruned_int8: ")
     simplified = read_json(Path(f"artifacts/{MODEL}/dense/simplify/simplify.json"))["model"]
     assert "signal" not in str(simplified["kept_because"])  # a child's end is no end of the stage

@@ -1,4 +1,4 @@
-"""A terminal shows what a stage is doing; a file or a pipe gets nothing of it."""
+"""A terminal shows what a stage is doing; that a log gets nothing of it, tests/test_network.py tells of all stages."""
 
 from __future__ import annotations
 
@@ -151,12 +151,3 @@ def test_a_terminal_shows_what_each_stage_does(terminal: Callable[[], Terminal])
         stage.main([key])
         missing[stage.__name__] = [text for text in shown if not screen.wait_for(text)]
     assert missing == {stage.__name__: [] for stage in STAGES}
-
-
-@pytest.mark.usefixtures("_repository")
-def test_nothing_of_it_is_in_a_log(capfd: pytest.CaptureFixture[str]):
-    for stage, (key, shown) in STAGES.items():
-        stage.main([key])
-        written = capfd.readouterr()
-        assert written.err == "", stage.__name__
-        assert not any(text in written.out for text in shown), stage.__name__

@@ -44,7 +44,7 @@ def spoilt(artifact: LoadedArtifact, value: float) -> LoadedArtifact:
 def test_recordings_with_numbers_that_are_none_are_counted(
     value: float, tiny_export: Path, tiny_checkpoint: Path, tiny_corpus: Path, tmp_path: Path
 ):
-    recordings = manifest.read(tiny_corpus, "evaluation")
+    recordings = manifest.read(tiny_corpus, "evaluation")[:4]
     graph_set = graphs.read(tiny_export)
     artifact: LoadedArtifact = graph_set, onnxruntime.load(tiny_export, graph_set)
     reference.write_reference(FAMILY, tiny_checkpoint, recordings, tmp_path)
