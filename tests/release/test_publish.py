@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
+from dvc.cli import main as dvc_main
 
 from stages.__main__ import main
 from stages.core import layout
@@ -15,6 +16,7 @@ from stages.core.errors import UserError
 from tests.release import released
 from tests.release.released import BUILD, PUBLIC
 
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
 TAG = f"{BUILD}@v1.0.0"
 DVC_YAML = """# as it was written
 stages:
@@ -29,8 +31,10 @@ def run(*command: str, folder: Path | None = None) -> str:
     return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-def dvc(*arguments: str, folder: Path | None = None) -> str:
-    return run(sys.executable, "-m", "dvc", *arguments, folder=folder)
+def dvc(*arguments: str, folder: Path = Path()) -> None:
+    """Run a command of DVC in this process."""
+    with chdir(folder):
+        assert dvc_main(list(arguments)) == 0
 
 
 @pytest.fixture(scope="module")
