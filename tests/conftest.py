@@ -28,6 +28,7 @@ LONGEST = (
     "test_repro",
     "test_dvc",
     "test_ci",
+    "test_kills",
     "test_network",
     "test_prune",
     "test_config_mutations",
