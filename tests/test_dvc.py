@@ -20,7 +20,8 @@ from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from stages.core import params, patches, plan
+from stages.core import params, plan
+from stages.core.patches.dvc import dvc_files, dvc_locks, dvc_params
 from tests import workspace
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
@@ -55,7 +56,7 @@ for path in map(pathlib.Path, stage["makes"]):
 
 @pytest.fixture(autouse=True, scope="module")
 def _as_kiln_runs_it() -> Iterator[None]:
-    with patches.dvc_params(), patches.dvc_files(), patches.dvc_locks():
+    with dvc_params(), dvc_files(), dvc_locks():
         yield
 
 
