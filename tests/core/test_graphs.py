@@ -41,7 +41,6 @@ def workspace(tiny_checkpoint: Path, tiny_corpus: Path, tmp_path_factory: pytest
         patch.setattr(graphs, "EXTERNAL_BYTES", 50_000)  # more than the rewrites change of this family
         patch.setattr(graphs, "LARGE_TENSOR", 1000)
         patch.setattr(simplify, "_nodes", _never_the_same)  # the exporter left nothing to simplify
-        patch.setattr(simplify, "SLOWER", float("inf"))
         for stage in (export, simplify, optimize):
             stage.main([f"{MODEL}-dense"])
         for recipe in ("int8", "fp16"):
