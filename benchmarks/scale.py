@@ -34,7 +34,7 @@ from zoo import alone
 ROOT = Path(__file__).parents[1]
 MIB = 2**20
 TARGETS = "cpu_fp32,cpu_fp32_opt,cpu_int8"
-ITEMS = {"calibration": 24, "tuning": 4, "evaluation": 6}
+ITEMS = {"calibration": 24, "tuning": 4, "evaluation": 7}
 ONCE = {"prune": {"distill_steps": 0, "variations": 0, "allocation": "uniform", "criterion": "magnitude"}}
 WITH_PEERS = "paraformer_large"
 

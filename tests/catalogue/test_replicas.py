@@ -33,7 +33,7 @@ TARGETS = dict.fromkeys(catalogue.models(), DENSE) | {
     "fsmn_vad": (*DENSE, "cpu_pruned"),  # the cheapest to export
     "campplus_zh_common": ("cpu_fp32", "cpu_int8_conv"),
 }
-ITEMS = {"calibration": 4, "tuning": 2, "evaluation": 6}
+ITEMS = {"calibration": 4, "tuning": 2, "evaluation": 7}
 HURRIED: dict[str, dict[str, Any]] = {
     "prune": {"allocation": "uniform", "round_to": 1, "variations": 1} | {"distill_steps": 2, "validate_every": 1},
     "evaluate": {"resamples": 100},

@@ -92,7 +92,7 @@ def miniatures(tmp_path: Path) -> Path:
     for name in MODELS:
         shutil.copy(ROOT / "pins" / "ct_transformer.json", place / "pins" / f"{name}.json")
     with alone.settings(ROOT / "params.yaml", place / "params.yaml") as settings:
-        alone.hurry(settings, {"calibration": 4, "tuning": 2, "evaluation": 6}, {})
+        alone.hurry(settings, {"calibration": 4, "tuning": 2, "evaluation": 7}, {})
         model = settings["models"]["ct_transformer"] | {"targets": ["cpu_int8"], "tuned": {}}
         settings["models"] = dict.fromkeys(MODELS, model)
         settings["datasets"] = {model["dataset"]: settings["datasets"][model["dataset"]]}
