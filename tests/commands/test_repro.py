@@ -246,7 +246,7 @@ def test_locks_that_a_kill_tore_cost_no_finished_stage(capfd: pytest.CaptureFixt
 
 def test_a_remote_that_does_not_answer_ends_dvc_and_a_stage_that_sleeps_does_not(monkeypatch: pytest.MonkeyPatch):
     def stalled(say: str) -> list[str]:
-        monkeypatch.setattr(dvc, "command", lambda *_, **__: ["sh", "-c", f"{say}; exec sleep 4"])
+        monkeypatch.setattr(dvc, "command", lambda *_, **__: ["sh", "-c", f"{say}; exec sleep 2.5"])
         with under_way([]) as build_:
             build_.run(["pull"], patience=1.0)
         return build_.errors
