@@ -34,6 +34,8 @@ LONGEST = (
     "test_config_mutations",
     "test_paraformer",
     "test_progress",
+    "test_kills",
+    "test_simplify",
 )  # first, or all wait for them; `make test` tells xdist to keep this order
 CONFIG: dict[str, Any] = {
     "model": "FsmnVADStreaming",

@@ -19,7 +19,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("kill", "moment"),
     [
-        pytest.param("build killed", "dvc.lock:1:0.6", id="first-build-while-the-first-lock-is-half-written"),
         pytest.param("build killed", "dvc.lock:2:0.6", id="first-build-while-a-lock-is-half-written"),
         pytest.param("build terminated", "rwlock:6:0.5", id="first-build-while-it-notes-who-writes-what"),
     ],
