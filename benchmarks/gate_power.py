@@ -31,12 +31,12 @@ from stages import models, pipeline
 from stages.core import layout, params, plan, progress
 from stages.core.parallel import in_shares
 from stages.core.params import PIPELINE, Params
-from stages.core.params.gates import Gate, Limit, absolute_limit
+from stages.core.params.gates import Gate, Limit
 from stages.core.plan import PipelineBuild
-from stages.core.statistics import Floats, Groups, Metric, binomial_bounds, paired_drift, verdict
+from stages.core.statistics import Floats, Groups, Metric, binomial_bounds, paired_drift
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
-from stages.evaluate import LOOKS, ONE_LOOK, load_artifact
+from stages.evaluate import LOOKS, ONE_LOOK, is_sure, load_artifact, looks
 from stages.evaluation import finite
 from stages.evaluation.groups import group
 from stages.models import accuracy
@@ -85,8 +85,8 @@ def score(p: Params) -> Iterator[Scored]:
             for metric in family.METRICS:
                 columns[f"{mode}_{metric}"] = _columns(before, after, metric)
                 metrics[f"{mode}_{metric}"] = family.METRICS[metric]
-        limits = gate.accuracy[model.family]
-        yield Scored(name, model.dataset, _looks(p, LOOKS), gate.worst, limits, metrics, columns, group(recordings))
+        limits, groups = gate.accuracy[model.family], group(recordings)
+        yield Scored(name, model.dataset, looks(LOOKS, p.evaluate), gate.worst, limits, metrics, columns, groups)
 
 
 def score_pipelines(p: Params) -> Iterator[Scored]:
@@ -96,7 +96,7 @@ def score_pipelines(p: Params) -> Iterator[Scored]:
             recordings = manifest.read(layout.corpus(line.dataset), p.evaluate.split)
             limits, columns = gate.accuracy[PIPELINE], _run_pipeline(p, line, recordings)
             groups, metrics = group(recordings), accuracy.PIPELINE
-            yield Scored(name, line.dataset, _looks(p, ONE_LOOK), gate.worst, limits, metrics, columns, groups)
+            yield Scored(name, line.dataset, looks(ONE_LOOK, p.evaluate), gate.worst, limits, metrics, columns, groups)
 
 
 def _run_pipeline(p: Params, line: PipelineBuild, recordings: Sequence[Recording]) -> dict[str, Columns]:
@@ -106,11 +106,6 @@ def _run_pipeline(p: Params, line: PipelineBuild, recordings: Sequence[Recording
     heard = pipeline.run_both((baseline, target), recordings, p.pipeline, busy=1)
     before, after = ([measurement.counts(h, side) for h in heard] for side in (0, 1))
     return {metric: _columns(before, after, metric) for metric in accuracy.PIPELINE}
-
-
-def _looks(p: Params, looks: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return after what share of the recordings `evaluate` looks, and with what confidence."""
-    return [(share, 1 - risk * (1 - p.evaluate.confidence)) for share, risk in looks]
 
 
 def _gate(p: Params, target: str, name: str) -> Gate | None:
@@ -141,8 +136,7 @@ def judge(scored: Scored, columns: Mapping[str, Columns], groups: Groups) -> dic
         so_far = Groups(groups.clusters[:seen], groups.speakers[:seen], groups.conditions[:seen])
         for name, whole in columns.items():
             found[name] = paired_drift(scored.metrics[name], [c[:seen] for c in whole], so_far, **settings)
-        verdicts = {verdict(m, absolute_limit(scored.limits[name], m)) for name, m in found.items()}
-        if "fail" in verdicts or "inconclusive" not in verdicts:
+        if is_sure(found, scored.limits):
             break
     return {name: judge_metric(m, scored.limits[name], scored.worst)["verdict"] for name, m in found.items()}
 

@@ -38,6 +38,14 @@ ONE_LOOK = ((1.0, 1.0),)
 COMPARED = 64  # recordings on which all outputs of an exact build are compared with torch's: thousands of decisions
 
 
+def looks(shares: Sequence[tuple[float, float]], settings: EvaluateParams) -> list[tuple[float, float]]:
+    """Return after what share of the recordings it is seen whether more are needed, and with what confidence.
+
+    shares: those of the recordings, and of the risk.
+    """
+    return [(share, 1 - risk * (1 - settings.confidence)) for share, risk in shares]
+
+
 def evaluate(
     family: Family[Any],
     checkpoint: Path,
@@ -66,14 +74,14 @@ def evaluate(
     scored: dict[str, list[tuple[Any, bool]]] = {mode: [] for mode in family.MODES}
     metrics: dict[str, Any] = {}
     _import_once(family, checkpoint)
-    for share, risk in ONE_LOOK if limits is None else LOOKS:
+    for share, confidence in looks(ONE_LOOK if limits is None else LOOKS, settings):
         count = math.ceil(share * len(mixed))
         for mode, found in scored.items():
             work = partial(finite.score, family, checkpoint, artifact, mode)
             found.extend(in_shares(work, mixed[len(found) : count], processes))
         counts = _counts(family, checkpoint, mixed[:count], expected, scored)
-        metrics = _metrics(family, group(mixed[:count]), counts, settings, 1 - risk * (1 - settings.confidence))
-        if limits is not None and _is_sure(metrics, limits):
+        metrics = _metrics(family, group(mixed[:count]), counts, settings, confidence)
+        if limits is not None and is_sure(metrics, limits):
             break
     broken = [not all(finite for _, finite in of_modes) for of_modes in zip(*scored.values(), strict=True)]
     return {
@@ -130,7 +138,7 @@ def _metrics(
     }
 
 
-def _is_sure(metrics: Mapping[str, Any], limits: Mapping[str, Limit]) -> bool:
+def is_sure(metrics: Mapping[str, Any], limits: Mapping[str, Limit]) -> bool:
     """Tell whether no more recordings are needed: one limit is surely not kept, or all that are measured surely are.
 
     The build fails by the one, whatever is to be said of the others.
