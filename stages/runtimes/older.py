@@ -7,11 +7,12 @@ To load is not enough: 1.15.0 loads graphs with MultiHeadAttention and computes 
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +41,8 @@ TOLERANCE = 2e-4  # of every value of an output, relative to the largest: 5e-6 w
 # something else was computed.
 INT8_TOLERANCE = 0.01
 SAID = 160  # characters of a message, at most
+Files = tuple[Path, Path, Path]
+"""A graph, and NumPy's archives of its inputs and outputs."""
 
 
 def versions() -> list[str]:
@@ -55,42 +58,44 @@ def oldest(artifact: Path) -> dict[str, Any]:
         `oldest`: that version, or the one that everything here is measured with. `refused`: why others are not it.
     """
     refused: dict[str, str] = {}
-    graph_set, older = graphs.read(artifact), versions()
-    with tempfile.TemporaryDirectory(dir=artifact.parent) as place, ExitStack() as stack:
-        scratch, wanted, triples = Path(place), dict[Path, Feeds](), list[Path]()
-        networks = onnxruntime.load(artifact, graph_set) if older else {}
-        for name in networks:
-            graph, inputs, outputs = graph_set.graphs[name], scratch / f"{name}.in.npz", scratch / f"{name}.out.npz"
-            feeds = parity.long_feeds(graph)
-            np.savez(inputs, **feeds)  # type: ignore[arg-type]  # numpy takes the feeds for its own options
-            wanted[outputs] = networks[name](feeds)
-            triples += [stack.enter_context(graphs.whole(artifact / graph.file, scratch)), inputs, outputs]
-        del networks
+    older = versions()
+    with tempfile.TemporaryDirectory(dir=artifact.parent) as scratch, ExitStack() as stack:
+        wanted = _run_here(artifact, Path(scratch), stack) if older else {}
         for name in older:
-            if (why := _why_not(name, triples, wanted)) is None:
+            if (why := _why_not(name, wanted)) is None:
                 return {"oldest": name, "refused": refused}
             refused[name] = why
     return {"oldest": version("onnxruntime"), "refused": refused}
 
 
-def _why_not(name: str, triples: Sequence[Path], wanted: Mapping[Path, Feeds]) -> str | None:
-    """Return why a version does not run all of these graphs as it should, or None.
+def _run_here(artifact: Path, scratch: Path, stack: ExitStack) -> dict[Files, Feeds]:
+    """Run each graph of an artifact once, with its inputs kept in `scratch`, and return the outputs."""
+    graph_set, wanted = graphs.read(artifact), dict[Files, Feeds]()
+    for name, network in onnxruntime.load(artifact, graph_set).items():
+        graph = graph_set.graphs[name]
+        whole = stack.enter_context(graphs.whole(artifact / graph.file, scratch))
+        inputs, feeds = scratch / f"{name}.in.npz", parity.long_feeds(graph)
+        np.savez(inputs, **feeds)  # type: ignore[arg-type]  # numpy takes the feeds for its own options
+        wanted[whole, inputs, scratch / f"{name}.out.npz"] = network(feeds)
+    return wanted
 
-    triples: of each graph its file, that of its inputs, and where its outputs go, of which `wanted` are known.
-    """
+
+def _why_not(name: str, wanted: Mapping[Files, Feeds]) -> str | None:
+    """Return why a version does not run graphs as it should, or None; wanted: their outputs."""
     path = os.environ | {"PYTHONPATH": str(FOLDER / name)}
-    command = [sys.executable, "-c", RUN, *map(str, triples)]
+    places = list(itertools.chain.from_iterable(wanted))
+    command = [sys.executable, "-c", RUN, *map(str, places)]
     done = subprocess.run(command, env=path, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode < 0:
         return f"died of signal {-done.returncode}"
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        for place in triples:
+        for place in places:
             said = said.replace(str(place), place.name)
         return said[:SAID]
-    for graph, _, outputs in zip(*[iter(triples)] * 3, strict=True):
+    for (graph, _, outputs), values in wanted.items():
         with np.load(outputs) as found:
-            why = _difference(wanted[outputs], dict(found), is_int8=_is_int8(graph))
+            why = _difference(values, dict(found), is_int8=_is_int8(graph))
         if why is not None:
             return f"loads {graph.name} and gives other numbers: {why}"
     return None
@@ -98,14 +103,11 @@ def _why_not(name: str, triples: Sequence[Path], wanted: Mapping[Path, Feeds]) -
 
 def _difference(wanted: Feeds, found: Feeds, *, is_int8: bool) -> str | None:
     """Return in words how outputs differ by more than rounding gives, or None."""
+    over, tolerance = (np.median, INT8_TOLERANCE) if is_int8 else (np.max, TOLERANCE)
     for name, value in wanted.items():
-        other = found[name]
-        if value.shape != other.shape:
-            return f"{name} is {list(other.shape)}, wanted {list(value.shape)}"
-        scale = max(1.0, float(np.abs(value).max(initial=0)))
-        differences = np.abs(value.astype(np.float64) - other.astype(np.float64)) / scale
-        worst = float(np.median(differences) if is_int8 else differences.max()) if differences.size else 0.0
-        if not worst <= (INT8_TOLERANCE if is_int8 else TOLERANCE):  # NaN is not
+        if value.shape != found[name].shape:
+            return f"{name} is {list(found[name].shape)}, wanted {list(value.shape)}"
+        if (worst := parity.relative_difference({name: value}, {name: found[name]}, over=over)) > tolerance:
             return f"{name} differs by {worst:.2g} of its largest"
     return None
 
