@@ -15,6 +15,7 @@ from stages.corpora.manifest import SAMPLE_RATE, Recording
 from stages.models.campplus.metrics import Outcome
 from stages.models.campplus.network import FRAMES_PER_SECOND, SHORTEST, build, read_config
 from stages.models.shared import checkpoint
+from stages.models.shared.each import score_each
 
 WINDOW = SAMPLE_RATE // 40  # samples of a frame: 25 ms
 LEAST_SAMPLES = WINDOW + (SHORTEST - 1) * SAMPLE_RATE // FRAMES_PER_SECOND
@@ -38,13 +39,7 @@ def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterabl
         UserError: a recording is shorter than what the network has an embedding for.
     """
     del mode
-    embed, outcomes = load_embedder(folder, artifact), []
-    for recording in recordings:
-        try:
-            outcomes.append(embed(recording.samples()))
-        except UserError as e:
-            raise UserError(f"{recording.path}: {e}") from e
-    return outcomes
+    return score_each(load_embedder(folder, artifact), recordings)
 
 
 def load_embedder(folder: Path, artifact: LoadedArtifact) -> Callable[[NDArray[np.float32]], Outcome]:

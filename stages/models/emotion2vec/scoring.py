@@ -15,6 +15,7 @@ from stages.corpora.manifest import Recording
 from stages.models.emotion2vec.metrics import MODES, Floats, Outcome
 from stages.models.emotion2vec.network import build, load_tokenizer, read_config
 from stages.models.shared import checkpoint
+from stages.models.shared.each import score_each
 
 
 class _Head(torch.nn.Module):
@@ -42,13 +43,7 @@ def score(folder: Path, artifact: LoadedArtifact, mode: str, recordings: Iterabl
     Raises:
         UserError: a recording is shorter than what the network makes one frame of.
     """
-    classify, outcomes = load_classifier(folder, artifact, mode), []
-    for recording in recordings:
-        try:
-            outcomes.append(classify(recording.samples()))
-        except UserError as e:
-            raise UserError(f"{recording.path}: {e}") from e
-    return outcomes
+    return score_each(load_classifier(folder, artifact, mode), recordings)
 
 
 def load_classifier(folder: Path, artifact: LoadedArtifact, mode: str = MODES[0]) -> Callable[[Floats], Outcome]:
