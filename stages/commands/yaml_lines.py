@@ -6,11 +6,10 @@ import json
 import re
 from collections.abc import Sequence
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from stages.core.errors import UserError
 from stages.core.params.section import Key
@@ -61,7 +60,7 @@ def set_value(text: str, path: tuple[str, ...], value: str) -> str:
 
     path: the keys that lead to the value, which is there.
     """
-    node: Node = yaml.compose(text, Loader=yaml.CSafeLoader)
+    node: Node = YAML().compose(text)
     for step in path:
         node = _keys(node)[step][1]
     return text[: node.start_mark.index] + scalar(value) + text[node.end_mark.index :]
@@ -86,7 +85,7 @@ def lines_of(text: str, path: tuple[str, ...], key: str) -> list[str]:
 
 def _table(text: str, path: tuple[str, ...]) -> MappingNode:
     """Find a table that is written with one entry a line."""
-    node = yaml.compose(text, Loader=yaml.CSafeLoader)
+    node = YAML().compose(text)
     for step in path:
         node = _keys(node)[step][1] if isinstance(node, MappingNode) and step in _keys(node) else None
     if not isinstance(node, MappingNode) or not node.value or node.flow_style:
