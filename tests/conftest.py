@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from stages.corpora import manifest
-from stages.corpora.manifest import Line
+from stages.corpora.manifest import Line, Recording
 from tests import workspace
 from tests.hub import Hub
 
@@ -34,7 +34,6 @@ LONGEST = (
     "test_config_mutations",
     "test_paraformer",
     "test_progress",
-    "test_kills",
     "test_simplify",
 )  # first, or all wait for them; `make test` tells xdist to keep this order
 CONFIG: dict[str, Any] = {
@@ -116,6 +115,16 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines.append(line)
         manifest.write(folder, split, lines)
     return folder
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
+    """Six short recordings with their texts."""
+    from stages.corpora import spoken_commands
+
+    folder = tmp_path_factory.mktemp("spoken")
+    spoken_commands.make(4, {"calibration": 1, "tuning": 1, "evaluation": 6}, folder)
+    return manifest.read(folder, "evaluation")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pytest
 from stages import engine, models, pipeline
 from stages.core import graphs, params
 from stages.core.errors import UserError
-from stages.corpora import manifest, punctuated_text, spoken_commands, tagged_commands
+from stages.corpora import manifest, punctuated_text, tagged_commands
 from stages.corpora.manifest import Recording
 from stages.export import export_variant
 from stages.models.ct_transformer import read_marks
@@ -78,13 +78,6 @@ def release(checkpoints: dict[str, Path], tiny_export: Path, tmp_path_factory: p
         return made[model, graph]
 
     return make
-
-
-@pytest.fixture(scope="module")
-def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
-    folder = tmp_path_factory.mktemp("spoken")
-    spoken_commands.make(4, {"calibration": 1, "tuning": 1, "evaluation": 6}, folder)
-    return manifest.read(folder, "evaluation")
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from stages.corpora import manifest, spoken_commands
-from stages.corpora.manifest import Recording
 from tests.extras import triton_server as triton
 from tests.workspace import ROOT
 
@@ -21,10 +19,3 @@ def released(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
         folders[name] = tmp_path_factory.mktemp("release")
         triton.release(name, checkpoint, tmp_path_factory.mktemp("artifact"), folders[name])
     return folders
-
-
-@pytest.fixture(scope="session")
-def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
-    folder = tmp_path_factory.mktemp("spoken")
-    spoken_commands.make(4, {"calibration": 1, "tuning": 1, "evaluation": 6}, folder)
-    return manifest.read(folder, "evaluation")
