@@ -185,7 +185,7 @@ def _peak_mib() -> float:
 
 
 def benchmark(p: Params, baseline: Artifact, candidate: Artifact) -> dict[str, Any]:
-    """Measure a candidate beside the baseline: times, memory, size and the oldest ONNX Runtime that loads it."""
+    """Measure a candidate beside the baseline: times, memory, size and the oldest ONNX Runtime for it."""
     both = {"baseline": baseline, "value": candidate}
     return {
         "threads": thread_counts(),
@@ -196,7 +196,7 @@ def benchmark(p: Params, baseline: Artifact, candidate: Artifact) -> dict[str, A
 
 
 def _loads(both: Mapping[str, Artifact]) -> dict[str, Any]:
-    """Load both in processes of their own, and the candidate in older versions of ONNX Runtime too.
+    """Load both in processes of their own, and run the candidate in older versions of ONNX Runtime too.
 
     All of them at the same time: how fast they are does not matter.
     """

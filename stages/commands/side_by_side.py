@@ -70,6 +70,6 @@ def side_by_side(build: Build) -> bool:
 
 def _gather(parts: Sequence[Part]) -> list[Part]:
     """Merge parts into as many as keep all cores busy: each process of DVC reads all stages and imports libraries."""
-    timed = [part for part in parts if part.kind == "pipeline"]
+    pipelines = [part for part in parts if part.kind == "pipeline"]
     others = [part for part in parts if part.kind != "pipeline"]
-    return schedule.gather(others, ROUNDS * cores()) + schedule.gather(timed, cores())
+    return schedule.gather(others, ROUNDS * cores()) + schedule.gather(pipelines, cores())
