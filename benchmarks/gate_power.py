@@ -77,11 +77,11 @@ def score(p: Params) -> Iterator[Scored]:
         family, artifact = models.load(model.family), load_artifact(layout.ARTIFACTS / build.artifact, target)
         recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
         checkpoint, columns, metrics = layout.checkpoint(build.model), dict[str, Columns](), dict[str, Metric]()
+        scored = in_shares(partial(finite.score, family, checkpoint, artifact), recordings)
         for mode in family.MODES:
             expected = family.read_outcomes(layout.reference(build.model), mode)
-            scored = in_shares(partial(finite.score, family, checkpoint, artifact, mode), recordings)
             measure = partial(family.measure, checkpoint, recordings, expected)
-            before, after = measure(expected), measure([outcome for outcome, _ in scored])
+            before, after = measure(expected), measure([outcomes[mode] for outcomes, _ in scored])
             for metric in family.METRICS:
                 columns[f"{mode}_{metric}"] = _columns(before, after, metric)
                 metrics[f"{mode}_{metric}"] = family.METRICS[metric]

@@ -71,23 +71,21 @@ def evaluate(
     mixed = [recordings[i] for i in order]
     read = {mode: family.read_outcomes(reference, mode) for mode in family.MODES}
     expected = {mode: [outcomes[i] for i in order] for mode, outcomes in read.items()}
-    scored: dict[str, list[tuple[Any, bool]]] = {mode: [] for mode in family.MODES}
+    scored: list[tuple[dict[str, Any], bool]] = []
     metrics: dict[str, Any] = {}
     _import_once(family, checkpoint)
     for share, confidence in looks(ONE_LOOK if limits is None else LOOKS, settings):
         count = math.ceil(share * len(mixed))
-        for mode, found in scored.items():
-            work = partial(finite.score, family, checkpoint, artifact, mode)
-            found.extend(in_shares(work, mixed[len(found) : count], processes))
+        work = partial(finite.score, family, checkpoint, artifact)
+        scored += in_shares(work, mixed[len(scored) : count], processes)
         counts = _counts(family, checkpoint, mixed[:count], expected, scored)
         metrics = _metrics(family, group(mixed[:count]), counts, settings, confidence)
         if limits is not None and is_sure(metrics, limits):
             break
-    broken = [not all(finite for _, finite in of_modes) for of_modes in zip(*scored.values(), strict=True)]
     return {
         "recordings": count,
         "available": len(recordings),
-        "not_finite": sum(broken),
+        "not_finite": sum(not is_finite for _, is_finite in scored),
         "metrics": metrics,
         "by_recording": _by_recording(family, mixed[:count], counts),
     }
@@ -112,14 +110,14 @@ def _counts(
     checkpoint: Path,
     recordings: Sequence[Recording],
     expected: Mapping[str, Sequence[Any]],
-    scored: Mapping[str, Sequence[tuple[Any, bool]]],
+    scored: Sequence[tuple[Mapping[str, Any], bool]],
 ) -> dict[str, tuple[list[Counts], list[Counts]]]:
     """Return what the family counts of the recordings, by mode: of the baseline and of the artifact."""
     counts = {}
-    for mode, found in scored.items():
-        wanted = expected[mode][: len(recordings)]
+    for mode, of_all in expected.items():
+        wanted = of_all[: len(recordings)]
         measure = partial(family.measure, checkpoint, recordings, wanted)
-        counts[mode] = measure(wanted), measure([outcome for outcome, _ in found])
+        counts[mode] = measure(wanted), measure([outcomes[mode] for outcomes, _ in scored])
     return counts
 
 

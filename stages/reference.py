@@ -25,14 +25,14 @@ def write_reference(family: Family[Any], checkpoint: Path, recordings: Sequence[
 
     torch.set_num_threads(1)  # sums in one order: the baseline's bytes repeat
     artifact = torch_artifact(family, family.load(checkpoint))
+    scored = in_shares(partial(finite.score, family, checkpoint, artifact), recordings)
+    if broken := [r.id for r, (_, is_finite) in zip(recordings, scored, strict=True) if not is_finite]:
+        raise UserError(
+            f"{checkpoint}: the fp32 model gives NaN or infinite numbers in {len(broken)} of {len(recordings)} "
+            f"recordings, first in {broken[0]}: no build can be held to it"
+        )
     for mode in family.MODES:
-        scored = in_shares(partial(finite.score, family, checkpoint, artifact, mode), recordings)
-        if broken := [r.id for r, (_, is_finite) in zip(recordings, scored, strict=True) if not is_finite]:
-            raise UserError(
-                f"{checkpoint}: the fp32 model gives NaN or infinite numbers in {len(broken)} of {len(recordings)} "
-                f"recordings, first in {broken[0]}: no build can be held to it"
-            )
-        family.write_outcomes(folder, mode, [outcome for outcome, _ in scored])
+        family.write_outcomes(folder, mode, [outcomes[mode] for outcomes, _ in scored])
 
 
 def main(argv: Sequence[str]) -> None:

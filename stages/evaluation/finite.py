@@ -12,6 +12,7 @@ from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.protocols import Family
+from stages.models.shared.frontend import keeping_features
 
 HARMLESS = 1e-6  # not 0: FunASR takes the logarithm of a posterior
 
@@ -43,9 +44,21 @@ class Watched:
 
 
 def score(
+    family: Family[Any], checkpoint: Path, artifact: LoadedArtifact, recordings: Sequence[Recording]
+) -> list[tuple[dict[str, Any], bool]]:
+    """Return what the family's `score` gives of each recording, by mode, and whether all outputs were finite."""
+    with keeping_features():
+        by_mode = {mode: _score(family, checkpoint, artifact, mode, recordings) for mode in family.MODES}
+    of_recordings = [dict(zip(by_mode, found, strict=True)) for found in zip(*by_mode.values(), strict=True)]
+    return [
+        ({mode: outcome for mode, (outcome, _) in found.items()}, all(is_finite for _, is_finite in found.values()))
+        for found in of_recordings
+    ]
+
+
+def _score(
     family: Family[Any], checkpoint: Path, artifact: LoadedArtifact, mode: str, recordings: Sequence[Recording]
 ) -> list[tuple[Any, bool]]:
-    """Return what the family's `score` gives of each recording, and whether all outputs were finite."""
     watched, finite = Watched(artifact), list[bool]()
 
     def one_after_the_other() -> Iterator[Recording]:

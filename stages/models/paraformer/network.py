@@ -11,6 +11,7 @@ import torch
 from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
 from stages.models.paraformer import schema
 from stages.models.shared import checkpoint, cif, cmvn, sanm, sherpa, tokens
+from stages.models.shared.frontend import keep_features
 from stages.models.shared.recurrent import Recurrent
 from stages.models.shared.times import has_times, outputs, times
 
@@ -85,7 +86,8 @@ def load_frontend(folder: Path, config: dict[str, Any]) -> WavFrontend:
     with checkpoint.importing_funasr():
         from funasr.frontends.wav_frontend import WavFrontend
 
-    return WavFrontend(**config["frontend_conf"] | {"cmvn_file": str(folder / cmvn.FILE), "dither": 0.0})
+    settings = config["frontend_conf"] | {"cmvn_file": str(folder / cmvn.FILE), "dither": 0.0}
+    return keep_features(WavFrontend(**settings), settings)
 
 
 class Recognizer(torch.nn.Module):
