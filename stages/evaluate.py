@@ -35,7 +35,6 @@ by Bonferroni's inequality: a spending of alpha as in Lan & DeMets, "Discrete se
 trials", Biometrika 70, 1983. Most is left to the last look, which close cases reach.
 """
 ONE_LOOK = ((1.0, 1.0),)
-COMPARED = 64  # recordings on which all outputs of an exact build are compared with torch's: thousands of decisions
 
 
 def looks(shares: Sequence[tuple[float, float]], settings: EvaluateParams) -> list[tuple[float, float]]:
@@ -190,7 +189,7 @@ def main(argv: Sequence[str]) -> None:
         if target.is_exact:
             exact = torch_artifact(family, family.load(checkpoint))
             scored = [recording for recording in recordings if recording.id in result["by_recording"]]
-            result["metrics"] |= exactness.measure(family, checkpoint, exact, artifact, scored[:COMPARED])
+            result["metrics"] |= exactness.measure(family, checkpoint, exact, artifact, exactness.choose(scored))
     write_json(layout.measurements(build.target, build.model) / "accuracy.json", result)
     print(f"{name}: {why or describe_drift(result['metrics'][result['headline']])}")
 

@@ -9,16 +9,15 @@ import ctypes
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import gcd
 from pathlib import Path
 
 import espeakng_loader
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from stages.core.errors import UserError
 from stages.corpora.manifest import SAMPLE_RATE
+from stages.corpora.resampling import resample
 
 # From espeak-ng's speak_lib.h.
 _SYNCHRONOUS = 2
@@ -64,11 +63,7 @@ def speak(
         library.espeak_Synth(data, ctypes.c_size_t(len(data) + 1), 0, 0, 0, _UTF8, None, None)
     if not any(piece.any() for piece in pieces):
         raise UserError(f"espeak-ng: the voice {voice} said nothing for {text!r}")
-    shared = gcd(SAMPLE_RATE, frequency)
-    samples: NDArray[np.float64] = resample_poly(
-        np.concatenate(pieces) / 32768, SAMPLE_RATE // shared, frequency // shared
-    )
-    return samples.clip(-1, 1)
+    return resample(np.concatenate(pieces) / 32768, SAMPLE_RATE, frequency).clip(-1, 1)
 
 
 def trim(samples: NDArray[np.float64]) -> NDArray[np.float64]:

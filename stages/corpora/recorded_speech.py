@@ -15,17 +15,16 @@ import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import gcd
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from stages.core.errors import UserError
 from stages.core.params.section import Split
 from stages.corpora.manifest import SAMPLE_RATE
+from stages.corpora.resampling import resample
 
 Samples = NDArray[np.float64]
 
@@ -136,8 +135,4 @@ def _decode(name: str, data: bytes) -> Samples:
     if name.endswith(".raw"):
         return np.frombuffer(data, "<i2") / 32768.0
     samples, rate = soundfile.read(io.BytesIO(data), dtype="float64")
-    shared = gcd(rate, SAMPLE_RATE)
-    resampled: Samples = (
-        samples if rate == SAMPLE_RATE else resample_poly(samples, SAMPLE_RATE // shared, rate // shared)
-    )
-    return resampled
+    return resample(samples, SAMPLE_RATE, rate)

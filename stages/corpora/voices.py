@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from stages.corpora import noises
 from stages.corpora.espeak import speak, trim
 from stages.corpora.manifest import Line
+from stages.corpora.resampling import resample
 
 Samples = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class Voice:
         changed: settings of espeak-ng in place of the voice's own.
         """
         speech = trim(speak(text, language, self.variant, **{**self.prosody, **changed}))
-        return np.asarray(resample_poly(speech, 100, self.tract_percent))
+        return resample(speech, 100, self.tract_percent)
 
 
 @dataclass(frozen=True)

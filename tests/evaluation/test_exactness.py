@@ -12,6 +12,7 @@ from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact
 from stages.core.statistics import verdict
 from stages.corpora import manifest
+from stages.corpora.manifest import Recording
 from stages.evaluation import exactness
 from stages.models import fsmn_vad
 from stages.models.shared.checkpoint import torch_artifact
@@ -40,3 +41,15 @@ def test_what_is_off_by_more_than_rounding_is_seen_where_no_count_changes(tiny_c
     found = measured(tiny_checkpoint, tiny_export, tiny_corpus, noise=1e-3)
     assert verdict(found["offline_output_difference"], 2e-4) == "fail"
     assert found["streaming_decisions_at_risk"]["value"] > 0
+
+
+def test_the_longest_recording_is_compared_and_others_as_time_allows():
+    def lengths(*seconds: float) -> list[float]:
+        audio = [{"wav": "a.wav", "seconds": s, "sha256": "0" * 64} if s else {"text": "a"} for s in seconds]
+        recordings = [Recording(folder=Path(), id=str(n), **line) for n, line in enumerate(audio)]
+        return [recording.seconds for recording in exactness.choose(recordings)]
+
+    assert lengths(100, 90, 600, 3) == [600]
+    assert lengths(100, 3, 120, 90, 4) == [100, 3, 120, 4]
+    assert lengths(*[2.0] * 100) == [2.0] * 64
+    assert lengths(*[0.0] * 100) == [0.0] * 64  # texts

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from math import gcd
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from stages.core.files import sha256
 from stages.corpora.imports.utterances import Utterance
 from stages.corpora.manifest import SAMPLE_RATE, Line, unusable, write_wav
+from stages.corpora.resampling import resample
 
 SHORTEST_SECONDS = 0.3  # less holds no word
 LONGEST_SECONDS = 60.0  # more is no utterance: attention over it takes memory by the square
@@ -84,7 +83,5 @@ def _samples(file: Any, utterance: Utterance) -> NDArray[np.float64]:
         raise UnusableError(why)
     if len(samples) < SHORTEST_SECONDS * file.samplerate:  # a damaged file says more than it has
         raise UnusableError(f"shorter than {SHORTEST_SECONDS} s")
-    if file.samplerate != SAMPLE_RATE:
-        common = gcd(file.samplerate, SAMPLE_RATE)
-        samples = resample_poly(samples, SAMPLE_RATE // common, file.samplerate // common)
-    return samples * (32768 / 32767)  # libsndfile divides by the one, `write_wav` multiplies by the other
+    resampled = resample(samples, SAMPLE_RATE, file.samplerate)
+    return resampled * (32768 / 32767)  # libsndfile divides by the one, `write_wav` multiplies by the other
