@@ -47,8 +47,8 @@ load: .venv/extra-serve  ## requests to MODEL of a server that `make serve` star
 gpu: .venv/extra-cuda  ## what needs a CUDA device, in one go of at most eight minutes: benchmarks/gpu/<device>.md
 	@python -m benchmarks.gpu
 
-peers: .venv/runtime  ## the same checkpoints through other tools: accuracy, latency, size, build seconds, memory
-	@python -m benchmarks.peers
+peers: .venv/runtime  ## the same checkpoints, or MODEL's, through other tools: accuracy, latency, size, build seconds, memory
+	@python -m benchmarks.peers $(MODEL)
 
 lock: .venv/runtime  ## compile the hashed locks again
 	uv pip compile $(LOCK) requirements.in -o requirements.txt

@@ -42,7 +42,7 @@ COLUMNS = ("models", "stages", "plan", "fresh", "no-op")
 def make(place: Path, models: int, seconds: float = 0.0) -> None:
     """Write and commit a project of that many models, whose stages sleep for so long."""
     shutil.copytree(ROOT / "stages", place / "stages", ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
-    for folder in (".dvc", f"zoo/{LIKE}", "searches"):
+    for folder in (".dvc", f"zoo/{LIKE}", "searches", "benchmarks/gpu"):
         shutil.copytree(ROOT / folder, place / folder, ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     for name in (".dvcignore", ".gitignore", "dvc.yaml", "pyproject.toml"):
         shutil.copy(ROOT / name, place)

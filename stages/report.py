@@ -16,7 +16,7 @@ from stages.core import layout, params, plan, progress
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import read_json, write_json, write_text
 from stages.core.speedups import describe_speedup, mean_speedup
-from stages.reporting import figures, results
+from stages.reporting import devices, figures, results
 from stages.reporting.figures import Entries, Entry
 
 WORST = 10
@@ -233,6 +233,7 @@ def page(target: str, entries: Entries, environment: Mapping[str, str], confiden
         environment=environment,
         confidence=confidence,
         searches=searches(entries),
+        elsewhere=devices.elsewhere(entries),
         forests={name: figures.forest({name: e}) if gated(e) else None for name, e in entries.items()},
         distributions={
             name: [figures.distribution(case, measured) for case, measured in e["latency"].items()]
@@ -244,7 +245,7 @@ def page(target: str, entries: Entries, environment: Mapping[str, str], confiden
 def markdown(target: str, entries: Entries, environment: Mapping[str, str], confidence: str) -> str:
     """Render the target's report as Markdown for a pull request's comment."""
     values = {"builds": entries, "environment": environment, "confidence": confidence}
-    return render("report.md", target=target, **values)
+    return render("report.md", target=target, elsewhere=devices.elsewhere(entries), **values)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from stages.core.errors import entrypoint
 from stages.core.files import read_json, write_json, write_text
 from stages.core.speedups import describe_speedup
 from stages.report import gated, interval, number, render, signed, size
-from stages.reporting import figures, results
+from stages.reporting import devices, figures, results
 from stages.reporting.drawing import COLOURS
 from stages.reporting.figures import Entries, Entry
 
@@ -63,6 +63,7 @@ def page(entries: Entries, pipelines: Entries, environment: Mapping[str, str], c
         environment=environment,
         confidence=confidence,
         measured=measured,
+        elsewhere=devices.elsewhere(entries),
         counts=[(verdict, counted[verdict]) for verdict in COLOURS if counted[verdict]],
         accuracy_speed=[(model, figures.accuracy_speed(model, own)) for model, own in by_model.items()],
         forest=figures.forest(measured) if any(gated(entry) for entry in measured.values()) else None,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages import environment
+from stages.core import layout
 from tests.test_structure import DVC
 from tests.workspace import ROOT
 
@@ -138,6 +139,11 @@ def test_dvc_is_told_what_a_stage_imports(stage: str):
     deps = DVC[stage].get("do", DVC[stage])["deps"]
     modules = closure(ROOT / "stages" / f"{stage}.py", without={*UNTRACKED, *HARMLESS.get(stage, ())})
     assert [module for module in sorted(modules) if not is_in(module, deps)] == []
+
+
+@pytest.mark.parametrize("stage", ["report", "summary"])
+def test_pages_are_made_again_when_a_device_was_measured(stage: str):
+    assert str(layout.GPU) in DVC[stage].get("do", DVC[stage])["deps"]
 
 
 @pytest.mark.parametrize("stage", sorted(set(DVC) - {"environment"}))

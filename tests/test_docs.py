@@ -243,7 +243,7 @@ def project(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace.make(place)
     monkeypatch.chdir(place)
     plan.write(params.load())
-    for folder in ("searches", "pins", "reports/failures", "reports/good"):
+    for folder in ("searches", "pins", "benchmarks/gpu", "reports/failures", "reports/good"):
         (place / folder).mkdir(parents=True)
         (place / folder / "kept").touch()
     for name in ("index.html", "report.md"):

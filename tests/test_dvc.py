@@ -146,7 +146,7 @@ def describe() -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with one model on two targets, built, and committed with its locks."""
     place = workspace.repository(tmp_path_factory.mktemp("built"))
-    for folder in ("pins", "searches"):
+    for folder in ("pins", "searches", "benchmarks/gpu"):
         shutil.copytree(workspace.ROOT / folder, place / folder)
     with pytest.MonkeyPatch.context() as patch:
         enter(place, patch)

@@ -56,6 +56,12 @@ def test_every_turn_is_a_block_of_the_speedup(tmp_path):
     ]
 
 
+def test_a_model_that_no_peer_takes_is_refused_by_name(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        peers.main(["sensvoice"])
+    assert "found sensvoice, wanted some of fsmn_vad, paraformer, sensevoice" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("environment", sorted({peer.environment for peer in peers.PEERS}))
 def test_environments_are_pinned_and_name_no_index(environment):
     folder = Path(peers.__file__).parent

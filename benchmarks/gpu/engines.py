@@ -25,10 +25,10 @@ def build_engines(subject: Subject, _: Device) -> Iterator[Row]:
     """Build an engine of every fp16 graph with each TensorRT, run it and compare it with fp32 on the CPU."""
     for runtime in tensorrt.MODULES:
         if (why := tensorrt.why_not_built(runtime)) is not None:
-            yield {"runtime": runtime, "why_not": why}
+            yield {"runtime": runtime, "sha256": subject.digest, "why_not": why}
             continue
         for name in subject.graph_set.graphs:
-            yield {"runtime": runtime, "graph": name} | _try_engine(subject, name, runtime)
+            yield {"runtime": runtime, "sha256": subject.digest, "graph": name} | _try_engine(subject, name, runtime)
 
 
 def _try_engine(subject: Subject, name: str, runtime: str) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ def facts() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": version("torch"),
         "onnxruntime": onnxruntime_cuda.import_library().__version__,
+        "date": time.strftime("%Y-%m-%d"),
     }
 
 

@@ -16,6 +16,7 @@ from stages.core.speedups import describe_speedup
 from stages.core.statistics import describe_drift
 
 TARGET = "cuda_fp16"
+RUNTIME = "onnxruntime_cuda"
 Row = dict[str, Any]
 
 
@@ -24,15 +25,15 @@ def evaluate(subject: Subject, _: Device) -> Iterator[Row]:
     found = _run("evaluate", subject.name, "accuracy.json")
     drifts = {name: describe_drift(metric) for name, metric in found["metrics"].items()}
     counts = {key: found[key] for key in ("headline", "recordings", "not_finite")}
-    yield {**counts, "headline_drift": drifts[found["headline"]], "drifts": drifts}
+    drift = {"headline_drift": drifts[found["headline"]], "drifts": drifts}
+    yield {"runtime": RUNTIME, "sha256": subject.digest, **counts, **drift}
 
 
 def benchmark(subject: Subject, _: Device) -> Iterator[Row]:
     """Run the stage `benchmark`: with copies to the device and back, against the plain fp32 export on the CPU."""
     for case, measured in _run("benchmark", subject.name, "latency.json")["cases"].items():
-        yield {"case": case, "cpu_ms": measured["baseline_p50_ms"], "ms": measured["p50_ms"]} | {
-            "speedup": describe_speedup(measured)
-        }
+        times = {"cpu_ms": measured["baseline_p50_ms"], "ms": measured["p50_ms"], "speedup": describe_speedup(measured)}
+        yield {"runtime": RUNTIME, "sha256": subject.digest, "case": case, **times}
 
 
 def _run(stage: str, model: str, file: str) -> dict[str, Any]:

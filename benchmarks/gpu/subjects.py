@@ -10,6 +10,7 @@ from stages.core import graphs, layout
 from stages.core.errors import UserError
 from stages.core.graphs import GraphSet
 from stages.core.params import Params
+from stages.reporting import results
 
 PRECISIONS = ("fp32", "fp16")
 SKELETONS = layout.CACHE / "gpu" / "skeletons"
@@ -27,6 +28,12 @@ class Subject(NamedTuple):
     def graph_set(self) -> GraphSet:
         """Read what both precisions have in common."""
         return graphs.read(self.folders["fp32"])
+
+    @property
+    def digest(self) -> str:
+        """Compute the digest of the fp16 graphs, as the report has that of a build's artifact."""
+        digest: str = results.artifact(self.folders["fp16"])["sha256"]
+        return digest
 
 
 def miniatures(p: Params) -> Iterator[Subject]:

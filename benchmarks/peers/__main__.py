@@ -1,10 +1,12 @@
 """Kiln's builds and other tools', from the same checkpoints, on the same data: `make peers`, after `make repro`.
 
+`make peers MODEL=sensevoice` measures one model alone.
+
 Each tool has an environment of its own under .cache/peers/, made from benchmarks/peers/<environment>.txt, and a script
-of that name that runs in it. FunASR starts from the checkpoint, as Kiln does; the others from Kiln's plain export.
-Every step is a process of its own in a scratch folder, timed, with its peak resident memory; this process imports
-little, because a child's peak begins at its parent's. All ONNX artifacts run in Kiln's ONNX Runtime, OpenVINO's in
-OpenVINO; either is timed in one process with the plain export, in turn, on one thread, and the artifacts in ROUNDS
+of that name that runs in it. FunASR and sherpa-onnx start from the checkpoint, as Kiln does; the others from Kiln's
+plain export. Every step is a process of its own in a scratch folder, timed, with its peak resident memory; this process
+imports little, because a child's peak begins at its parent's. All ONNX artifacts run in Kiln's ONNX Runtime, OpenVINO's
+in OpenVINO; either is timed in one process with the plain export, in turn, on one thread, and the artifacts in ROUNDS
 turns, so that what else the machine does hits all alike.
 """
 
@@ -41,8 +43,12 @@ CONFIDENCE = 0.95  # of the intervals of speedups
 ROUNDS = 5
 SECONDS = 0.12  # of each case in each round
 REASON = 100  # characters
-AGREEMENT = {"fsmn_vad": "offline_frame_agreement", "paraformer": "offline_token_agreement"}
-TRUTH = {"fsmn_vad": "offline_truth_f1", "paraformer": "offline_cer"}
+AGREEMENT = {
+    "fsmn_vad": "offline_frame_agreement",
+    "paraformer": "offline_token_agreement",
+    "sensevoice": "woitn_token_agreement",
+}
+TRUTH = {"fsmn_vad": "offline_truth_f1", "paraformer": "offline_cer", "sensevoice": "woitn_cer"}
 KILN = {  # target: the stages that make it, {} being the model
     "cpu_fp32": ["export {}-dense"],
     "cpu_fp32_opt": ["simplify {}-dense", "optimize {}-dense"],
@@ -59,11 +65,15 @@ KILN = {  # target: the stages that make it, {} being the model
 
 @dataclass(frozen=True)
 class Peer:
-    """A tool with one of its recipes. `fails`: the models that it is known to fail on, which is no error."""
+    """A tool with one of its recipes.
+
+    models: those that it takes. fails: those of them that it is known to fail on, which is no error.
+    """
 
     name: str
     environment: str
     recipe: str
+    models: Sequence[str] = tuple(AGREEMENT)
     fails: Sequence[str] = ()
 
     @property
@@ -73,8 +83,11 @@ class Peer:
 
 
 PEERS = (
-    Peer("FunASR's export()", "funasr", "export", fails=tuple(AGREEMENT)),  # passes what torch's exporter does not take
-    Peer("FunASR's export(), TorchScript exporter", "funasr", "torchscript"),
+    # It passes what torch's exporter does not take of these two.
+    Peer("FunASR's export()", "funasr", "export", fails=("fsmn_vad", "paraformer")),
+    Peer("FunASR's export(), TorchScript exporter", "funasr", "export_torchscript"),
+    Peer("sherpa-onnx's export-onnx.py", "funasr", "sherpa_onnx", models=("sensevoice",)),
+    Peer("sherpa-onnx's, TorchScript exporter", "funasr", "sherpa_onnx_torchscript", models=("sensevoice",)),
     Peer("ONNX Runtime, dynamic, its defaults", "onnxruntime", "defaults"),
     Peer("ONNX Runtime, dynamic, MatMul, per channel", "onnxruntime", "dynamic"),
     Peer("ONNX Runtime, static, Conv and MatMul, per channel", "onnxruntime", "static"),
@@ -286,8 +299,8 @@ def time_turn(row: Row, scratch: Path) -> None:
         row.times.setdefault(case, []).append((np.array(sides["baseline"]), np.array(sides["value"])))
 
 
-def compare(scratch: Path) -> tuple[Table, bool]:
-    """Build, score and time every artifact.
+def compare(measured: Sequence[str], scratch: Path) -> tuple[Table, bool]:
+    """Build, score and time every artifact of these models.
 
     Returns:
         The table, and whether everything that should work here did.
@@ -297,7 +310,7 @@ def compare(scratch: Path) -> tuple[Table, bool]:
     (scratch / "calibration").mkdir()
     broken = {name: why for name in sorted({peer.environment for peer in PEERS}) if (why := install(name))}
     rows: list[Row] = []
-    for model in AGREEMENT:
+    for model in measured:
         rows += build_kiln(model, p, scratch)
         export = scratch / layout.graphs(model, "dense", "export")
         recorder = [sys.executable, "-m", "benchmarks.peers.calibration", model]
@@ -307,7 +320,7 @@ def compare(scratch: Path) -> tuple[Table, bool]:
             env=child_environment(),
             check=True,
         )
-        for peer in PEERS:
+        for peer in (peer for peer in PEERS if model in peer.models):
             rows.append(build_peer(peer, model, scratch, broken))
             print(f"{model}: {peer.name}: {rows[-1].failure or 'built'}", flush=True)
     for measure in (score, *[time_turn] * ROUNDS):
@@ -324,15 +337,19 @@ def compare(scratch: Path) -> tuple[Table, bool]:
 def main(argv: Sequence[str]) -> None:
     """Compare in a scratch folder and print the table; exit 1 if a peer failed that should work here."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", help="of " + ", ".join(AGREEMENT) + "; all by default")
     parser.add_argument("--folder", type=Path, help="keep the work in this empty folder; a temporary one by default")
     options = parser.parse_args(argv)
-    missing = [m for m in AGREEMENT if not (ROOT / layout.reference(m)).is_dir()]
+    measured = options.models or list(AGREEMENT)
+    if unknown := set(measured) - set(AGREEMENT):
+        parser.error(f"found {', '.join(sorted(unknown))}, wanted some of {', '.join(AGREEMENT)}")
+    missing = [m for m in measured if not (ROOT / layout.reference(m)).is_dir()]
     if missing:
         raise SystemExit(f"no reference of {', '.join(missing)} in {layout.ARTIFACTS}/; `make repro` makes it")
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(exist_ok=True)
-        table, good = compare(folder)
+        table, good = compare(measured, folder)
     Console(width=400).print(table)
     sys.exit(0 if good else 1)
 

@@ -1,4 +1,4 @@
-"""FunASR's own export and quantization: run in .cache/peers/funasr.
+"""FunASR's own export and quantization, and sherpa-onnx's of the same module: run in .cache/peers/funasr.
 
 `python -m benchmarks.peers.funasr RECIPE CHECKPOINT CALIBRATION PLACE`
 """
@@ -12,19 +12,22 @@ from pathlib import Path
 import torch
 from funasr import AutoModel
 
+from benchmarks.peers import sherpa_onnx
+
 
 def main(recipe: str, checkpoint: str, _: str, place: str) -> None:
-    """Run FunASR's own export and quantization of a checkpoint.
+    """Export and quantize a checkpoint: by `export` as FunASR does, by `sherpa_onnx` as sherpa-onnx does.
 
-    `export` runs it as it is; `torchscript` with the exporter that it was written for, then torch's default.
+    With `_torchscript` after it, by the exporter that both were written for; else by torch's default.
     """
-    if recipe == "torchscript":
+    if recipe.endswith("_torchscript"):
         torch.onnx.export = functools.partial(torch.onnx.export, dynamo=False)
-    folder = Path(place).parent
-    AutoModel(model=checkpoint, device="cpu", disable_update=True).export(
-        type="onnx", quantize=True, output_dir=str(folder)
-    )
-    (folder / "model_quant.onnx").replace(place)
+    model = AutoModel(model=checkpoint, device="cpu", disable_update=True)
+    if recipe.startswith("sherpa_onnx"):
+        sherpa_onnx.export(model.model, Path(place))
+    else:
+        model.export(type="onnx", quantize=True, output_dir=str(Path(place).parent))
+        Path(place).with_name("model_quant.onnx").replace(place)
 
 
 if __name__ == "__main__":

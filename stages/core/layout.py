@@ -13,6 +13,7 @@ FINAL = REPORTS / "final.md"  # by a person's wish only: no stage writes or read
 FAILURES = REPORTS / "failures"  # a file for each stage that failed in the last build
 RELEASE = ARTIFACTS / "release"
 ENVIRONMENT = ARTIFACTS / "environment"
+GPU = Path("benchmarks/gpu")  # a JSON file of each device on which `make gpu` ran; in git
 BUILDS = Path(".dvc/tmp/kiln")  # what `kiln repro` keeps of builds: logs, seconds
 
 

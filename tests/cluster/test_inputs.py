@@ -22,7 +22,7 @@ def test_own_recordings_and_a_checkpoint_in_a_folder_are_read_here_alone(
 ):
     place = workspace.repository(tmp_path)
     monkeypatch.chdir(place)
-    for folder in ("pins", "searches", "zoo/paraformer"):
+    for folder in ("pins", "searches", "benchmarks/gpu", "zoo/paraformer"):
         shutil.copytree(ROOT / folder, place / folder)
     shutil.copytree(ROOT / "zoo/paraformer", place / "data/mine")
     (place / ".gitignore").write_text("/data/\n")

@@ -87,7 +87,8 @@ def miniatures(tmp_path: Path) -> Path:
     for name in (".gitignore", "pyproject.toml"):
         shutil.copy(ROOT / name, place)
     shutil.copytree(ROOT / "zoo" / "ct_transformer", place / "zoo" / "ct_transformer")
-    shutil.copytree(ROOT / "searches", place / "searches")
+    for folder in ("searches", "benchmarks/gpu"):
+        shutil.copytree(ROOT / folder, place / folder)
     (place / "pins").mkdir()
     for name in MODELS:
         shutil.copy(ROOT / "pins" / "ct_transformer.json", place / "pins" / f"{name}.json")
