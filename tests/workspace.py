@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 MODEL = "fsmn_vad"
 AGREEMENT, ERROR = "offline_frame_agreement", "streaming_truth_miss_rate"
-MACHINE = "node-7: A CPU, 2 cores; GPU: none"
+MACHINE = "A CPU, 2 cores; GPU: none"
 WHY_ABSENT = "engine built, nothing here to run it: no CUDA device"
 GRAPHS = {"good": "export", "bad": "int8", "unsure": "simplify", "absent": "fp16"}
 INTERVALS = {"good": (-0.004, -0.002), "bad": (-0.04, -0.02), "unsure": (-0.02, -0.005)}

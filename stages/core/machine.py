@@ -29,8 +29,8 @@ def cpu() -> str:
 
 
 def name() -> str:
-    """Name this machine for what is measured on it: its host name, processor and GPU."""
-    return f"{platform.node()}: {cpu()}; GPU: {gpu()}"
+    """Describe this machine for what is measured on it; without its host name, as reports and releases are published."""
+    return f"{cpu()}; GPU: {gpu()}"
 
 
 def instructions() -> list[str]:
