@@ -1,6 +1,7 @@
 """Only `fetch` and `corpus` may use the network, and no library tells its maker of its use.
 
-Every stage but `pipeline`, which needs three models, runs on one tiny model behind tests/guard.py.
+Every stage but `pipeline` runs on one tiny model behind tests/guard.py. That one needs four models, which would take
+half a minute; of it runs here what no other stage has.
 """
 
 from __future__ import annotations
@@ -72,6 +73,13 @@ def test_stages_open_no_socket_leave_no_file_under_the_home_and_show_no_progress
     assert done.stderr.splitlines()[-1].startswith("  fsmn_vad-cpu_pruned_int8: ")
     simplified = read_json(Path(f"artifacts/{MODEL}/dense/simplify/simplify.json"))["model"]
     assert "signal" not in str(simplified["kept_because"])  # a child's end is no end of the stage
+    assert below(home) <= FONTS
+
+
+def test_inverse_text_normalisation_of_the_pipeline_opens_no_socket_and_leaves_no_file(tmp_path: Path):
+    home, text = tmp_path / "home", "print(pipeline.normalizer()('一百二十'))"
+    done = python(home, "-c", f"from tests import guard; guard.install(); from stages import pipeline; {text}")
+    assert (done.returncode, done.stdout) == (0, "120\n"), done.stderr
     assert below(home) <= FONTS
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,15 @@ RTX = "import enum\n__version__ = '1.7'\nComputeCapability = enum.Enum('C', 'CUR
 
 
 @pytest.fixture
-def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
-    """Write a file below a folder in which Python looks first for modules and distributions, here and in children."""
+def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
+    """Write a file below a folder in which Python looks first for modules and distributions, here and in children.
+
+    Children import what is planted. This process only finds it: families need the real libraries, and so does whoever
+    tests after this.
+    """
+    import onnxruntime  # noqa: F401  so that nobody imports the planted one here
+    import torch  # noqa: F401
+
     place = tmp_path / "planted"
     place.mkdir()
     monkeypatch.syspath_prepend(str(place))
@@ -33,7 +41,9 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
         path.write_text(text)
         return path
 
-    return write
+    yield write
+    imported = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+    assert [name for name, file in imported.items() if file.startswith(str(place))] == []
 
 
 @pytest.fixture
