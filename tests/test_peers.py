@@ -1,12 +1,16 @@
 """`make peers` runs other tools, which fail in their own ways: a failure is a line of the table, and says why."""
 
 import re
+import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.peers import __main__ as peers
+from tests.workspace import ROOT
 
 
 @pytest.mark.parametrize(
@@ -69,3 +73,13 @@ def test_environments_are_pinned_and_name_no_index(environment):
     assert (folder / f"{environment}.py").is_file()
     assert all(re.fullmatch(r"#.*|[a-z0-9-.]+==[\w.]+", line) for line in lines)
     assert not any("://" in line for line in lines)
+
+
+def test_the_environment_of_another_runtime_has_all_that_timing_imports():
+    show = "import sys, benchmarks.peers.latency; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", show], cwd=ROOT, capture_output=True, text=True, check=True)
+    distributions = metadata.packages_distributions()
+    needed = {name for module in done.stdout.split() for name in distributions.get(module, ())}
+    lines = (Path(peers.__file__).parent / "openvino.txt").read_text().splitlines()
+    absent = {re.sub(r"[._]", "-", name).lower() for name in needed} - {line.partition("==")[0] for line in lines}
+    assert absent <= {"kiln", "setuptools", "ruamel-yaml-clib"}  # on the path; of a .pth file; only makes it faster

@@ -35,7 +35,7 @@ class Recognizer(torch.nn.Module):
         self, speech: torch.Tensor, lengths: torch.Tensor, language: torch.Tensor, textnorm: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute logits (batch, 4 + frames, vocabulary) and how many positions each recording has."""
-        constant = self.embed(torch.tensor([EMOTION_AND_EVENT])).repeat(len(speech), 1, 1)
+        constant = self.embed(torch.tensor([EMOTION_AND_EVENT])).repeat(speech.shape[0], 1, 1)
         queries = [self.embed(language)[:, None], constant, self.embed(textnorm)[:, None]]
         encoded, lengths = self.encoder(torch.cat([*queries, speech], dim=1), lengths + 4)
         return self.last(encoded), lengths

@@ -29,7 +29,7 @@ def cpu() -> str:
 
 
 def name() -> str:
-    """Describe this machine for what is measured on it; without its host name, as reports and releases are published."""
+    """Describe this machine for what is measured on it, without its host name: reports and releases are published."""
     return f"{cpu()}; GPU: {gpu()}"
 
 

@@ -7,6 +7,7 @@ recordings begin and end with a pause, so nothing is put between them. Its own r
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,29 +23,42 @@ SECONDS = (30.0, 60.0)  # of the first and the last; those between are spread ev
 CONDITION = "long"  # reports name the condition that a build does worst in
 SPARE = 1.4  # times what is needed is made: recordings are of unequal length
 OTHER_SEED = 2**16  # is added to the seed of the data set
+SHARED = ("label", "language", "event", "speaker")
+LATIN_WORDS = re.compile(r"(?<=[a-zA-Z0-9])\n(?=[a-zA-Z0-9])")
 
 
 def add(folder: Path, count: int, make: Callable[[int], Path]) -> None:
     """Add `count` long recordings to the evaluation split of a data set.
 
-    make: returns a folder with so many more recordings of the split, as many of each label. Of those with a label
-    recordings of that label are made.
+    make: returns a folder with so many more recordings of the split, as many of each label. Each long one is of one
+    label, where recordings have labels, and of one speaker, where speakers have several recordings.
 
     Raises:
         UserError: the data set has no audio.
     """
     own = manifest.read(folder, SPLIT)
-    labels, usual = sorted({recording.label for recording in own}), np.mean([recording.seconds for recording in own])
+    usual = np.mean([recording.seconds for recording in own])
     if usual == 0:
         raise UserError(f"datasets.{folder.name}.long: found {count}, wanted 0: the data set is text, without audio")
     seconds = np.linspace(*SECONDS, count).tolist()
-    needed = sum(seconds) if len(labels) == 1 else len(labels) * SECONDS[1] * -(-count // len(labels))
-    material = manifest.read(make(round(SPARE * needed / usual)), SPLIT)
-    left = {label: iter([recording for recording in material if recording.label == label]) for label in labels}
+    labels = len({recording.label for recording in own})
+    needed = labels * max(sum(seconds[start::labels]) for start in range(min(labels, count)))
+    groups = _group(manifest.read(make(round(SPARE * needed / usual)), SPLIT), own)
+    left = {name: itertools.cycle(recordings) for name, recordings in groups.items()}
     lines = [Line(**recording.model_dump(exclude={"folder"})) for recording in own]
-    for number, (target, label) in enumerate(zip(seconds, itertools.cycle(labels), strict=False)):
-        lines.append(_join(f"{SPLIT}-long-{number}", _take(left[label], target), folder))
+    for number, (target, name) in enumerate(zip(seconds, itertools.cycle(sorted(groups)), strict=False)):
+        lines.append(_join(f"{SPLIT}-long-{number}", _take(left[name], target), folder))
     manifest.write(folder, SPLIT, lines)
+
+
+def _group(material: Sequence[Recording], own: Sequence[Recording]) -> dict[str, list[Recording]]:
+    """Group recordings by label, or by speaker where the data set has no labels and hears each voice several times."""
+    speakers = [recording.speaker for recording in own]
+    of_speakers = not any(recording.label for recording in own) and 2 * len(set(speakers)) <= len(speakers)
+    groups: dict[str, list[Recording]] = {}
+    for recording in material:
+        groups.setdefault(recording.speaker if of_speakers else recording.label, []).append(recording)
+    return groups
 
 
 def _take(recordings: Iterator[Recording], seconds: float) -> list[Recording]:
@@ -56,7 +70,10 @@ def _take(recordings: Iterator[Recording], seconds: float) -> list[Recording]:
 
 
 def _join(id_: str, parts: Sequence[Recording], folder: Path) -> Line:
-    """Join recordings into one, write it and return its line of the manifest; hotwords are those of the first."""
+    """Join recordings into one, write it and return its line of the manifest; hotwords are those of the first.
+
+    Its tags and its speaker are what all parts have in common.
+    """
     samples = [part.samples().astype(np.float64) for part in parts]
     starts = np.cumsum([0, *map(len, samples)]) / SAMPLE_RATE
     segments = [
@@ -71,9 +88,14 @@ def _join(id_: str, parts: Sequence[Recording], folder: Path) -> Line:
         seconds=float(starts[-1]),
         sha256=manifest.write_wav(folder / wav, np.concatenate(samples)),
         segments=segments,
-        text="".join(part.text for part in parts),
-        written="".join(part.written for part in parts),
-        label=parts[0].label,
+        text=_join_texts([part.text for part in parts]),
+        written=_join_texts([part.written for part in parts]),
         condition=CONDITION,
         hotwords=parts[0].hotwords,
+        **{field: getattr(parts[0], field) for field in SHARED if len({getattr(part, field) for part in parts}) == 1},
     )
+
+
+def _join_texts(texts: Sequence[str]) -> str:
+    """Join texts as one writes them, with a space between two words of Latin letters or figures."""
+    return LATIN_WORDS.sub(" ", "\n".join(text for text in texts if text)).replace("\n", "")

@@ -13,10 +13,12 @@ from stages.corpora import long, manifest
 from stages.corpora.manifest import Recording
 from stages.corpus import corpus
 
+EVALUATION = {"emotional_prosody": 9, "speaker_trials": 6}  # one of each label; one voice's
+
 
 def make(kind: str, folder: Path, count: int) -> Path:
     folder.mkdir()
-    items = {"calibration": 1, "tuning": 1, "evaluation": 9 if kind == "emotional_prosody" else 2}
+    items = {"calibration": 1, "tuning": 1, "evaluation": EVALUATION.get(kind, 2)}
     settings = {"kind": kind, "path": f"stages/corpora/{kind}.py", "seed": 3, "items": items, "long": count}
     corpus(SyntheticDataset.model_validate(settings), folder)
     return folder
@@ -58,6 +60,27 @@ def test_one_has_one_label(tmp_path: Path):
     assert [recording.label for recording in added(folder)] == ["angry", "disgusted"]
     assert min(recording.seconds for recording in added(folder)) > 4
     assert {recording.condition for recording in added(folder)} == {"long"}
+
+
+def test_one_has_one_voice_where_voices_have_several_recordings(tmp_path: Path):
+    folder = make("speaker_trials", tmp_path / "made", 1)
+    [one] = added(folder)
+    assert one.speaker
+    assert one.speaker not in {r.speaker for r in manifest.read(folder, "evaluation") if r.id != one.id}
+    assert one.seconds > 4
+    assert {recording.speaker for recording in added(make("hotword_commands", tmp_path / "mixed", 1))} == {""}
+
+
+def test_what_not_all_parts_have_in_common_is_left_open_and_words_stay_apart(tmp_path: Path):
+    texts = {"en": "go to floor two", "zh": "第二首歌"}
+    parts = []
+    for number, language in enumerate(("en", "en", "zh")):
+        line = manifest.record(tmp_path, f"{number}", np.full(1600, 0.1), text=texts[language], language=language)
+        parts.append(Recording(folder=tmp_path, **line.model_dump()))
+    whole = long._join("whole", parts, tmp_path)
+    assert whole.text == "go to floor two go to floor two第二首歌"
+    assert (whole.language, whole.seconds) == ("", pytest.approx(0.3))
+    assert long._join("pair", parts[:2], tmp_path).language == "en"
 
 
 def test_text_cannot_be_long(tmp_path: Path):
