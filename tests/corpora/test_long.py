@@ -68,7 +68,6 @@ def test_one_has_one_voice_where_voices_have_several_recordings(tmp_path: Path):
     assert one.speaker
     assert one.speaker not in {r.speaker for r in manifest.read(folder, "evaluation") if r.id != one.id}
     assert one.seconds > 4
-    assert {recording.speaker for recording in added(make("hotword_commands", tmp_path / "mixed", 1))} == {""}
 
 
 def test_what_not_all_parts_have_in_common_is_left_open_and_words_stay_apart(tmp_path: Path):
@@ -79,7 +78,8 @@ def test_what_not_all_parts_have_in_common_is_left_open_and_words_stay_apart(tmp
         parts.append(Recording(folder=tmp_path, **line.model_dump()))
     whole = long._join("whole", parts, tmp_path)
     assert whole.text == "go to floor two go to floor two第二首歌"
-    assert (whole.language, whole.seconds) == ("", pytest.approx(0.3))
+    assert whole.language == ""
+    assert whole.seconds == pytest.approx(0.3)
     assert long._join("pair", parts[:2], tmp_path).language == "en"
 
 
