@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import networks, pack, skeletons
+from benchmarks.gpu import networks, pack, parts, skeletons, stages_on_device
 from benchmarks.gpu.record import Record
+from benchmarks.gpu.subjects import PRECISIONS, Subject
 from stages.core import graphs, params
 from stages.core.graphs import Feeds, Graph
 from stages.quantize import quantize
+from stages.reporting import devices, results
 from stages.runtimes import onnxruntime
+from tests import workspace
 from tests.workspace import ROOT
 
 MACHINE = {"gpu": "NVIDIA X1 | 80GB, 9.0, 580.1", "cpu": "A CPU"}
@@ -117,6 +120,22 @@ def test_recordings_and_their_references_are_picked_alike():
     picked = pack._spread(list(range(100)), 5)
     assert picked == pack._spread(range(100), 5) == [0, 25, 50, 74, 99]
     assert pack._spread([1, 2], 5) == [1, 2]
+
+
+def test_what_stages_gave_on_a_device_is_what_reports_read(
+    tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = {"accuracy.json": workspace.accuracy("good"), "latency.json": workspace.latency("good")}
+    monkeypatch.setattr(stages_on_device, "_run", lambda *arguments: given[arguments[-1]])
+    subject = Subject(workspace.MODEL, dict.fromkeys(PRECISIONS, tiny_export), is_large=False)
+    record = Record(tmp_path, MACHINE | {"date": "2026-11-27"})
+    for part in ("accuracy", "latency"):
+        rows = parts.PARTS[part](subject, networks.DEVICES["cpu"])
+        record.add(part, subject.name, [{"model": subject.name} | row for row in rows])
+    read = devices.read(record.place).parts
+    assert {row.sha256 for row in (*read.accuracy, *read.latency)} == {results.artifact(tiny_export)["sha256"]}
+    assert [row.headline for row in read.accuracy] == [workspace.AGREEMENT]
+    assert [row.case for row in read.latency] == list(workspace.CASES)
 
 
 def test_committed_results_are_what_their_json_says(tmp_path: Path):
