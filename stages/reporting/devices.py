@@ -16,7 +16,7 @@ from stages.reporting.figures import Entries, Entry
 VARIANT, GRAPH = "dense", "fp16"  # of which `make gpu` measures the accuracy, the latency and the engines
 
 
-class _Row(BaseModel):
+class Row(BaseModel):
     """What was measured of one model's fp16 graphs; sha256: their digest, as a build's artifact has it."""
 
     model_config = ConfigDict(frozen=True)
@@ -26,7 +26,7 @@ class _Row(BaseModel):
     sha256: str | None = None
 
 
-class Accuracy(_Row):
+class Accuracy(Row):
     """The metric that the report shows first, and of how many recordings."""
 
     headline: str
@@ -34,7 +34,7 @@ class Accuracy(_Row):
     recordings: int
 
 
-class Latency(_Row):
+class Latency(Row):
     """One case, against the plain fp32 export on the CPU of that machine."""
 
     case: str
@@ -43,7 +43,7 @@ class Latency(_Row):
     speedup: str
 
 
-class Engine(_Row):
+class Engine(Row):
     """The engine of one graph: seconds and bytes, or why it could not be built or run."""
 
     graph: str | None = None
@@ -52,7 +52,7 @@ class Engine(_Row):
     why_not: str | None = None
 
 
-class _Parts(BaseModel):
+class Parts(BaseModel):
     """The parts that are of builds; those of graphs are on the device's own page."""
 
     accuracy: list[Accuracy] = []
@@ -67,15 +67,19 @@ class _Parts(BaseModel):
         return [row for row in rows if not (isinstance(row, dict) and "failed" in row)]
 
 
-class _Machine(BaseModel):
+class Machine(BaseModel):
+    """The device, the processor beside it, and the day."""
+
     gpu: str
     cpu: str
     date: str
 
 
-class _Record(BaseModel):
-    machine: _Machine
-    parts: _Parts
+class Record(BaseModel):
+    """A file of benchmarks/gpu/, as far as reports show it."""
+
+    machine: Machine
+    parts: Parts
 
 
 class Elsewhere(NamedTuple):
@@ -103,14 +107,14 @@ class Elsewhere(NamedTuple):
         )
 
 
-def read(path: Path) -> _Record:
+def read(path: Path) -> Record:
     """Read what `make gpu` wrote of a device.
 
     Raises:
         UserError: it is not that.
     """
     try:
-        return _Record.model_validate_json(path.read_bytes())
+        return Record.model_validate_json(path.read_bytes())
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -129,7 +133,7 @@ def elsewhere(entries: Entries) -> dict[str, list[Elsewhere]]:
     return {name: devices for name, devices in found.items() if devices}
 
 
-def _of_build(entry: Entry, records: Mapping[Path, _Record]) -> Iterator[Elsewhere]:
+def _of_build(entry: Entry, records: Mapping[Path, Record]) -> Iterator[Elsewhere]:
     if (entry["variant"], entry["graph"]) != (VARIANT, GRAPH):
         return
     for path, record in records.items():
