@@ -30,8 +30,9 @@ LATIN_WORDS = re.compile(r"(?<=[a-zA-Z0-9])\n(?=[a-zA-Z0-9])")
 def add(folder: Path, count: int, make: Callable[[int], Path]) -> None:
     """Add `count` long recordings to the evaluation split of a data set.
 
-    make: returns a folder with so many more recordings of the split, as many of each label. Each long one is of one
-    label, where recordings have labels, and of one speaker, where speakers have several recordings.
+    make: returns a folder with so many more recordings of the split, about as many of each kind. Each long one is of
+    one kind: one language where the data set names languages, else one label, else one speaker where speakers have
+    several recordings.
 
     Raises:
         UserError: the data set has no audio.
@@ -41,9 +42,12 @@ def add(folder: Path, count: int, make: Callable[[int], Path]) -> None:
     if usual == 0:
         raise UserError(f"datasets.{folder.name}.long: found {count}, wanted 0: the data set is text, without audio")
     seconds = np.linspace(*SECONDS, count).tolist()
-    labels = len({recording.label for recording in own})
-    needed = labels * max(sum(seconds[start::labels]) for start in range(min(labels, count)))
-    groups = _group(manifest.read(make(round(SPARE * needed / usual)), SPLIT), own)
+    kind = _kind(own)
+    kinds = 1 if kind == "speaker" else len({getattr(recording, kind) for recording in own})
+    needed = kinds * max(sum(seconds[start::kinds]) for start in range(min(kinds, count)))
+    groups: dict[str, list[Recording]] = {}
+    for recording in manifest.read(make(round(SPARE * needed / usual)), SPLIT):
+        groups.setdefault(getattr(recording, kind), []).append(recording)
     left = {name: itertools.cycle(recordings) for name, recordings in groups.items()}
     lines = [Line(**recording.model_dump(exclude={"folder"})) for recording in own]
     for number, (target, name) in enumerate(zip(seconds, itertools.cycle(sorted(groups)), strict=False)):
@@ -51,14 +55,13 @@ def add(folder: Path, count: int, make: Callable[[int], Path]) -> None:
     manifest.write(folder, SPLIT, lines)
 
 
-def _group(material: Sequence[Recording], own: Sequence[Recording]) -> dict[str, list[Recording]]:
-    """Group recordings by label, or by speaker where the data set has no labels and hears each voice several times."""
+def _kind(own: Sequence[Recording]) -> str:
+    """Choose the field in which all parts of a long recording agree."""
+    if any(recording.language for recording in own):
+        return "language"
     speakers = [recording.speaker for recording in own]
-    of_speakers = not any(recording.label for recording in own) and 2 * len(set(speakers)) <= len(speakers)
-    groups: dict[str, list[Recording]] = {}
-    for recording in material:
-        groups.setdefault(recording.speaker if of_speakers else recording.label, []).append(recording)
-    return groups
+    heard_again = 2 * len(set(speakers)) <= len(speakers)
+    return "speaker" if heard_again and not any(recording.label for recording in own) else "label"
 
 
 def _take(recordings: Iterator[Recording], seconds: float) -> list[Recording]:
