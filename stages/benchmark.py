@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from stages import runtimes
-from stages.core import graphs, layout, lifetime, machine, params, plan, progress
-from stages.core.errors import entrypoint, key_from
+from stages.core import children, graphs, layout, lifetime, machine, params, plan, progress
+from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import write_json
 from stages.core.graphs import Feeds, GraphSet
 from stages.core.parallel import cores
@@ -37,6 +36,7 @@ from stages.core.timing import Block, quiet, time_block
 from stages.runtimes import older
 
 MEMORY = "--memory"
+MEMORY_SECONDS = 900  # to load an artifact and run it once, on a busy machine
 P99_NEEDS = 500  # samples: fewer leave under five beyond the 99th percentile
 Artifact = tuple[Path, Runtime]
 Networks = dict[str, Network]
@@ -161,7 +161,9 @@ def _summary(blocks: Sequence[Block], seconds: float | None, confidence: float) 
 def peak_memory_mib(artifact: Artifact) -> float:
     """Measure in a fresh process what loading an artifact and running its largest case adds to the peak memory."""
     command = [sys.executable, "-m", "stages.benchmark", MEMORY, str(os.getpid()), str(artifact[0]), artifact[1]]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = children.run(command, MEMORY_SECONDS)
+    if why := children.why_failed(done):
+        raise UserError(f"{artifact[0]}: its memory could not be measured: {why}")
     return float(done.stdout)
 
 

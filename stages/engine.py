@@ -1,24 +1,28 @@
 """Stage `engine`: what a runtime makes of a graph to load it, with a sidecar that says what each file is and needs.
 
-TensorRT-RTX builds ahead of time, without a GPU, for the compute capabilities in params. TensorRT
-builds on the GPU it will run on. ONNX Runtime, OpenVINO and LiteRT's converter write a graph in formats of their own.
-What this machine cannot build, and what those three refuse, is recorded with the reason and reported as unavailable; it
-is no error.
+TensorRT-RTX builds ahead of time, without a GPU, for the compute capabilities in params. TensorRT builds on the GPU it
+will run on. ONNX Runtime, OpenVINO and LiteRT's converter write a graph in formats of their own, in a process with a
+time limit. What this machine cannot build, and what those three refuse, is recorded with the reason and reported as
+unavailable; it is no error.
 """
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from stages.core import graphs, layout, params, plan, progress
+from stages.core import children, graphs, layout, params, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
-from stages.core.files import new_folder, sha256, write_json
+from stages.core.files import new_folder, read_json, sha256, write_json
 from stages.core.graphs import Graph
 from stages.core.params import EngineParams
 from stages.core.params.section import TENSORRT
 from stages.runtimes import litert, openvino, ort_format, tensorrt
 
+CHILD, RECORD = "--in-child", "record.json"
 CONVERTERS = {"ort_format": ort_format, "openvino": openvino, "litert": litert}
 
 
@@ -57,25 +61,68 @@ def build_all(origin: Path, folder: Path, runtime: str, settings: EngineParams) 
     return engines
 
 
+def convert(origin: Path, folder: Path, runtime: str, seconds: float) -> dict[str, Any]:
+    """Build in a process of its own, which may take so long: on a graph that it does not know a converter may hang.
+
+    Returns:
+        engines: the sidecars of what lies in `folder` then. unavailable: why there are none, or None.
+
+    Raises:
+        UserError: it was not the graph that it failed at.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        command = [sys.executable, "-m", "stages.engine", CHILD, runtime, str(origin), scratch]
+        try:
+            done = children.run(command, seconds)
+        except UserError as e:
+            return _refused(f"{origin}: the converter {e} (engine.seconds of params.yaml)")
+        if done.returncode < 0:
+            return _refused(f"{origin}: the converter {children.why_failed(done)}")
+        if why := children.why_failed(done):
+            print(done.stderr, file=sys.stderr, end="")
+            raise UserError(f"{origin}: the conversion for {runtime} failed: {why.removeprefix('error: ')}")
+        record = dict(read_json(Path(scratch) / RECORD))
+        for path in Path(scratch).iterdir() if record["engines"] else ():
+            path.replace(folder / path.name)
+    (folder / RECORD).unlink(missing_ok=True)
+    return record
+
+
+def _refused(why: str) -> dict[str, Any]:
+    return {"unavailable": why, "engines": {}}
+
+
+def _convert_here(runtime: str, origin: Path, folder: Path, settings: EngineParams) -> None:
+    """Build into `folder`, in a process for it, and write what `convert` returns there."""
+    try:
+        record = {"unavailable": None, "engines": build_all(origin, folder, runtime, settings)}
+    except UserError as e:
+        record = _refused(str(e).replace(str(folder), str(origin)))
+    write_json(folder / RECORD, record)
+
+
 def main(argv: Sequence[str]) -> None:
     """Run `python -m stages.engine MODEL-TARGET`."""
     p = params.load()
+    if argv[:1] == [CHILD]:
+        return _convert_here(argv[1], Path(argv[2]), Path(argv[3]), p.engine)
     lines = plan.derive(p).engine
     name = key_from(argv, "engine", lines)
     line = lines[name]
     runtime = p.targets[line.target].runtime
     origin = layout.graphs(line.model, line.variant, line.graph)
-    why, engines = why_not_built(runtime), {}
     with new_folder(layout.graphs(line.model, line.variant, line.target)) as folder:
-        try:
-            engines = {} if why else build_all(origin, folder, runtime, p.engine)
-        except UserError as e:
-            if runtime in TENSORRT:
-                raise
-            why = str(e)
+        if why := why_not_built(runtime):
+            record = _refused(why)
+        elif runtime in TENSORRT:
+            record = {"unavailable": None, "engines": build_all(origin, folder, runtime, p.engine)}
+        else:
+            record = convert(origin, folder, runtime, p.engine.seconds)
         graphs.write(folder, graphs.read(origin))
-        write_json(folder / "engine.json", {"runtime": runtime, "unavailable": why, "engines": engines})
-    print(f"{name}: {why or f'{len(engines)} engine(s) built'}")
+        write_json(folder / "engine.json", {"runtime": runtime, **record})
+    built = f"{len(record['engines'])} engine(s) built"
+    print(f"{name}: {record['unavailable'] or built}")
+    return None
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ with a time and a memory limit; whatever happens there, this stage ends with a g
 from __future__ import annotations
 
 import os
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import runtimes
-from stages.core import graphs, layout, lifetime, params, parity, plan, progress
+from stages.core import children, graphs, layout, lifetime, params, parity, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.graphs import Graph
@@ -68,29 +66,14 @@ def _total_bytes(graph: Path, source: Path) -> int:
 
 def run_child(source: Path, place: Path, settings: SimplifyParams) -> str | None:
     """Run onnxsim under its limits and return why there is no result, or None."""
-
-    def limit() -> None:
-        size = int(settings.memory_gib * 2**30)
-        resource.setrlimit(resource.RLIMIT_AS, (size, size))
-
     command = [sys.executable, "-m", "stages.simplify", CHILD, str(os.getpid()), str(source), str(place)]
     try:
-        done = subprocess.run(
-            command,
-            preexec_fn=limit,
-            capture_output=True,
-            text=True,
-            timeout=settings.seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"onnxsim ran for over {settings.seconds:g} s and was stopped"
-    if done.returncode < 0:
-        return f"onnxsim died of signal {-done.returncode}"
-    if done.returncode > 0 or not place.is_file():
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return f"onnxsim failed with status {done.returncode}: {last}"
-    return None
+        done = children.run(command, settings.seconds, memory_gib=settings.memory_gib)
+    except UserError as e:
+        return f"onnxsim {e}"
+    if why := children.why_failed(done):
+        return f"onnxsim failed: {why}"
+    return None if place.is_file() else "onnxsim wrote no graph"
 
 
 def _reason_to_keep(source: Path, simplified: Path, graph: Graph, reference: Network, tolerance: float) -> str | None:
@@ -142,7 +125,7 @@ def _run_onnxsim(source: Path, place: Path) -> None:
 def main(argv: Sequence[str]) -> None:
     """Run `python -m stages.simplify MODEL-VARIANT`."""
     if argv[:1] == [CHILD]:
-        lifetime.end_with_parent(int(argv[1]))  # it may hang, and nobody else limits its time
+        lifetime.end_with_parent(int(argv[1]))
         return _run_onnxsim(Path(argv[2]), Path(argv[3]))
     p = params.load()
     variants = plan.derive(p).variants

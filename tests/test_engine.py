@@ -22,7 +22,7 @@ from stages.runtimes import tensorrt
 from tests.quantization.test_counting import CONSTANTS, GRAPHS, build
 
 FP16 = Float16Recipe(kind="float16")
-SETTINGS = EngineParams(compute_capabilities=["SM86", "SM89"], workspace_mib=64)
+SETTINGS = EngineParams(compute_capabilities=["SM86", "SM89"], workspace_mib=64, seconds=900)
 needs_rtx = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="TensorRT-RTX has wheels for x86-64 Linux only"
 )

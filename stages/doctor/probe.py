@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from typing import Any
 
+from stages.core import children
 from stages.core.errors import UserError
 
 SECONDS = 60  # on a cold disk torch takes ten
@@ -18,14 +18,7 @@ def ask(code: str) -> Any:
     Raises:
         UserError: it failed; has the last line that it printed, or the signal that ended it.
     """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as e:
-        raise UserError(f"no answer in {SECONDS} s") from e
-    if done.returncode < 0:
-        raise UserError(f"died of signal {-done.returncode}")
-    if done.returncode:
-        raise UserError((done.stderr.strip().splitlines() or ["no message"])[-1][:200])
+    done = children.run([sys.executable, "-c", code], SECONDS)
+    if why := children.why_failed(done):
+        raise UserError(why[:200])
     return json.loads(done.stdout.strip().splitlines()[-1])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import sys
 import tempfile
 from importlib.metadata import distributions, version
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.core import graphs, layout
+from stages.core import children, graphs, layout
 from stages.core.errors import UserError, from_library
 from stages.core.graphs import Feeds, Graph, GraphSet
 from stages.core.parity import Network
@@ -71,10 +70,10 @@ def build(onnx: Path, place: Path) -> dict[str, Any]:
 def _convert(source: Path, scratch: Path, inputs: list[str], onnx: Path) -> Path:
     """Convert a graph, a copy of the one at `onnx`, in a process of its own; return the file."""
     command = [sys.executable, "-I", "-S", "-c", CONVERT, str(CONVERTER), str(source), str(scratch / "made"), *inputs]
-    done = subprocess.run(command, env=os.environ | QUIET, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.rpartition("REFUSED: ")[2].replace(f"{CONVERTER.resolve()}/", "")
-        why = " ".join(said.split())[:SAID]
+    done = children.run(command, None, environment=os.environ | QUIET)
+    if why := children.why_failed(done):
+        _, refused, said = done.stderr.rpartition("REFUSED: ")
+        why = " ".join((said if refused else why).replace(f"{CONVERTER.resolve()}/", "").split())[:SAID]
         raise UserError(f"{onnx}: {PACKAGE} could not convert it: {why}")
     return scratch / "made" / "model_float32.tflite"
 

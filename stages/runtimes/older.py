@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.core import graphs, layout, parity
+from stages.core import children, graphs, layout, parity
+from stages.core.errors import UserError
 from stages.core.graphs import Feeds
 from stages.runtimes import onnxruntime
 
@@ -41,6 +41,7 @@ TOLERANCE = 2e-4  # of every value of an output, relative to the largest: 5e-6 w
 # something else was computed.
 INT8_TOLERANCE = 0.01
 SAID = 160  # characters of a message, at most
+SECONDS = 900  # for all graphs of an artifact at the longest inputs, on a busy machine
 Files = tuple[Path, Path, Path]
 """A graph, and NumPy's archives of its inputs and outputs."""
 
@@ -85,14 +86,14 @@ def _why_not(name: str, wanted: Mapping[Files, Feeds]) -> str | None:
     path = os.environ | {"PYTHONPATH": str(FOLDER / name)}
     places = list(itertools.chain.from_iterable(wanted))
     command = [sys.executable, "-c", RUN, *map(str, places)]
-    done = subprocess.run(command, env=path, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode < 0:
-        return f"died of signal {-done.returncode}"
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    try:
+        why = children.why_failed(children.run(command, SECONDS, environment=path))
+    except UserError as e:
+        return str(e)
+    if why is not None:
         for place in places:
-            said = said.replace(str(place), place.name)
-        return said[:SAID]
+            why = why.replace(str(place), place.name)
+        return why[:SAID]
     for (graph, _, outputs), values in wanted.items():
         with np.load(outputs) as found:
             why = _difference(values, dict(found), is_int8=_is_int8(graph))

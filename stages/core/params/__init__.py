@@ -71,6 +71,7 @@ class EngineParams(Section):
 
     compute_capabilities: list[str] = Field(min_length=1)
     workspace_mib: int = Field(ge=1, le=2**30)
+    seconds: Seconds
 
 
 class EvaluateParams(Section):
