@@ -17,7 +17,7 @@ from typing import Any
 from stages.core import children, graphs, layout, params, plan, progress
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, read_json, sha256, write_json
-from stages.core.graphs import Graph
+from stages.core.graphs import Graph, GraphSet
 from stages.core.params import EngineParams
 from stages.core.params.section import TENSORRT
 from stages.runtimes import litert, openvino, ort_format, tensorrt
@@ -82,10 +82,10 @@ def convert(origin: Path, folder: Path, runtime: str, seconds: float) -> dict[st
             print(done.stderr, file=sys.stderr, end="")
             raise UserError(f"{origin}: the conversion for {runtime} failed: {why.removeprefix('error: ')}")
         record = dict(read_json(Path(scratch) / RECORD))
+        (Path(scratch) / RECORD).unlink()
         for path in Path(scratch).iterdir() if record["engines"] else ():
             path.replace(folder / path.name)
-    (folder / RECORD).unlink(missing_ok=True)
-    return record
+        return record
 
 
 def _refused(why: str) -> dict[str, Any]:
@@ -93,12 +93,24 @@ def _refused(why: str) -> dict[str, Any]:
 
 
 def _convert_here(runtime: str, origin: Path, folder: Path, settings: EngineParams) -> None:
-    """Build into `folder`, in a process for it, and write what `convert` returns there."""
+    """Build into `folder`, in a process for it, run it once, and write what `convert` returns there."""
     try:
         record = {"unavailable": None, "engines": build_all(origin, folder, runtime, settings)}
+        _run(folder, graphs.read(origin), runtime)
     except UserError as e:
         record = _refused(str(e).replace(str(folder), str(origin)))
     write_json(folder / RECORD, record)
+
+
+def _run(folder: Path, graph_set: GraphSet, runtime: str) -> None:
+    """Run what was converted on inputs of usual sizes.
+
+    Raises:
+        UserError: the runtime does not load or run it.
+    """
+    for name, network in CONVERTERS[runtime].load(folder, graph_set).items():
+        graph = graph_set.graphs[name]
+        network(graphs.example_feeds(graph, {axis: each.opt for axis, each in graph.axes.items()}, seed=0))
 
 
 def main(argv: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ UNTRACKED = {
     "stages/core/files.py": "writes what it is given",
     "stages/core/packages.py": "finds installed files, whose versions are artifacts/environment",
     "stages/core/parallel.py": "shares out work",
+    "stages/core/children.py": "limits what runs, and makes nothing",
     "stages/core/params": "reads params.yaml, of which DVC tracks the values",
     "stages/core/plan.py": "derives plan.yaml, of which DVC tracks the values",
     "stages/core/pins.py": "reads pins/, which decide the bytes",

@@ -52,7 +52,7 @@ def build(onnx: Path, place: Path) -> dict[str, Any]:
     """Write a graph to `place` as LiteRT's own, for any lengths, in fp32.
 
     Raises:
-        UserError: the converter refuses the graph, or LiteRT what it made.
+        UserError: the converter refuses the graph.
     """
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         model = graphs.load(onnx)
@@ -61,8 +61,6 @@ def build(onnx: Path, place: Path) -> dict[str, Any]:
         graphs.save(model, source)
         inputs = [str(value.name) for value in model.graph.inputs]
         _convert(source, Path(scratch), inputs, onnx).rename(place)
-    with from_library(f"{onnx}: LiteRT cannot load what {PACKAGE} made of it"):
-        _interpreter(place, 1)
     converter = next(found.version for found in distributions(name=PACKAGE, path=[str(CONVERTER)]))
     return {"version": version("ai-edge-litert"), "converter": f"{PACKAGE} {converter}"}
 
@@ -93,6 +91,9 @@ def _network(place: Path, graph: Graph, threads: int) -> Network:
         live = _interpreter(place, threads)
         inputs = {tensor["name"]: tensor["index"] for tensor in live.get_input_details()}
         outputs = [tensor["index"] for tensor in live.get_output_details()]
+    if set(inputs) != set(graph.inputs):
+        found, wanted = (", ".join(sorted(names)) for names in (inputs, graph.inputs))
+        raise UserError(f"{place}: found inputs {found}, wanted {wanted}: {PACKAGE} took operators of TensorFlow's own")
     planned: dict[str, tuple[int, ...]] = {}
 
     def run(feeds: Feeds) -> Feeds:

@@ -61,6 +61,15 @@ def test_what_the_converter_refuses_is_named_with_its_reason(tmp_path: Path):
         litert.build(place, tmp_path / "model.tflite")
 
 
+def test_a_file_with_other_inputs_than_its_graph_is_refused(built: Path, tiny_export: Path):
+    graph_set = graphs.read(tiny_export)
+    graph = graph_set.graphs["model"]
+    others = {"audio" if name == "speech" else name: tensor for name, tensor in graph.inputs.items()}
+    renamed = {"model": graph.model_copy(update={"inputs": others})}
+    with pytest.raises(UserError, match=r"found inputs .*speech.*, wanted audio, .*operators of TensorFlow's own"):
+        litert.load(built, graph_set.model_copy(update={"graphs": renamed}))
+
+
 def test_where_it_is_not_installed_it_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(litert, "CONVERTER", tmp_path)
     assert "make .venv/extra-litert" in (runtimes.why_unavailable("litert") or "")
