@@ -20,6 +20,10 @@ PLATFORMS = {
     "tensorrt": "tensorrt_plan",
 }
 DTYPES = {"float32": "TYPE_FP32", "int32": "TYPE_INT32", "int64": "TYPE_INT64", "bool": "TYPE_BOOL"}
+NO_WARM_UP = """\
+# No model_warmup: Triton hands states over within a sequence alone, and warms a model up before there can be one. Send
+# a short sequence once the server is ready.
+"""
 CLOCKS: Tensors = {CLOCK: ("TYPE_FP64", [2])}
 
 
@@ -66,7 +70,7 @@ def _keep_states(config: Any, graph: Graph, *, native: bool, batched: bool) -> N
 def warm_up(config: Any, graph: Graph, files: Mapping[str, str]) -> None:
     """Let Triton run a model once before it is ready; files: in the model's folder `warmup`, an input's bytes each.
 
-    Not one with states: outside of a sequence Triton 2.51 has none to hand over, and ends when a sample brings them.
+    Not one with states, as NO_WARM_UP says: with a sample that brings them Triton 2.51 ends.
     """
     usual = {name: axis.opt for name, axis in graph.axes.items()} | {BATCH: 1}
     sample = config.model_warmup.add(name="usual", batch_size=1, count=1)

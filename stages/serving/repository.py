@@ -94,7 +94,9 @@ def _write_networks(release: Release, repository: Path, *, native: bool) -> None
         version = _add(repository, config)
         for path in _network_files(release.folder, graph):
             shutil.copyfile(path, version / path.name)
-        if not graph.states:
+        if graph.states:
+            _write_config(version.parent, config, configuration.NO_WARM_UP)
+        else:
             configuration.warm_up(config, graph, _write_warm_up(version.parent, graph))
             _write_config(version.parent, config)
 
@@ -147,7 +149,7 @@ def _add(repository: Path, config: Any) -> Path:
     return version
 
 
-def _write_config(folder: Path, config: Any) -> None:
+def _write_config(folder: Path, config: Any, comment: str = "") -> None:
     from google.protobuf import text_format
 
-    write_text(folder / CONFIG, text_format.MessageToString(config))
+    write_text(folder / CONFIG, comment + text_format.MessageToString(config))

@@ -185,6 +185,8 @@ def test_a_configuration_declares_what_its_graph_has(
         session = onnxruntime.InferenceSession(graph_file, providers=["CPUExecutionProvider"])
         assert declared(config) == (found(session.get_inputs()), found(session.get_outputs()))
         assert len(config.sequence_batching.state) == len(graph.states)
+        assert bool(config.model_warmup) == (not graph.states)
+        assert (place / config.name / "config.pbtxt").read_text().startswith("# No model_warmup") == bool(graph.states)
 
 
 def test_every_tensor_of_an_ensemble_is_one_that_a_step_before_gives(written: Path):
