@@ -30,6 +30,8 @@ from stages.runtimes import onnxruntime
 from stages.serving.repository import read_release
 
 PIECE = 9600  # samples, that the streaming program hands over at a time
+HOTWORDS = "seaco_paraformer"
+TAG = re.compile(r"<\|.*?\|>")
 OFFLINE = ("funasr-onnx-offline", "--wav-path", r"\] \d+ : (?!\[)(.*)")
 PROGRAMS = {  # of a family: the program, its option for what it reads, and how it prints what it makes of each
     "ct_transformer": ("funasr-onnx-offline-punc", "--txt-path", r"Results: (.*)"),
@@ -50,8 +52,12 @@ def run_there(binaries: Path, folder: Path, family: str, recordings: Sequence[Re
         listed.write_text("\n".join(lines) + "\n", encoding="utf-8")
         quantize = str((folder / quantized_name("model.onnx")).is_file()).lower()
         command = [str(binaries / name), "--model-dir", str(folder), "--quantize", quantize, option, str(listed)]
+        if family == HOTWORDS:
+            words = Path(scratch) / "hotwords.txt"
+            words.write_text("".join(f"{word} 20\n" for word in recordings[0].hotwords), encoding="utf-8")
+            command += ["--hotword", str(words)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = [text for text in re.findall(printed, done.stderr) if "hotword" not in text]
+    found = [TAG.sub("", text) for text in re.findall(printed, done.stderr)]
     if done.returncode or len(found) != len(recordings):
         sys.exit(f"{name} ended with {done.returncode}, {len(found)} of {len(recordings)}:\n{done.stderr[-3000:]}")
     return found
@@ -62,8 +68,8 @@ def text_of(one: Recording) -> str:
     return "".join(read_marks(one.text)[0])
 
 
-def load_here(folder: Path, family: str) -> Callable[[Recording], Any]:
-    """Load a release as Kiln scores it."""
+def load_here(folder: Path, family: str, recordings: Sequence[Recording]) -> Callable[[Recording], Any]:
+    """Load a release as Kiln scores it; of recordings the first has the hotwords that all are given."""
     graph_set = graphs.read(folder)
     artifact = graph_set, onnxruntime.load(folder, graph_set)
     if family == "ct_transformer":
@@ -76,7 +82,8 @@ def load_here(folder: Path, family: str) -> Callable[[Recording], Any]:
         load = models.STREAMED.load(family).load_stream
         return lambda one: stream(load(folder, artifact), one)
     recognize: Callable[..., Any] = models.RECOGNIZERS.load(family).load_recognizer(folder, artifact)
-    return lambda one: recognize(one.samples()).text
+    given = {"hotword": " ".join(recordings[0].hotwords)} if family == HOTWORDS else {}
+    return lambda one: recognize(one.samples(), **given).text
 
 
 def stream(push: Callable[..., str], one: Recording) -> str:
@@ -92,7 +99,7 @@ def main() -> None:
     family = read_release(folder).family
     recordings = manifest.read(data, "evaluation")[:count]
     there = run_there(binaries, folder, family, recordings)
-    here = list(map(load_here(folder, family), recordings))
+    here = list(map(load_here(folder, family, recordings), recordings))
     bare = [[normalized(text).replace(" ", "") for text in texts] for texts in (there, here)]
     others = [pair for pair, one, other in zip(zip(there, here, strict=True), *bare, strict=True) if one != other]
     print(f"{folder.name}: {len(recordings) - len(others)} of {len(recordings)} the same")

@@ -11,6 +11,7 @@ from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.files import sha256, write_json, write_text
 from stages.models.shared import pieces, tokens
+from stages.release import funasr_server
 
 MEASURED = (".onnx", ".data", ".engine", ".ort", ".xml", ".bin", ".tflite", ".torchscript")  # what holds a network
 NETWORK = (".pt", *MEASURED)  # of a checkpoint: weights, and graphs that nobody measured here
@@ -44,6 +45,7 @@ def fill(artifact: Path, checkpoint: Path, measured: Mapping[str, str], folder: 
         write_json(folder / tokens.FILE, pieces.read(folder))
     if (folder / tokens.FILE).is_file() and not (folder / SHERPA_TOKENS).is_file():
         write_text(folder / SHERPA_TOKENS, sherpa_tokens(folder / tokens.FILE))
+    funasr_server.complete(folder)
 
 
 def quantized_name(name: str) -> str:

@@ -1,0 +1,56 @@
+"""What FunASR's C++ runtime reads of a checkpoint's files in another form than its Python, or beside them.
+
+As its sources have it (`runtime/onnxruntime/src` of FunASR 1.4.3): seg_dict.cpp splits a line at its tab, tokenizer.cpp
+cuts words with jieba where config.yaml says `seg_jieba`, from dictionaries that lie in the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+from stages.core.files import write_text
+
+SEGMENTATION = "seg_dict"
+CONFIG, USES_JIEBA = "config.yaml", "seg_jieba"
+OWN_WORDS, DICTIONARY, HIDDEN_MARKOV = "jieba_usr_dict", "jieba.c.dict", "jieba.hmm"
+STATES = "BEMS"  # of a character: it begins a word, ends it, is in its middle, is one by itself
+NEVER = -3.14e100  # as jieba writes the logarithm of zero
+
+
+def complete(folder: Path) -> None:
+    """Write the files of a release's folder as the C++ runtime reads them; FunASR's Python reads these as well."""
+    segmentation = folder / SEGMENTATION
+    if segmentation.is_file():
+        write_text(segmentation, with_tabs(segmentation.read_text(encoding="utf-8")))
+    if (folder / OWN_WORDS).is_file():
+        _add_jieba(folder)
+
+
+def with_tabs(text: str) -> str:
+    """Return a dictionary of words and their tokens with a tab behind each word."""
+    lines = (line.strip().split(maxsplit=1) for line in text.split("\n"))
+    return "".join("\t".join(fields) + "\n" for fields in lines if fields)
+
+
+def _add_jieba(folder: Path) -> None:
+    """Add jieba's dictionaries where the checkpoint has none, and say in config.yaml that its tokens are words."""
+    config = (folder / CONFIG).read_text(encoding="utf-8")
+    if not any(line.startswith(f"{USES_JIEBA}:") for line in config.splitlines()):
+        write_text(folder / CONFIG, f"{config.rstrip()}\n{USES_JIEBA}: true\n")
+    if not (folder / DICTIONARY).is_file():
+        write_text(folder / DICTIONARY, resources.files("jieba").joinpath("dict.txt").read_text(encoding="utf-8"))
+    if not (folder / HIDDEN_MARKOV).is_file():
+        write_text(folder / HIDDEN_MARKOV, "".join(f"{line}\n" for line in _hidden_markov()))
+
+
+def _hidden_markov() -> Iterator[str]:
+    """Yield the lines of jieba's model of words that no dictionary has: of a start, of a transition, of a character."""
+    from jieba.finalseg import prob_emit, prob_start, prob_trans
+
+    yield " ".join(str(prob_start.P[state]) for state in STATES)
+    for state in STATES:
+        yield " ".join(str(prob_trans.P[state].get(following, NEVER)) for following in STATES)
+    for state in STATES:
+        yield ",".join(f"{character}:{chance}" for character, chance in prob_emit.P[state].items())
