@@ -27,7 +27,7 @@ from stages.pipelines import transcription
 from stages.quantize import quantize
 from stages.release import contents
 from stages.runtimes import onnxruntime, tensorrt, torchscript
-from tests import consumers, sherpa
+from tests import consumers, funasr_cpp, sherpa
 from tests.workspace import ROOT
 
 SETTINGS = params.load(ROOT / "params.yaml")
@@ -199,6 +199,11 @@ def test_int8_has_both_of_funasr_s_names_and_the_weights_once(release: Release, 
         assert (folder / contents.quantized_name(name)).read_bytes() == graph
         assert (folder / f"{name}.data").is_file()
     assert not list(release(model, "export").glob("*_quant.onnx"))
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_a_release_has_what_funasr_s_c_runtime_reads(release: Release, model: str):
+    assert list(funasr_cpp.complaints(release(model, "int8"), FAMILIES[model])) == []
 
 
 def test_a_checkpoint_s_own_file_of_any_runtime_is_not_released():
