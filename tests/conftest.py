@@ -40,7 +40,12 @@ CONFIG: dict[str, Any] = {
     "model": "FsmnVADStreaming",
     "frontend_conf": {"fs": 16000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
     | {"dither": 0.0, "lfr_m": 5, "lfr_n": 1},
-    "model_conf": {"sample_rate": 16000, "max_end_silence_time": 800, "speech_noise_thres": 0.6},
+    "model_conf": {
+        "sample_rate": 16000,
+        "max_end_silence_time": 800,
+        "max_single_segment_time": 60000,
+        "speech_noise_thres": 0.6,
+    },
     "encoder": "FSMN",
     "encoder_conf": {"input_dim": 400, "input_affine_dim": 24, "fsmn_layers": 4, "linear_dim": 32, "proj_dim": 16}
     | {"lorder": 20, "rorder": 0, "lstride": 1, "rstride": 0, "output_affine_dim": 24, "output_dim": 12},

@@ -45,6 +45,7 @@ RECOGNIZER = ("am.mvn", "tokens.json")
 FLOAT, INT = "tensor(float)", "tensor(int32)"
 INPUTS = {  # it goes by their order, and looks at no type
     "ct_transformer": [INT, INT],
+    "ct_transformer_realtime": [INT, INT, FLOAT, FLOAT],
     "paraformer": [FLOAT, INT],
     "paraformer_streaming": [FLOAT, INT],
     "seaco_paraformer": [FLOAT, INT, FLOAT],
@@ -53,8 +54,9 @@ INPUTS = {  # it goes by their order, and looks at no type
 MARKS = 6  # com-define.h: how many marks it takes a punctuation network to have
 
 
-def complaints(folder: Path, family: str) -> Iterator[str]:
-    """Yield what the runtime would stumble over."""
+def complaints(folder: Path, model: str) -> Iterator[str]:
+    """Yield what the runtime would stumble over in a folder of a model of `zoo/`, or of the same kind."""
+    family = model.removesuffix("_realtime")
     files = [*FILES.get(family, RECOGNIZER), "config.yaml", "model.onnx"]
     yield from (f"no {name}" for name in files if not (folder / name).is_file())
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
@@ -63,7 +65,7 @@ def complaints(folder: Path, family: str) -> Iterator[str]:
             if not isinstance(value := config.get(section, {}).get(key), kind):
                 yield f"config.yaml {section}.{key}: found {value!r}"
     yield from _of_text(folder, config)
-    yield from _of_graph(folder, family)
+    yield from _of_graph(folder, model)
 
 
 def _of_text(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
@@ -88,10 +90,10 @@ def _of_text(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"no {name}" for name in ("jieba.c.dict", "jieba.hmm") if not (folder / name).is_file())
 
 
-def _of_graph(folder: Path, family: str) -> Iterator[str]:
+def _of_graph(folder: Path, model: str) -> Iterator[str]:
     session = ort.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     found, first = [one.type for one in session.get_inputs()], session.get_outputs()[0]
-    if found != INPUTS.get(family, found):
+    if found != INPUTS.get(model, found):
         yield f"model.onnx: inputs {found}"
-    if first.type != FLOAT or (family == "ct_transformer" and first.shape[-1] != MARKS):
+    if first.type != FLOAT or (model.startswith("ct_transformer") and first.shape[-1] != MARKS):
         yield f"model.onnx: {first.name} is {first.type} {first.shape}"
