@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,12 @@ from stages.core import graphs
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.models.ct_transformer.metrics import read_marks
-from stages.models.shared.asr import normalized
 from stages.release.contents import quantized_name
 from stages.runtimes import onnxruntime
 from stages.serving.repository import read_release
 
 PIECE = 9600  # samples, that the streaming program hands over at a time
 HOTWORDS = "seaco_paraformer"
-TAG = re.compile(r"<\|.*?\|>")
 OFFLINE = ("funasr-onnx-offline", "--wav-path", r"\] \d+ : (?!\[)(.*)")
 PROGRAMS = {  # of a family: the program, its option for what it reads, and how it prints what it makes of each
     "ct_transformer": ("funasr-onnx-offline-punc", "--txt-path", r"Results: (.*)"),
@@ -39,7 +38,6 @@ PROGRAMS = {  # of a family: the program, its option for what it reads, and how 
     "paraformer": OFFLINE,
     "paraformer_streaming": ("funasr-onnx-online-asr", "--wav-path", r"Final results \d+ : (.*)"),
     "seaco_paraformer": OFFLINE,
-    "sensevoice": OFFLINE,
 }
 
 
@@ -57,7 +55,7 @@ def run_there(binaries: Path, folder: Path, family: str, recordings: Sequence[Re
             words.write_text("".join(f"{word} 20\n" for word in recordings[0].hotwords), encoding="utf-8")
             command += ["--hotword", str(words)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = [TAG.sub("", text) for text in re.findall(printed, done.stderr)]
+    found = re.findall(printed, done.stderr)
     if done.returncode or len(found) != len(recordings):
         sys.exit(f"{name} ended with {done.returncode}, {len(found)} of {len(recordings)}:\n{done.stderr[-3000:]}")
     return found
@@ -93,6 +91,11 @@ def stream(push: Callable[..., str], one: Recording) -> str:
     return "".join(push(samples[start : start + PIECE], cache, start == starts[-1]) for start in starts)
 
 
+def folded(text: str) -> str:
+    """Return a text with its marks, of which one of the two writes some in ASCII, and without spaces and case."""
+    return unicodedata.normalize("NFKC", text).lower().replace(" ", "").replace(".", "。")
+
+
 def main() -> None:
     """Compare, and print."""
     binaries, folder, data, count = (*map(Path, sys.argv[1:4]), int(sys.argv[4]))
@@ -100,13 +103,13 @@ def main() -> None:
     recordings = manifest.read(data, "evaluation")[:count]
     there = run_there(binaries, folder, family, recordings)
     here = list(map(load_here(folder, family, recordings), recordings))
-    bare = [[normalized(text).replace(" ", "") for text in texts] for texts in (there, here)]
+    bare = [list(map(folded, texts)) for texts in (there, here)]
     others = [pair for pair, one, other in zip(zip(there, here, strict=True), *bare, strict=True) if one != other]
     print(f"{folder.name}: {len(recordings) - len(others)} of {len(recordings)} the same")
     for one, other in others[:5]:
         print(f"  there {one}\n  here  {other}")
     if family not in ("ct_transformer", "fsmn_vad"):
-        truth = [normalized(one.text).replace(" ", "") for one in recordings]
+        truth = [folded(one.text) for one in recordings]
         print("  CER there and here:", *(f"{jiwer.cer(truth, texts):.4f}" for texts in bare))
 
 

@@ -1,20 +1,26 @@
 """What FunASR's C++ runtime reads of a checkpoint's files in another form than its Python, or beside them.
 
-As its sources have it (`runtime/onnxruntime/src` of FunASR 1.4.3): seg_dict.cpp splits a line at its tab, tokenizer.cpp
-cuts words with jieba where config.yaml says `seg_jieba`, from dictionaries that lie in the folder.
+As its sources have it (`runtime/onnxruntime/src` of FunASR 1.4.3): seg_dict.cpp splits a line at its tab; tokenizer.cpp
+cuts words with jieba where config.yaml says `seg_jieba`, by a compiled dictionary, which has logarithms of probabilities
+where jieba's own has counts, and the checkpoint's words among the others.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.core.files import write_text
+from stages.models.ct_transformer import words
+
+if TYPE_CHECKING:
+    from jieba import Tokenizer
 
 SEGMENTATION = "seg_dict"
 CONFIG, USES_JIEBA = "config.yaml", "seg_jieba"
-OWN_WORDS, DICTIONARY, HIDDEN_MARKOV = "jieba_usr_dict", "jieba.c.dict", "jieba.hmm"
+DICTIONARY, HIDDEN_MARKOV = "jieba.c.dict", "jieba.hmm"
 STATES = "BEMS"  # of a character: it begins a word, ends it, is in its middle, is one by itself
 NEVER = -3.14e100  # as jieba writes the logarithm of zero
 
@@ -24,8 +30,8 @@ def complete(folder: Path) -> None:
     segmentation = folder / SEGMENTATION
     if segmentation.is_file():
         write_text(segmentation, with_tabs(segmentation.read_text(encoding="utf-8")))
-    if (folder / OWN_WORDS).is_file():
-        _add_jieba(folder)
+    if segmenter := words.load_segmenter(folder):
+        _add_jieba(folder, segmenter)
 
 
 def with_tabs(text: str) -> str:
@@ -34,15 +40,22 @@ def with_tabs(text: str) -> str:
     return "".join("\t".join(fields) + "\n" for fields in lines if fields)
 
 
-def _add_jieba(folder: Path) -> None:
+def _add_jieba(folder: Path, segmenter: Tokenizer) -> None:
     """Add jieba's dictionaries where the checkpoint has none, and say in config.yaml that its tokens are words."""
     config = (folder / CONFIG).read_text(encoding="utf-8")
     if not any(line.startswith(f"{USES_JIEBA}:") for line in config.splitlines()):
         write_text(folder / CONFIG, f"{config.rstrip()}\n{USES_JIEBA}: true\n")
     if not (folder / DICTIONARY).is_file():
-        write_text(folder / DICTIONARY, resources.files("jieba").joinpath("dict.txt").read_text(encoding="utf-8"))
+        write_text(folder / DICTIONARY, "".join(f"{line}\n" for line in _dictionary(segmenter)))
     if not (folder / HIDDEN_MARKOV).is_file():
         write_text(folder / HIDDEN_MARKOV, "".join(f"{line}\n" for line in _hidden_markov()))
+
+
+def _dictionary(segmenter: Tokenizer) -> Iterator[str]:
+    """Yield a line of each word: the logarithm of its probability and a kind, which nobody asks for."""
+    for word, count in segmenter.FREQ.items():
+        if count:  # else it is the beginning of one
+            yield f"{word} {math.log(count / segmenter.total)} x"
 
 
 def _hidden_markov() -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,15 @@ def test_a_network_of_words_comes_with_jieba(tmp_path: Path):
     (tmp_path / "config.yaml").write_text("model: CTTransformer\nmodel_conf: {}", encoding="utf-8")
     funasr_server.complete(tmp_path)
     assert (tmp_path / "config.yaml").read_text() == "model: CTTransformer\nmodel_conf: {}\nseg_jieba: true\n"
-    words = (tmp_path / "jieba.c.dict").read_text(encoding="utf-8").splitlines()
-    assert {len(line.split(" ")) for line in words} == {3}  # a word, how often it is, its kind
+    words = [line.split(" ") for line in (tmp_path / "jieba.c.dict").read_text(encoding="utf-8").splitlines()]
+    assert {len(fields) for fields in words} == {3}  # a word, its weight, its kind
+    weights = {word: float(weight) for word, weight, _ in words}
+    assert weights["刘医生"] < weights["医生"] < 0  # its own word, and one of jieba's
+    assert abs(sum(map(math.exp, weights.values())) - 1) < 1e-6
     start, *moves, begin, end, middle, single = (tmp_path / "jieba.hmm").read_text(encoding="utf-8").splitlines()
     assert [len(line.split()) for line in (start, *moves)] == [4] * 5
     assert all(":" in pair[1:] for line in (begin, end, middle, single) for pair in line.split(",")[:100])
-    assert abs(sum(10 ** (float(chance) / 2.302585092994046) for chance in start.split()) - 1) < 1e-6
+    assert abs(sum(math.exp(float(chance)) for chance in start.split()) - 1) < 1e-6
 
 
 def test_a_checkpoint_s_own_dictionaries_stay(tmp_path: Path):
