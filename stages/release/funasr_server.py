@@ -1,7 +1,7 @@
 """What FunASR's C++ runtime reads of a checkpoint's files in another form than its Python, or beside them.
 
 As its sources have it (`runtime/onnxruntime/src` of FunASR 1.4.3): seg_dict.cpp splits a line at its tab; tokenizer.cpp
-cuts words with jieba where config.yaml says `seg_jieba`, by a compiled dictionary, which has logarithms of probabilities
+cuts words with jieba where config.yaml says `seg_jieba`, by a compiled dictionary: it has logarithms of probabilities
 where jieba's own has counts, and the checkpoint's words among the others.
 """
 
@@ -29,15 +29,15 @@ def complete(folder: Path) -> None:
     """Write the files of a release's folder as the C++ runtime reads them; FunASR's Python reads these as well."""
     segmentation = folder / SEGMENTATION
     if segmentation.is_file():
-        write_text(segmentation, with_tabs(segmentation.read_text(encoding="utf-8")))
+        segmentation.write_bytes(with_tabs(segmentation.read_bytes()))
     if segmenter := words.load_segmenter(folder):
         _add_jieba(folder, segmenter)
 
 
-def with_tabs(text: str) -> str:
-    """Return a dictionary of words and their tokens with a tab behind each word."""
-    lines = (line.strip().split(maxsplit=1) for line in text.split("\n"))
-    return "".join("\t".join(fields) + "\n" for fields in lines if fields)
+def with_tabs(text: bytes) -> bytes:
+    """Return a dictionary of words and their tokens, in whatever encoding, with a tab behind each word."""
+    lines = (line.strip().split(maxsplit=1) for line in text.split(b"\n"))
+    return b"".join(b"\t".join(fields) + b"\n" for fields in lines if fields)
 
 
 def _add_jieba(folder: Path, segmenter: Tokenizer) -> None:
