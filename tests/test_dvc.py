@@ -22,7 +22,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from stages.core import params, plan
-from stages.core.patches.dvc import dvc_files, dvc_locks, dvc_params
+from stages.core.patches.dvc import dvc_once
 from tests import workspace
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
@@ -57,7 +57,7 @@ for path in map(pathlib.Path, stage["makes"]):
 
 @pytest.fixture(autouse=True, scope="module")
 def _as_kiln_runs_it() -> Iterator[None]:
-    with dvc_params(), dvc_files(), dvc_locks():
+    with dvc_once():
         yield
 
 

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 
 from stages.commands import forks
 from stages.core import lifetime
-from stages.core.patches.dvc import dvc_files, dvc_locks, dvc_params, dvc_stages
+from stages.core.patches.dvc import dvc_once, dvc_stages
 
 FORKED = "--forked"
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = argv[2:] if forked else argv[1:]
     sys.argv = ["dvc", *arguments]  # what it names itself by, where another waits for it
     forking = dvc_stages(forks.start) if forked else nullcontext()
-    with dvc_params(), dvc_files(), dvc_locks(), forking:
+    with dvc_once(), forking:
         status: int = dvc(arguments)
     return status
 

@@ -14,7 +14,7 @@ import networkx as nx
 from stages.core import failures, plan
 from stages.core.params import Params
 from stages.core.params.section import GPU_RUNTIMES
-from stages.core.patches.dvc import dvc_params
+from stages.core.patches.dvc import dvc_once
 
 Kind = Literal["shared", "model", "timing", "pipeline"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -79,7 +79,7 @@ def stale(graph: Any) -> set[Any]:
     """Return the stages of DVC's graph that differ from what their lock files say, and all that need those."""
     found: set[Any] = set()
     ordered = [stage for stage in _in_order(graph) if failures.block(stage) != FIRST]
-    with dvc_params(), ordered[0].repo.lock:
+    with dvc_once(), ordered[0].repo.lock:
         for stage in ordered:
             if any(needed in found for needed in graph.successors(stage)) or stage.changed():
                 found.add(stage)

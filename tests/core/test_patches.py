@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -185,3 +187,73 @@ def test_dvc_reads_a_dvc_yaml_once_for_all_that_it_is_told_to_build(tmp_path: Pa
         place.write_text("stages:\n  m: {foreach: [x], do: {cmd: 'echo again'}}\n")
         assert repo.stage.collect("m@x")[0].cmd == "echo again"
     assert len(loads) == 2
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of DVC, where we are: two stages read a folder, one of them also what a third makes of a seed."""
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "one.py").write_text("1")
+    (tmp_path / "seed").write_text("1")
+    blocks = {
+        "make": "{cmd: mkdir made && cp seed made, deps: [seed], outs: [made]}",
+        "first": "{cmd: cp -r made first, deps: [code, made], outs: [first]}",
+        "second": "{cmd: cp .dvc/tmp/rwlock second, deps: [code], outs: [second]}",
+    }
+    (tmp_path / "dvc.yaml").write_text("stages:\n" + "".join(f"  {name}: {block}\n" for name, block in blocks.items()))
+    Repo.init(no_scm=True)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
+def test_dvc_hashes_a_folder_once_until_a_stage_ran(pipeline: Path):
+    from dvc.output import Output
+    from dvc.repo import Repo
+
+    hashed = []
+    compute = getattr(Output, dvc.HASH)
+
+    def counted(output: Any) -> Any:
+        hashed.append(output.def_path)
+        return compute(output)
+
+    def built() -> set[str]:
+        hashed.clear()
+        return {stage.name for stage in Repo().reproduce()}
+
+    with patches.replace(Output, dvc.HASH, counted), dvc.dvc_once():
+        assert built() == {"make", "first", "second"}
+        assert built() == set()
+        assert sorted(hashed) == ["code", "first", "made", "second", "seed"]
+        (pipeline / "seed").write_text("22")
+        assert built() == {"make", "first"}
+        assert (pipeline / "first" / "seed").read_text() == "22"
+        (pipeline / "code" / "one.py").write_text("333")
+        assert built() == {"first", "second"}
+        (pipeline / "seed").write_text("1")
+        (pipeline / "code" / "one.py").write_text("1")
+        assert built() == {"make", "first", "second"}  # all restored
+        (pipeline / "made" / "seed").write_text("not the seed's")
+        assert built() == {"make"}  # what it reads is as it was, once that is restored
+    assert Repo().status() == {}
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
+def test_dvc_notes_once_what_a_stage_uses_and_keeps_off_what_another_process_writes(pipeline: Path):
+    from dvc.exceptions import ReproductionError
+    from dvc.repo import Repo
+
+    place = pipeline / ".dvc" / "tmp" / "rwlock"
+    with dvc.dvc_once():
+        Repo().reproduce()
+        during = json.loads((pipeline / "second").read_text())
+        assert ([*during["read"]], [*during["write"]]) == ([str(pipeline / "code")], [str(pipeline / "second")])
+        assert json.loads(place.read_text()) == {}
+        other = {"pid": os.getppid(), "cmd": "dvc of another"}
+        place.write_text(json.dumps({"read": {}, "write": {str(pipeline / "code"): other}}))
+        with pytest.raises(ReproductionError) as failed:
+            Repo().reproduce(force=True)
+    assert "is busy" in str(failed.value.__cause__)

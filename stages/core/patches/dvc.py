@@ -1,4 +1,4 @@
-"""How DVC reads params.yaml and dvc.yaml, writes dvc.lock and starts stages. Seen in 3.67."""
+"""How DVC reads what it is told, hashes files, notes which it uses, writes dvc.lock and starts stages. Seen in 3.67."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,19 @@ PATHS = "dpath"  # the library as that module knows it
 RUN = "_run"  # of dvc.stage.run
 LOAD_FILE = "load_file"  # of dvc.dvcfile
 DUMP = "dump_stages"  # of its Lockfile
+LOCK_PATHS = "rwlock"  # of dvc.rwlock
+HASH = "get_hash"  # of dvc.output.Output, by which it tells whether that changed
+WRITES = ("run", "checkout")  # of dvc.stage.Stage, after which files may be others
+RESET = "_reset"  # of dvc.repo.Repo: a command of DVC begins or ends
 LOCK_HEAD = "schema: '2.0'\nstages:\n"
 NEXT_STAGE = re.compile(r"\n  \S")
+
+
+@contextmanager
+def dvc_once() -> Iterator[None]:
+    """Have DVC do once what it does again for each stage: all of the following but how stages are started."""
+    with dvc_params(), dvc_files(), dvc_hashes(), dvc_path_locks(), dvc_locks():
+        yield
 
 
 @contextmanager
@@ -81,6 +92,74 @@ def dvc_files() -> Iterator[None]:
         return known[key]
 
     with replace(dvcfile, LOAD_FILE, load_file):
+        yield
+
+
+@contextmanager
+def dvc_hashes() -> Iterator[None]:
+    """Have DVC hash a file or folder once until a stage was run or restored, however many stages depend on it.
+
+    DVC goes through all files of stages/models for each of a hundred stages. What a stage used is hashed after it ran,
+    as ever.
+    """
+    from dvc.output import Output
+    from dvc.repo import Repo
+    from dvc.stage import Stage
+
+    compute = getattr(Output, HASH)
+    known: dict[tuple[str, str], Any] = {}
+
+    def get_hash(output: Any) -> Any:
+        if output.fs.protocol != "local":
+            return compute(output)
+        key = (output.fs_path, output.hash_name)
+        if key not in known:
+            known[key] = compute(output)
+        return known[key]
+
+    def forgetting(write: Callable[..., Any]) -> Callable[..., Any]:
+        def forget(*arguments: Any, **settings: Any) -> Any:
+            try:
+                return write(*arguments, **settings)
+            finally:
+                known.clear()
+
+        return forget
+
+    with ExitStack() as stack:
+        stack.enter_context(replace(Output, HASH, get_hash))
+        for owner, name in ((Repo, RESET), *((Stage, name) for name in WRITES)):
+            stack.enter_context(replace(owner, name, forgetting(getattr(owner, name))))
+        yield
+
+
+@contextmanager
+def dvc_path_locks() -> Iterator[None]:
+    """Have DVC note which paths a stage reads and writes once, not again in each function that the first one calls.
+
+    Each time it reads, checks and writes all of .dvc/tmp/rwlock, twice.
+    """
+    from dvc import rwlock
+
+    lock = getattr(rwlock, LOCK_PATHS)
+    held: list[tuple[set[str], set[str]]] = []  # what may be read, and what written, by each function in another
+
+    @contextmanager
+    def lock_paths(
+        folder: str, fs: Any, command: str, read: list[str], write: list[str], hardlink: Any
+    ) -> Iterator[None]:
+        reads, writes = {*read, *write}, {*write}
+        if any(reads <= readable and writes <= writable for readable, writable in held):
+            yield
+            return
+        with lock(folder, fs, command, read, write, hardlink):
+            held.append((reads, writes))
+            try:
+                yield
+            finally:
+                held.pop()
+
+    with replace(rwlock, LOCK_PATHS, lock_paths):
         yield
 
 
