@@ -15,7 +15,6 @@ import psutil
 
 from stages.commands import heal
 from stages.commands.build import Build, under_way
-from stages.commands.side_by_side import side_by_side
 from stages.core import failures, layout, lifetime, links, params, plan
 from stages.core.errors import UserError
 from stages.summary import show
@@ -72,8 +71,11 @@ def _build(build: Build, arguments: Sequence[str], ray: str | None) -> int:
 
         if not fan_out(build, ray, arguments):
             return 1
-    elif is_first and not side_by_side(build):
-        return 1
+    elif is_first:
+        from stages.commands.side_by_side import side_by_side
+
+        if not side_by_side(build):
+            return 1
     status = _run(build, [*KEEP_GOING, *arguments], forked=is_first)
     if status and not arguments and _began(start):
         failures.note_crashed()

@@ -6,8 +6,11 @@ a graph of a stranger's could read any file that way.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from stages.core.errors import UserError, from_library
 
+FOLDER = Path(".dvc")
 LINKS = ("symlink", "hardlink")
 WANTED = "reflink,copy"
 
@@ -21,7 +24,7 @@ def refuse() -> None:
     from dvc.config import Config
 
     with from_library("DVC cannot read its configuration"):
-        kinds = Config.from_cwd()["cache"].get("type") or []
+        kinds = Config(str(FOLDER) if FOLDER.is_dir() else None)["cache"].get("type") or []
     if found := [kind for kind in kinds if kind in LINKS]:
         raise UserError(
             f"DVC's cache.type: found {found[0]}, wanted {WANTED}: ONNX opens no weights behind links; run `dvc config "

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from stages.commands import dvc, repro
+from stages.commands import dvc, repro, side_by_side
 from stages.commands.build import under_way
 from stages.commands.display import forecast
 from stages.commands.heal import heal
@@ -112,7 +112,7 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(plan, "write", lambda _: False)
     monkeypatch.setattr(plan, "derive", lambda _: SimpleNamespace(reports={"t": None}))
     monkeypatch.setattr(params, "load", lambda: None)
-    monkeypatch.setattr(repro, "side_by_side", lambda _: True)
+    monkeypatch.setattr(side_by_side, "side_by_side", lambda _: True)
     return place
 
 
