@@ -279,7 +279,7 @@ def run(place: Path, randomly: int, aimed: int, seed: int, longest: float) -> Co
         moment: float | str = draw.uniform(0, longest)
         if number >= randomly:
             lock = ("dvc.lock", "rwlock")[number % 2]
-            moment = f"{lock}:{draw.randint(1, 5 if lock == 'dvc.lock' else 12)}:{draw.random():.3f}"
+            moment = f"{lock}:{draw.randint(1, 5 if lock == 'dvc.lock' else 6)}:{draw.random():.3f}"
         trial(place, counts, first=first, kill=kill, moment=moment)
     return counts
 
