@@ -24,6 +24,7 @@ from tests.workspace import ROOT
 HUB_ID, REVISION = "someone/tiny.model", "v2.0.4"
 OTHERS = {"README.md": b"# Tiny", "example/a.wav": b"RIFF", "model.py": b"raise SystemExit", "fig/config.yaml": b"a: 1"}
 ON_HUB = {"kind": "modelscope", "hub_id": HUB_ID, "revision": REVISION}
+SETTINGS: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
 MINIATURES = sorted(path.parent for path in ROOT.glob("zoo/*/config.yaml"))
 
 
@@ -55,10 +56,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub, files: File
 
 
 def write_params(*sources: Mapping[str, str], family: str = "fsmn_vad") -> None:
-    settings: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
     line = {"family": family, "dataset": "vad_mixtures", "license": "MIT", "sources": list(sources)}
-    settings["models"]["tiny"] = line
-    YAML().dump(settings, Path("params.yaml"))
+    settings = SETTINGS | {"models": SETTINGS["models"] | {"tiny": line}}
+    Path("params.yaml").write_text(json.dumps(settings))  # which is YAML, and written sooner
 
 
 def locked(name: str = "tiny") -> dict[str, Any]:
