@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import importlib
 import platform
 import signal
@@ -51,6 +52,7 @@ def install() -> None:
 def main(argv: Sequence[str]) -> None:
     """Run stages in this one process, which imports torch once."""
     install()
+    gc.set_threshold(100_000)  # as in each stage's own process
     for stage in argv:
         name, _, key = stage.partition("@")
         importlib.import_module(f"stages.{name}").main([key] if key else [])
