@@ -35,7 +35,7 @@ gate: .venv/runtime  ## exit 0 only if every required build passed; reads the la
 final: .venv/runtime  ## the required builds on the sealed split, which no stage reads
 	@kiln final
 
-scale: .venv/runtime  ## MODEL of the catalogue at full size, with random weights: seconds, memory, disk, latency
+scale: .venv/runtime  ## MODEL, or one of each kind, at full size with random weights: seconds, memory, disk, speed
 	@python -m benchmarks.scale $(MODEL) $(if $(TARGETS),--targets $(TARGETS))
 
 serve: .venv/extra-serve  ## Triton with BUILD (or several) of artifacts/release, over HTTP on port 8000, gRPC, metrics

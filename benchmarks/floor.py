@@ -4,8 +4,8 @@
 
 For every latency case of an artifact: products with weights at the best rate that one product alone reaches here, of
 all shapes of the graph; products of two activations, which attention is made of, at the best fp32 rate; all else at
-one read and one write of memory. Prints these, their sum, the measured time and the share of the floor in it: that of
-a small graph, whose activations stay in a cache, can be above 1.
+one read and one write of memory; padding counts. Prints these, their sum, the measured time and the share of the floor
+in it: that of a small graph, whose activations stay in a cache, can be above 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gpu.networks import median_ms
+from benchmarks.scale_tables import Row
 from stages.core import graphs
+from stages.core.files import write_json
 from stages.core.graphs import Feeds
 from stages.runtimes.onnxruntime import session
 
@@ -152,30 +154,34 @@ def floor(nodes: Sequence[Node], per_second: dict[str, float]) -> dict[str, floa
     return kinds
 
 
-def measure(folder: Path, table: Table) -> None:
-    """Add a row for every latency case of the artifact in a folder."""
+def measure(folder: Path) -> Iterator[Row]:
+    """Measure every latency case of the artifact in a folder."""
     graph_set = graphs.read(folder)
+    paths = {key: folder / graph.file for key, graph in graph_set.graphs.items()}
+    live = {key: session(path) for key, path in paths.items()}
     for name, case in graph_set.cases.items():
         feeds = {key: graphs.example_feeds(graph, case.sizes, 0) for key, graph in graph_set.graphs.items()}
-        paths = {key: folder / graph.file for key, graph in graph_set.graphs.items()}
         nodes = [node for key, path in paths.items() for node in work(path, feeds[key])]
-        least = floor(nodes, rates(nodes))
-        live = {key: session(path) for key, path in paths.items()}
         taken = median_ms(lambda: [live[key].run(None, given) for key, given in feeds.items()], SECONDS)  # noqa: B023
-        total = sum(least.values())
-        row = [f"{ms:.1f}" for ms in (*least.values(), total, taken)]
-        table.add_row("/".join(folder.parts[-3:]), name, *row, f"{total / taken:.2f}")
+        yield Row(name, floor(nodes, rates(nodes)), taken)
 
 
 def main(argv: Sequence[str]) -> None:
     """Print the table of the artifacts in the folders."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="+", type=Path, help="of an artifact: graphs for ONNX Runtime")
+    parser.add_argument("--json", type=Path, metavar="PLACE", help="write the rows of each folder here too")
+    options, found = parser.parse_args(argv), dict[str, list[Row]]()
     columns = ("artifact", "case", "INT8", "fp32", "attention", "rest", "floor", "p50", "share")
     table = Table(*columns, title="milliseconds on one thread")
-    for folder in parser.parse_args(argv).folder:
-        measure(folder, table)
+    for folder in options.folder:
+        found[str(folder)] = list(measure(folder))
+        for row in found[str(folder)]:
+            times = (f"{ms:.1f}" for ms in (*row.least.values(), row.floor, row.measured))
+            table.add_row("/".join(folder.parts[-3:]), row.case, *times, f"{row.share:.2f}")
     Console(width=120).print(table)
+    if options.json:
+        write_json(options.json, {folder: [row._asdict() for row in rows] for folder, rows in found.items()})
 
 
 if __name__ == "__main__":

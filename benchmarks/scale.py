@@ -1,8 +1,9 @@
-"""A checkpoint of the catalogue at full size, with random weights, through all stages: what it costs.
+"""Checkpoints of the catalogue at full size, with random weights, through all stages: what they cost and how fast.
 
     python -m benchmarks.scale seaco_paraformer_large --targets cpu_fp32_opt,cpu_int8
 
-Prints seconds, peak memory and what is left on disk of each step, the latency of each build and its share of the floor
+Without a name, one of each kind after the other. Prints as Markdown the seconds, peak memory and what is left on disk
+of each step, the speedup of each build, in a batch of unequal lengths too, and its share of the floor
 (benchmarks/floor.py). Random weights say nothing of accuracy, so there are few recordings; pruned targets are pruned
 once and not distilled, which is as long as one wants. A step runs as it does under `dvc repro`: a process of its own.
 For Paraformer-large also the same weights through FunASR's own export modules and the TorchScript exporter, which
@@ -20,32 +21,34 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks import scale_tables
+from benchmarks.gpu import networks
+from benchmarks.scale_tables import Record, Row, Speed, Step
 from stages.commands import catalogue
-from stages.core import layout, params, plan
+from stages.core import graphs, layout, machine, params, parity, plan
 from stages.core.errors import did_you_mean
-from stages.core.speedups import describe_speedup
+from stages.core.files import write_json
+from stages.core.graphs import Case
+from stages.core.plan import Build
+from stages.models.shared import weights
 from zoo import alone
 
 ROOT = Path(__file__).parents[1]
 MIB = 2**20
-TARGETS = "cpu_fp32,cpu_fp32_opt,cpu_int8"
+MODELS = (
+    "paraformer_large",
+    "paraformer_large_online",
+    "seaco_paraformer_large",
+    "sensevoice_small",
+    "emotion2vec_plus_large",
+    "punc_ct_transformer",
+)
+TARGETS = ",".join(scale_tables.BUILDS)
 ITEMS = {"calibration": 24, "tuning": 4, "evaluation": 7}
 ONCE = {"prune": {"distill_steps": 0, "variations": 0, "allocation": "uniform", "criterion": "magnitude"}}
 WITH_PEERS = "paraformer_large"
-
-
-class Step(NamedTuple):
-    """What one step took: seconds, peak resident MiB over it and what it waited for, MiB that it added to artifacts."""
-
-    name: str
-    seconds: float
-    peak: float
-    disk: float
+BATCH = 8
 
 
 def measure_step(name: str, command: Sequence[str], folder: Path) -> Step:
@@ -55,7 +58,8 @@ def measure_step(name: str, command: Sequence[str], folder: Path) -> Step:
         SystemExit: it failed; what it wrote to standard error was shown.
     """
     before, start = stored_mib(folder / layout.ARTIFACTS), time.perf_counter()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path}
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -88,13 +92,31 @@ def build(model: str, targets: str, folder: Path) -> Iterator[Step]:
         alone.leave_only(settings, model)
     yield measure_step("plan", [*python, "stages", "plan"], folder)
     p = params.load(folder / params.PARAMS)
+    tables = plan.derive(p)
     for stage, key in alone.steps(p, model):
         keys = [key] if key else []
-        short = [key.removeprefix(f"{model}-") for key in keys if key != model]
+        short = [key.removeprefix(f"{model}-") for key in keys if key not in {model, p.models[model].dataset}]
         yield measure_step(" ".join([stage, *short]), [*python, f"stages.{stage}", *keys], folder)
+        if stage == "export":
+            line = tables.variants[str(key)]
+            add_batch(folder / layout.graphs(line.model, line.variant, stage))
     yield measure_step("package", [*python, "benchmarks.scale", "--package"], folder)
     if model == WITH_PEERS:
         yield from peers(replica, folder)
+
+
+def add_batch(folder: Path) -> None:
+    """Add a latency case of BATCH recordings in one call to the graph set in a folder, where its graphs take several.
+
+    The first is as long as the shortest case, each other one has two thirds of the one before
+    (`stages.core.graphs.example_feeds`).
+    """
+    graph_set = graphs.read(folder)
+    if networks.is_batched(graph_set):
+        name, shortest = next(iter(graph_set.cases.items()))
+        batch = Case(sizes=shortest.sizes | {parity.BATCH: BATCH}, seconds=None)
+        cases = {f"{BATCH}x{name}": batch} | graph_set.cases  # the largest, of which memory is measured, stays last
+        write_json(folder / graphs.FILE, graph_set.model_copy(update={"cases": cases}).model_dump())
 
 
 def peers(replica: Path, folder: Path) -> Iterator[Step]:
@@ -131,42 +153,58 @@ def funasr_export(checkpoint: Path, place: Path) -> None:
     )
 
 
-def cost(steps: Sequence[Step], checkpoint: float) -> Table:
-    """Return the table of steps and their sum, with sizes as multiples of the checkpoint's MiB too."""
-    table = Table("step", "seconds", "peak MiB", "peak / checkpoint", "disk MiB", "disk / checkpoint")
-    total = Step("all", sum(s.seconds for s in steps), max(s.peak for s in steps), sum(s.disk for s in steps))
-    for step in [*steps, total]:
-        sizes = [text for mib in (step.peak, step.disk) for text in (f"{mib:.0f}", f"{mib / checkpoint:.1f}x")]
-        table.add_row(step.name, f"{step.seconds:.1f}", *sizes)
-    return table
+def speeds(folder: Path, build: Build) -> Iterator[Speed]:
+    """Yield every latency case of a build as stage `benchmark` found it."""
+    measured = folder / layout.measurements(build.target, build.model) / "latency.json"
+    for name, found in json.loads(measured.read_text(encoding="utf-8"))["cases"].items():
+        case, threads, _ = name.rsplit("_", 2)
+        yield Speed(build.target, case, threads, found["baseline_p50_ms"], found["speedup"], found["ci"])
 
 
-def latency(folder: Path) -> Table:
-    """Return the table of every latency case of every build."""
-    table = Table("build", "case", "fp32 p50 ms", "p50 ms", "speedup", "MiB")
-    for path in sorted((folder / "reports" / "measurements").glob("*/*/latency.json")):
-        record = json.loads(path.read_text())
-        for case, found in record["cases"].items():
-            times = (f"{found['baseline_p50_ms']:.0f}", f"{found['p50_ms']:.0f}", describe_speedup(found))
-            table.add_row(path.parts[-3], case, *times, f"{record['bytes']['value'] / MIB:.0f}")
-    return table
+def floors(folder: Path, artifact: str) -> list[Row]:
+    """Measure the floor of every latency case of an artifact, in a process of its own."""
+    place = folder / "floor.json"
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.floor",
+        str(folder / layout.ARTIFACTS / artifact),
+        "--json",
+        str(place),
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    (rows,) = json.loads(place.read_text(encoding="utf-8")).values()
+    return [Row(**row) for row in rows]
 
 
-def run(model: str, targets: str, folder: Path) -> None:
-    """Take one model through all steps, and print its latencies and what each step cost."""
-    steps = list(build(model, targets, folder.resolve()))
-    checkpoint = (folder / "replica" / "model.pt").stat().st_size / MIB
-    Console().print(latency(folder))
-    Console().print(f"{model}: {checkpoint:.0f} MiB of weights", cost(steps, checkpoint))
-    builds = plan.derive(params.load(folder / params.PARAMS)).builds.values()
-    artifacts = {str(folder / layout.ARTIFACTS / build.artifact) for build in builds}
-    subprocess.run([sys.executable, "-m", "benchmarks.floor", *sorted(artifacts)], cwd=ROOT, check=True)
+def run(model: str, targets: str, folder: Path) -> Record:
+    """Take one model through all steps, and measure what came of it."""
+    print(f"{model}, {machine.cpu()}", flush=True)
+    steps = list(build(model, targets, folder))
+    p = params.load(folder / params.PARAMS)
+    checkpoint = weights.find(folder / "replica").stat().st_size / MIB
+    builds = plan.derive(p).builds.values()
+    found = [speed for build in builds for speed in speeds(folder, build)]
+    return Record(model, checkpoint, steps, found, {build.target: floors(folder, build.artifact) for build in builds})
+
+
+def run_all(names: Sequence[str], targets: str, place: Path | None) -> None:
+    """Take models through all steps, one after another, and print the tables of those that got through."""
+    records: list[Record] = []
+    try:
+        for model in names:
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = (place or Path(scratch)) / model
+                folder.mkdir(parents=True, exist_ok=True)
+                records.append(run(model, targets, folder.resolve()))
+    finally:
+        print(scale_tables.report(records))
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print the names of the catalogue, or take one of its models through all stages."""
+    """Take one model of the catalogue, or one of each kind, through all stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", help="a name of the catalogue; without one, the names are printed")
+    parser.add_argument("model", nargs="?", help=f"a name of the catalogue; without one, {', '.join(MODELS)}")
     parser.add_argument("--targets", default=TARGETS, help=f"as `add` takes them; {TARGETS} by default")
     parser.add_argument("--folder", type=Path, help="keep the work here; a temporary folder by default")
     parser.add_argument("--package", action="store_true", help=argparse.SUPPRESS)
@@ -177,15 +215,10 @@ def main(argv: Sequence[str]) -> None:
         alone.release(params.load())
     elif options.funasr:
         funasr_export(*options.funasr)
-    elif not options.model:
-        print("make scale MODEL=one of", *known, sep="\n  ")
-    elif options.model not in known:
+    elif options.model and options.model not in known:
         raise SystemExit(f"the catalogue has no model {options.model!r}; {did_you_mean(options.model, known)}")
     else:
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = options.folder or Path(scratch)
-            folder.mkdir(exist_ok=True)
-            run(options.model, options.targets, folder)
+        run_all([options.model] if options.model else MODELS, options.targets, options.folder)
 
 
 if __name__ == "__main__":

@@ -106,9 +106,13 @@ def prune(
         metric["refit"] = accuracy(small)
     with recovery.fixed_threads(recovery.DISTILL_THREADS):
         after_refit = far()
-        validate = far if settings.validate_by == "loss" else functools.partial(_metric_loss, family, accuracy, small)
-        course = recovery.distill(small, family.distillation(small, model, calibration), validate, settings)
-        far_after = {"cut": as_cut, "refit": after_refit, "distillation": far()}
+        by_loss = settings.validate_by == "loss"
+        validate = far if by_loss else lambda: _as_loss(family, accuracy(small))
+        before = after_refit if by_loss else _as_loss(family, metric["refit"])
+        course = recovery.distill(small, family.distillation(small, model, calibration), validate, before, settings)
+        known = course.validation if by_loss else {0: after_refit}
+        far_at_end = known[course.kept] if course.kept in known else far()
+        far_after = {"cut": as_cut, "refit": after_refit, "distillation": far_at_end}
     metric["distillation"] = accuracy(small) if course.kept else metric["refit"]
     record = {
         "dense": _size(family, model),
@@ -136,9 +140,8 @@ def prune(
     )
 
 
-def _metric_loss(family: Prunable[Any, Any], accuracy: Accuracy, model: torch.nn.Module) -> float:
+def _as_loss(family: Prunable[Any, Any], measured: float) -> float:
     """Return the headline metric so that less is better."""
-    measured = accuracy(model)
     return 1 - measured if family.METRICS[family.HEADLINE].higher_is_better else measured
 
 

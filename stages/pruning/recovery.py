@@ -212,23 +212,27 @@ class Course:
     kept: int
 
 
-def distill(student: torch.nn.Module, loss: Loss, validate: Callable[[], float], settings: PruneParams) -> Course:
+def distill(
+    student: torch.nn.Module, loss: Loss, validate: Callable[[], float], before: float, settings: PruneParams
+) -> Course:
     """Train `student` in place with Adam, and leave it with the weights that validated best.
 
     The learning rate rises for `warmup` steps and then falls as a cosine. It stops early once `patience` validations in
     a row, one each `validate_every` steps and one after the last, were no better than the best: Prechelt, "Early
     stopping - but when?", 1998. The budget is in steps, for bytes to repeat.
+
+    before: what `validate` gives of the student as it is.
     """
     steps = settings.distill_steps
     if steps == 0:
-        return Course([], {0: validate()}, 0)
+        return Course([], {0: before}, 0)
     generator = torch.Generator().manual_seed(settings.seed)
     kept, weights = 0, student.state_dict()
     student.load_state_dict(copy.deepcopy(weights), assign=True)  # steps change a copy: some may be the teacher's own
     student.requires_grad_(True)
     optimizer = torch.optim.Adam(student.parameters(), lr=settings.learning_rate)
     schedule = _schedule(optimizer, steps, settings.warmup)
-    losses, validation = [], {0: validate()}
+    losses, validation = [], {0: before}
     for step in progress.each(range(1, steps + 1), "distillation steps"):
         found = loss(generator)
         optimizer.zero_grad()

@@ -25,7 +25,11 @@ def distill(student: Student, best: float, **changes: float) -> recovery.Course:
     """Distil for up to 100 steps of 0.01 what is best at a weight of `best`."""
     usual = {"validate_every": 10, "patience": 2, "distill_steps": 100, "learning_rate": 0.01}
     settings = PRUNE.model_copy(update=usual | changes)
-    return recovery.distill(student, student.loss, lambda: abs(float(student.weight.detach()) - best), settings)
+
+    def validate() -> float:
+        return abs(float(student.weight.detach()) - best)
+
+    return recovery.distill(student, student.loss, validate, validate(), settings)
 
 
 def test_the_best_weights_are_kept_and_it_stops_after_its_patience():
