@@ -39,7 +39,8 @@ PRODUCTS = {"MatMul", "FusedMatMul", "Gemm", *INTEGER}
 CONVOLUTIONS = {"Conv", "FusedConv", "QLinearConv", "ConvInteger"}
 ATTENTION = {"MultiHeadAttention", "Attention"}
 COPIED = 64 * 2**20  # elements of float32, far beyond any cache
-SECONDS = 0.3  # of each measurement
+SECONDS = 0.3  # in which a whole run, or a copy, is repeated
+PRODUCT_SECONDS = 0.1  # in which one product is
 SHAPES = 8  # of which rates are measured: those with the most work
 
 Shape = tuple[int, int, int]
@@ -105,7 +106,7 @@ IO = ("input_type_shape", "output_type_shape")
 
 def rate(kind: str, shapes: Sequence[Shape]) -> float:
     """Measure multiply-accumulates a second of products alone, one ONNX graph each; return the best of the shapes."""
-    return max(1e3 * math.prod(shape) / median_ms(_product(kind, shape), SECONDS) for shape in shapes)
+    return max(1e3 * math.prod(shape) / median_ms(_product(kind, shape), PRODUCT_SECONDS) for shape in shapes)
 
 
 def _product(kind: str, shape: Shape) -> Callable[[], object]:

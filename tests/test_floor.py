@@ -65,6 +65,7 @@ def test_an_artifact_is_a_line_for_each_case(
     tiny_export: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(floor, "SECONDS", 0)
+    monkeypatch.setattr(floor, "PRODUCT_SECONDS", 0)
     monkeypatch.setattr(floor, "COPIED", 2**20)
     floor.main([str(tiny_export)])
     lines = capsys.readouterr().out.splitlines()
