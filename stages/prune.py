@@ -110,9 +110,7 @@ def prune(
         validate = far if by_loss else lambda: _as_loss(family, accuracy(small))
         before = after_refit if by_loss else _as_loss(family, metric["refit"])
         course = recovery.distill(small, family.distillation(small, model, calibration), validate, before, settings)
-        known = course.validation if by_loss else {0: after_refit}
-        far_at_end = known[course.kept] if course.kept in known else far()
-        far_after = {"cut": as_cut, "refit": after_refit, "distillation": far_at_end}
+        far_after = {"cut": as_cut, "refit": after_refit, "distillation": far() if course.losses else after_refit}
     metric["distillation"] = accuracy(small) if course.kept else metric["refit"]
     record = {
         "dense": _size(family, model),
