@@ -45,7 +45,7 @@ MODELS = (
     "punc_ct_transformer",
 )
 TARGETS = ",".join(scale_tables.BUILDS)
-ITEMS = {"calibration": 24, "tuning": 4, "evaluation": 7}
+ITEMS = {"calibration": 24, "tuning": 12, "evaluation": 7}
 ONCE = {"prune": {"distill_steps": 0, "variations": 0, "allocation": "uniform", "criterion": "magnitude"}}
 WITH_PEERS = "paraformer_large"
 BATCH = 8
