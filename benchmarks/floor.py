@@ -98,7 +98,10 @@ def _nodes(args: dict[str, Any]) -> Iterator[Node]:
         yield Node("attention", (batch * queries, width, keys))
         yield Node("attention", (batch * queries, keys, width))
     else:
-        yield Node("rest", bytes=sum(int(args[f"{key}_size"]) for key in ("activation", "parameter", "output")))
+        moved = {part: int(args[f"{part}_size"]) for part in ("activation", "parameter", "output")}
+        if name == "Gather":  # of a table it reads the rows that it gives
+            moved["parameter"] = min(moved["parameter"], moved["output"])
+        yield Node("rest", bytes=sum(moved.values()))
 
 
 IO = ("input_type_shape", "output_type_shape")

@@ -51,6 +51,20 @@ def test_every_kind_of_product_is_counted(place: Path):
     assert all(node.bytes for node in found if node.kind == "rest")
 
 
+def test_a_table_is_read_where_rows_are_taken(tmp_path: Path):
+    graph = parser.parse_model("""
+<ir_version: 10, opset_import: ["" : 18]>
+rows (int64[T] ids) => (float[T, 16] row)
+{
+  row = Gather(table, ids)
+}
+""")
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1000, 16), np.float32), "table"))
+    onnx.save(graph, tmp_path / "model.onnx")
+    (node,) = floor.work(tmp_path / "model.onnx", {"ids": np.arange(FRAMES)})
+    assert node == Node("rest", bytes=FRAMES * (8 + 2 * 4 * 16))
+
+
 def test_a_graph_at_int8_has_as_many_products(tiny_export: Path, tmp_path: Path):
     recipe = params.load(ROOT / "params.yaml").quantize.recipes["int8"].model_copy(update={"smooth": None})
     graph = graphs.read(tiny_export).graphs["model"]
