@@ -34,10 +34,11 @@ from stages.core.files import write_json
 from stages.core.graphs import Feeds
 from stages.runtimes.onnxruntime import session
 
-INTEGER = {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearConv", "ConvInteger"}
-PRODUCTS = {"MatMul", "FusedMatMul", "Gemm", *INTEGER}
+INTEGER = {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearConv", "ConvInteger", "DynamicQuantizeLSTM"}
+PRODUCTS = {"MatMul", "FusedMatMul", "Gemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
 CONVOLUTIONS = {"Conv", "FusedConv", "QLinearConv", "ConvInteger"}
 ATTENTION = {"MultiHeadAttention", "Attention"}
+RECURRENCES = {"LSTM": 4, "DynamicQuantizeLSTM": 4, "GRU": 3, "RNN": 1}  # and their gates
 COPIED = 64 * 2**20  # elements of float32, far beyond any cache
 SECONDS = 0.3  # in which a whole run, or a copy, is repeated
 PRODUCT_SECONDS = 0.1  # in which one product is
@@ -88,7 +89,7 @@ def _nodes(args: dict[str, Any]) -> Iterator[Node]:
     if name in CONVOLUTIONS and weights and weights[-1][1] > 1:  # a depthwise one is bound by memory
         columns = outputs[0][1]
         yield Node(kind, (math.prod(outputs[0]) // columns, math.prod(weights[-1][1:]), columns))
-    elif name in PRODUCTS - CONVOLUTIONS:
+    elif name in PRODUCTS:
         rows, columns = math.prod(outputs[0][:-1]), outputs[0][-1]
         inner = math.prod(inputs[0]) * columns // math.prod(outputs[0])
         two = int(args["parameter_size"]) == 0 and len(weights) > 0 and kind == "fp32"
@@ -97,6 +98,9 @@ def _nodes(args: dict[str, Any]) -> Iterator[Node]:
         (batch, queries, width), keys = inputs[0], inputs[1][1]
         yield Node("attention", (batch * queries, width, keys))
         yield Node("attention", (batch * queries, keys, width))
+    elif name in RECURRENCES:
+        (steps, directions, batch, hidden), size = outputs[0], inputs[0][-1]
+        yield Node(kind, (steps * batch * directions, size + hidden, RECURRENCES[name] * hidden))
     else:
         moved = {part: int(args[f"{part}_size"]) for part in ("activation", "parameter", "output")}
         if name == "Gather":  # of a table it reads the rows that it gives
