@@ -27,11 +27,11 @@ from onnx import TensorProto, helper
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.gpu.networks import median_ms
 from benchmarks.scale_tables import Row
 from stages.core import graphs
 from stages.core.files import write_json
 from stages.core.graphs import Feeds
+from stages.core.timing import time_block
 from stages.runtimes.onnxruntime import session
 
 INTEGER = {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearConv", "ConvInteger", "DynamicQuantizeLSTM"}
@@ -42,6 +42,7 @@ RECURRENCES = {"LSTM": 4, "DynamicQuantizeLSTM": 4, "GRU": 3, "RNN": 1}  # and t
 COPIED = 64 * 2**20  # elements of float32, far beyond any cache
 SECONDS = 0.3  # in which a whole run, or a copy, is repeated
 PRODUCT_SECONDS = 0.1  # in which one product is
+MANY = 10_000  # pairs of calls, more than the seconds allow
 SHAPES = 8  # of which rates are measured: those with the most work
 
 Shape = tuple[int, int, int]
@@ -137,6 +138,12 @@ def _product(kind: str, shape: Shape) -> Callable[[], object]:
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     live = session(model.SerializeToString())
     return lambda: live.run(None, {"x": x})
+
+
+def median_ms(call: Callable[[], object], seconds: float) -> float:
+    """Return the median milliseconds of a call, repeated for as many seconds, without waits for a core."""
+    block = time_block(call, call, pairs=MANY, warmup=2, seconds=seconds)
+    return float(np.median([block.baseline, block.candidate]))
 
 
 def bandwidth() -> float:
