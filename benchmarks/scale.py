@@ -198,7 +198,8 @@ def run_all(names: Sequence[str], targets: str, place: Path | None) -> None:
                 folder.mkdir(parents=True, exist_ok=True)
                 records.append(run(model, targets, folder.resolve()))
     finally:
-        print(scale_tables.report(records))
+        if records:
+            print(scale_tables.report(records))
 
 
 def main(argv: Sequence[str]) -> None:
