@@ -118,24 +118,18 @@ def prune(
         "removed": _removed(model, small),
         "prunable": wanted.prunable,
         "removed_of_prunable": _removed(model, small) * _parameters(model) / wanted.prunable,
-    }
-    return (
-        small,
-        small_config,
-        record
-        | {
-            "sensitivity": sensitivity,
-            "tuning_loss": far_after,  # the distillation loss: how far the small model is from the dense one
-            "accuracy": metric,
-            "layer_error": errors,
-            "distillation": {
-                "steps": len(course.losses),
-                "kept_step": course.kept,
-                "calibration_loss": _mean_ends(course.losses),
-                f"tuning_{settings.validate_by}": course.validation,
-            },
+        "sensitivity": sensitivity,
+        "tuning_loss": far_after,  # the distillation loss: how far the small model is from the dense one
+        "accuracy": metric,
+        "layer_error": errors,
+        "distillation": {
+            "steps": len(course.losses),
+            "kept_step": course.kept,
+            "calibration_loss": _mean_ends(course.losses),
+            f"tuning_{settings.validate_by}": course.validation,
         },
-    )
+    }
+    return small, small_config, record
 
 
 def _as_loss(family: Prunable[Any, Any], measured: float) -> float:

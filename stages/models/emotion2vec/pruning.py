@@ -36,8 +36,8 @@ def calibration(folder: Path, recordings: Sequence[Recording], settings: PrunePa
     audio = [r.samples() for r in recordings]
     varied = [*audio, *augmentation.vary(audio, settings.variations, settings.seed)]
     crops = [torch.from_numpy(samples).unfold(0, CROP, HOP) for samples in varied if len(samples) >= CROP]
-    if sum(map(len, crops)) < BATCH:
-        raise UserError(f"prune: found {len(crops)} recordings of 1 s or more to calibrate on, wanted at least {BATCH}")
+    if (count := sum(map(len, crops))) < BATCH:
+        raise UserError(f"prune: found {count} crops of 1 s in {len(audio)} recordings, wanted at least {BATCH}")
     stacked = torch.cat(crops)
     normalize = read_config(folder)["model_conf"].get("normalize")
     return torch.nn.functional.layer_norm(stacked, (CROP,)) if normalize else stacked
