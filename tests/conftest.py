@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+from stages.core.parallel import cores
 from stages.corpora import manifest
 from stages.corpora.manifest import Line, Recording
 from tests import workspace
@@ -54,6 +55,11 @@ CONFIG: dict[str, Any] = {
 gc.disable()  # until all is imported: most of what it would go through stays
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads of torch would wait for each other
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, by children too
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are cores: tests of builds and kills wait for processes of theirs."""
+    return cores() + 1
 
 
 @pytest.hookimpl(tryfirst=True)
