@@ -79,7 +79,7 @@ def test_exit_status(script: Path, tmp_path: Path, arguments: list[str], status:
 
 
 def test_python_m_stages_is_the_same(script: Path):
-    arguments = ["tune", "--help"]
+    arguments = ["plan", "--help"]
     module = [sys.executable, "-m", "stages", *arguments]
     same = subprocess.run(module, cwd=ROOT, capture_output=True, text=True, check=True)
     assert run(script, *arguments).stdout == same.stdout
