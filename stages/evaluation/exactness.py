@@ -18,6 +18,7 @@ from stages.core.parity import LoadedArtifact, Network, relative_difference
 from stages.core.statistics import certain
 from stages.corpora.manifest import Recording
 from stages.models.protocols import Family
+from stages.models.shared.features import keeping_features
 
 RECORDINGS, SECONDS = 64, 240  # at most, and of audio: thousands of decisions
 SCORES = ("logits", "ctc_logits")  # the output that decisions are read from, as families call it
@@ -48,26 +49,39 @@ def measure(
     scores there: those that rounding could turn.
     """
     metrics = {}
-    for mode in family.MODES:
-        differences, at_risk = [0.0], list[NDArray[np.bool_]]()
-
-        def compare(exact: Network, network: Network, seen: tuple[list[float], list[NDArray[np.bool_]]]) -> Network:
-            def run(feeds: Feeds) -> Feeds:
-                wanted, found = exact(feeds), network(feeds)
-                seen[0].append(relative_difference(wanted, found))
-                for name in wanted.keys() & SCORES:
-                    if wanted[name].shape == found[name].shape:
-                        seen[1].append(_at_risk(wanted[name], found[name]))
-                return found
-
-            return run
-
-        networks = {n: compare(reference[1][n], artifact[1][n], (differences, at_risk)) for n in artifact[1]}
-        family.score(checkpoint, (artifact[0], networks), mode, recordings)
-        decisions = np.concatenate(at_risk) if at_risk else np.zeros(1, bool)
-        metrics[f"{mode}_output_difference"] = certain(max(differences), len(recordings))
-        metrics[f"{mode}_decisions_at_risk"] = certain(float(decisions.mean()), len(recordings))
+    with keeping_features():
+        for mode in family.MODES:
+            largest, at_risk = _run_both(family, checkpoint, reference, artifact, mode, recordings)
+            metrics[f"{mode}_output_difference"] = certain(largest, len(recordings))
+            metrics[f"{mode}_decisions_at_risk"] = certain(at_risk, len(recordings))
     return metrics
+
+
+def _run_both(
+    family: Family[Any],
+    checkpoint: Path,
+    reference: LoadedArtifact,
+    artifact: LoadedArtifact,
+    mode: str,
+    recordings: Sequence[Recording],
+) -> tuple[float, float]:
+    """Return the largest difference of any output in one mode, and the share of decisions at risk."""
+    differences, at_risk = [0.0], list[NDArray[np.bool_]]()
+
+    def compare(exact: Network, network: Network) -> Network:
+        def run(feeds: Feeds) -> Feeds:
+            wanted, found = exact(feeds), network(feeds)
+            differences.append(relative_difference(wanted, found))
+            for name in wanted.keys() & SCORES:
+                if wanted[name].shape == found[name].shape:
+                    at_risk.append(_at_risk(wanted[name], found[name]))
+            return found
+
+        return run
+
+    networks = {name: compare(reference[1][name], network) for name, network in artifact[1].items()}
+    family.score(checkpoint, (artifact[0], networks), mode, recordings)
+    return max(differences), float(np.concatenate(at_risk).mean()) if at_risk else 0.0
 
 
 def _at_risk(wanted: NDArray[Any], found: NDArray[Any]) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.protocols import Family
-from stages.models.shared.frontend import keeping_features
+from stages.models.shared.features import keeping_features
 
 HARMLESS = 1e-6  # not 0: FunASR takes the logarithm of a posterior
 

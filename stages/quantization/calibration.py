@@ -13,6 +13,7 @@ from stages.core.graphs import Feeds
 from stages.core.parity import Network
 from stages.corpora.manifest import Recording
 from stages.models.protocols import Family
+from stages.models.shared.features import keeping_features
 from stages.runtimes import onnxruntime
 
 
@@ -35,8 +36,9 @@ def record_feeds(
         return run
 
     artifact = (graph_set, {name: recording(name) for name in networks})
-    for mode in family.MODES:
-        family.score(checkpoint, artifact, mode, progress.each(recordings, f"calibration, {mode}"))
+    with keeping_features():
+        for mode in family.MODES:
+            family.score(checkpoint, artifact, mode, progress.each(recordings, f"calibration, {mode}"))
     return {name: _pick_evenly(calls, count) for name, calls in fed.items()}
 
 

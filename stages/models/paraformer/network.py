@@ -11,7 +11,7 @@ import torch
 from stages.core.graphs import Axis, Case, Graph, GraphSet, Tensor
 from stages.models.paraformer import schema
 from stages.models.shared import checkpoint, cif, cmvn, sanm, sherpa, tokens
-from stages.models.shared.frontend import keep_features
+from stages.models.shared.features import keep_features
 from stages.models.shared.recurrent import Recurrent
 from stages.models.shared.times import has_times, outputs, times
 

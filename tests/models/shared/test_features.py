@@ -1,5 +1,7 @@
 """Features of FunASR's front end that are computed once for modes which go over the same recordings."""
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 import torch
 
 from stages.models.shared import checkpoint
-from stages.models.shared import frontend as module
-from stages.models.shared.frontend import keep_features, keeping_features
+from stages.models.shared import features as module
+from stages.models.shared.features import keep_features, keeping_features
+from tests.workspace import ROOT
 
 SETTINGS = {"fs": 16000, "window": "hamming", "n_mels": 80, "lfr_m": 7, "lfr_n": 6, "dither": 0.0}
 AUDIO = torch.from_numpy(np.random.default_rng(0).uniform(-0.5, 0.5, (1, 8000)).astype(np.float32))
@@ -69,3 +72,9 @@ def test_what_there_is_no_room_for_is_computed_again(frontend: Counted, monkeypa
         for audio in (AUDIO, AUDIO * 0.5, AUDIO, AUDIO * 0.5):
             frontend.forward(audio, LENGTHS)
     assert frontend.computed == 3
+
+
+def test_stages_that_may_need_no_torch_begin_without_it():
+    code = "import sys; from stages import evaluate, quantize, reference; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
