@@ -224,7 +224,9 @@ def pareto_front(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
     return front
 
 
-def page(target: str, entries: Entries, environment: Mapping[str, str], confidence: str) -> str:
+def page(
+    target: str, entries: Entries, environment: Mapping[str, str], confidence: str, elsewhere: devices.ByBuild
+) -> str:
     """Render the target's page."""
     return render(
         "target.html",
@@ -233,7 +235,7 @@ def page(target: str, entries: Entries, environment: Mapping[str, str], confiden
         environment=environment,
         confidence=confidence,
         searches=searches(entries),
-        elsewhere=devices.elsewhere(entries),
+        elsewhere=elsewhere,
         forests={name: figures.forest({name: e}) if gated(e) else None for name, e in entries.items()},
         distributions={
             name: [figures.distribution(case, measured) for case, measured in e["latency"].items()]
@@ -242,10 +244,12 @@ def page(target: str, entries: Entries, environment: Mapping[str, str], confiden
     )
 
 
-def markdown(target: str, entries: Entries, environment: Mapping[str, str], confidence: str) -> str:
+def markdown(
+    target: str, entries: Entries, environment: Mapping[str, str], confidence: str, elsewhere: devices.ByBuild
+) -> str:
     """Render the target's report as Markdown for a pull request's comment."""
-    values = {"builds": entries, "environment": environment, "confidence": confidence}
-    return render("report.md", target=target, elsewhere=devices.elsewhere(entries), **values)
+    values = {"builds": entries, "environment": environment, "confidence": confidence, "elsewhere": elsewhere}
+    return render("report.md", target=target, **values)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -254,10 +258,11 @@ def main(argv: Sequence[str]) -> None:
     target = key_from(argv, "report", p.targets)
     names = plan.derive(p).reports[target].builds
     entries = {name: results.build_entry(p, name) for name in progress.each(names, "builds")}
-    environment, confidence, folder = results.environment(), f"{p.evaluate.confidence:.0%}", layout.report(target)
+    folder = layout.report(target)
+    facts = results.environment(), f"{p.evaluate.confidence:.0%}", devices.elsewhere(entries)
     with progress.phase("page"):
-        write_text(folder / "index.html", page(target, entries, environment, confidence))
-    write_text(folder / "report.md", markdown(target, entries, environment, confidence))
+        write_text(folder / "index.html", page(target, entries, *facts))
+    write_text(folder / "report.md", markdown(target, entries, *facts))
     write_json(folder / "metrics.json", metrics(entries))
     for name, entry in entries.items():
         print(f"{name}: {entry['verdict']}: {entry['reason']}")

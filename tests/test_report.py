@@ -120,10 +120,10 @@ def test_what_others_wrote_is_escaped():
     entry["accuracy"][HOSTILE] = entry["accuracy"][workspace.AGREEMENT]
     entry["latency"][HOSTILE] = entry["latency"]["10s_1_thread"]
     environment = {"cpu": HOSTILE, "gpu": HOSTILE}
-    page = report.page(HOSTILE, {HOSTILE: entry}, environment, CONFIDENCE)
+    page = report.page(HOSTILE, {HOSTILE: entry}, environment, CONFIDENCE, {})
     assert "<script" not in page
     assert "&lt;script&gt;" in page
-    markdown = report.markdown(HOSTILE, {HOSTILE: entry}, environment, CONFIDENCE)
+    markdown = report.markdown(HOSTILE, {HOSTILE: entry}, environment, CONFIDENCE, {})
     outside_code = re.sub(r"`[^`\n]*`", "", markdown.replace("\\`", ""))
     assert "<script" not in outside_code
     tables = [line for line in markdown.splitlines() if line.startswith("|")]
@@ -152,10 +152,10 @@ def pruned(widths: dict[str, int], sensitivity: dict[str, Any] | None, steps: in
 def test_the_page_says_what_was_pruned_and_what_recovery_gained(sensitivity: dict[str, Any] | None):
     [entry] = entries("bad").values()
     environment = {"cpu": "a", "gpu": "none"}
-    before = report.page("bad", {"build": entry}, environment, CONFIDENCE)
+    before = report.page("bad", {"build": entry}, environment, CONFIDENCE, {})
     assert "What was pruned" not in before
     entry["records"]["prune"] = pruned({HOSTILE: 5}, sensitivity)
-    page = report.page("bad", {"build": entry}, environment, CONFIDENCE)
+    page = report.page("bad", {"build": entry}, environment, CONFIDENCE, {})
     assert "<script" not in page
     text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
     assert "of 40 steps of distillation, the weights after 20 were kept" in text
@@ -165,7 +165,7 @@ def test_the_page_says_what_was_pruned_and_what_recovery_gained(sensitivity: dic
         assert row in text
     assert page.count("<svg") - before.count("<svg") == (sensitivity is not None)
     entry["records"]["prune"] = pruned({HOSTILE: 5}, sensitivity, steps=0)
-    assert "distilled" not in report.page("bad", {"build": entry}, environment, CONFIDENCE)
+    assert "distilled" not in report.page("bad", {"build": entry}, environment, CONFIDENCE, {})
 
 
 @pytest.mark.parametrize(("section", "typo"), [("speedup", "10s_1_thraed")])

@@ -107,6 +107,10 @@ class Elsewhere(NamedTuple):
         )
 
 
+ByBuild = dict[str, list[Elsewhere]]
+"""What is known of each build from devices, by the build's name."""
+
+
 def read(path: Path) -> Record:
     """Read what `make gpu` wrote of a device.
 
@@ -121,7 +125,7 @@ def read(path: Path) -> Record:
         raise UserError(f"{path}: {where}: {first['msg']}; restore it with git, or `make gpu` on that device") from e
 
 
-def elsewhere(entries: Entries) -> dict[str, list[Elsewhere]]:
+def elsewhere(entries: Entries) -> ByBuild:
     """Collect, for each build that is unavailable here, what was measured of its model and runtime on devices.
 
     Raises:
