@@ -110,7 +110,7 @@ def _run(folder: Path, graph_set: GraphSet, runtime: str) -> None:
     """
     for name, network in CONVERTERS[runtime].load(folder, graph_set).items():
         graph = graph_set.graphs[name]
-        network(graphs.example_feeds(graph, {axis: each.opt for axis, each in graph.axes.items()}, seed=0))
+        network(graphs.example_feeds(graph, graph.usual_sizes, seed=0))
 
 
 def main(argv: Sequence[str]) -> None:

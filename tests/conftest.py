@@ -53,7 +53,7 @@ CONFIG: dict[str, Any] = {
 }
 
 gc.disable()  # until all is imported: most of what it would go through stays
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: threads of torch would wait for each other
+if "PYTEST_XDIST_WORKER" in os.environ:  # there are processes enough: threads of torch would wait for each other
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, by children too
 
 

@@ -84,7 +84,7 @@ def test_a_graph_at_int8_has_as_many_products(tiny_export: Path, tmp_path: Path)
     recipe = params.load(ROOT / "params.yaml").quantize.recipes["int8"].model_copy(update={"smooth": None})
     graph = graphs.read(tiny_export).graphs["model"]
     quantize(tiny_export / graph.file, tmp_path / graph.file, recipe)
-    feeds = graphs.example_feeds(graph, {name: axis.opt for name, axis in graph.axes.items()}, 0)
+    feeds = graphs.example_feeds(graph, graph.usual_sizes, 0)
     dense, integer = (floor.work(folder / graph.file, feeds) for folder in (tiny_export, tmp_path))
     assert sum(node.products for node in dense) == sum(node.products for node in integer)
     assert any(node.kind == "int8" for node in integer)

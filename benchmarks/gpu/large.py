@@ -68,7 +68,7 @@ def _strip(graph: Graph, scratch: Path, folder: Path, p: Params) -> None:
 
 def _usual_feeds(graph: Graph) -> Feeds:
     """Draw what a graph is fed at the sizes that its engines are tuned for."""
-    return graphs.example_feeds(graph, {name: axis.opt for name, axis in graph.axes.items()}, skeletons.SEED)
+    return graphs.example_feeds(graph, graph.usual_sizes, skeletons.SEED)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -216,8 +216,7 @@ def works(place: Path, graph: Graph) -> None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(place), options, providers=["CPUExecutionProvider"])
-    sizes = {name: axis.opt for name, axis in graph.axes.items()}
-    outputs = session.run(list(graph.outputs), graphs.example_feeds(graph, sizes, seed=0))
+    outputs = session.run(list(graph.outputs), graphs.example_feeds(graph, graph.usual_sizes, seed=0))
     ranks = [output.ndim for output in outputs]
     if ranks != [len(tensor.shape) for tensor in graph.outputs.values()]:
         raise ValueError(f"found outputs of {ranks} axes")
@@ -225,13 +224,12 @@ def works(place: Path, graph: Graph) -> None:
 
 def readers(p: Params, graph: Graph) -> dict[str, Callable[[Path, Path], object]]:
     """Return what reads a graph: each takes its file, and a folder to write to."""
-    sizes = {name: axis.opt for name, axis in graph.axes.items()}
-    feeds = [graphs.example_feeds(graph, sizes, seed=0)]
+    feeds = [graphs.example_feeds(graph, graph.usual_sizes, seed=0)]
 
     def load(source: Path, _: Path) -> None:
         graph_set = graphs.read(source.parent)
         for name, network in runtimes.load(source.parent, graph_set, "onnxruntime", threads=1).items():
-            network(graphs.example_feeds(graph_set.graphs[name], sizes, seed=0))
+            network(graphs.example_feeds(graph_set.graphs[name], graph.usual_sizes, seed=0))
 
     return {
         "quantize int8": lambda source, out: quantize(source, out / "q.onnx", p.quantize.recipes["int8"], feeds),

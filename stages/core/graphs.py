@@ -67,6 +67,11 @@ class Graph(BaseModel):
     axes: dict[str, Axis]
     weights: str | None = Field(default=None, exclude_if=lambda folder: folder is None)
 
+    @property
+    def usual_sizes(self) -> dict[str, int]:
+        """Return the size of every axis that engines are tuned for."""
+        return {name: axis.opt for name, axis in self.axes.items()}
+
 
 class Case(BaseModel):
     """What latency is measured at: the size of every axis, and the seconds of audio that this stands for."""

@@ -31,7 +31,7 @@ def trace(module: torch.nn.Module, graph: Graph, place: Path) -> None:
     """
     import torch
 
-    usual = example_feeds(graph, {name: axis.opt for name, axis in graph.axes.items()}, seed=0)
+    usual = example_feeds(graph, graph.usual_sizes, seed=0)
     with from_library(f"{place.name}: torch {torch.__version__} could not trace it"), _quiet(), torch.inference_mode():
         examples = tuple(torch.from_numpy(usual[name]) for name in graph.inputs)
         torch.jit.save(torch.jit.trace(module.eval(), examples, check_trace=False), place)  # type: ignore[no-untyped-call]

@@ -72,7 +72,7 @@ def warm_up(config: Any, graph: Graph, files: Mapping[str, str]) -> None:
 
     Not one with states, as NO_WARM_UP says: with a sample that brings them Triton 2.51 ends.
     """
-    usual = {name: axis.opt for name, axis in graph.axes.items()} | {BATCH: 1}
+    usual = graph.usual_sizes | {BATCH: 1}
     sample = config.model_warmup.add(name="usual", batch_size=1, count=1)
     for name, file in files.items():
         declared = next(one for one in config.input if one.name == name)

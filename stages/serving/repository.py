@@ -108,7 +108,7 @@ def _network_files(folder: Path, graph: Graph) -> Iterator[Path]:
 
 
 def _write_warm_up(folder: Path, graph: Graph) -> Mapping[str, str]:
-    sizes = {name: axis.opt for name, axis in graph.axes.items()} | {"batch": 1}
+    sizes = graph.usual_sizes | {"batch": 1}
     (folder / "warmup").mkdir()
     for name, array in graphs.example_feeds(graph, sizes, seed=0).items():
         (folder / "warmup" / name).write_bytes(array.tobytes())

@@ -231,7 +231,7 @@ def test_a_row_of_a_padded_batch_gets_what_it_gets_alone_here(
 ):
     graph_set, networks = triton.artifact(released[family])
     graph = graph_set.graphs[name]
-    sizes = {axis: each.opt for axis, each in graph.axes.items()} | ({BATCH: 3} if is_batched(graph) else {})
+    sizes = graph.usual_sizes | ({BATCH: 3} if is_batched(graph) else {})
     feeds = graphs.example_feeds(graph, sizes, seed=1)
     together = Remote(connect("grpc", f"{family}_{name}"), graph)(feeds)
     for row in range(3) if is_batched(graph) else [None]:
