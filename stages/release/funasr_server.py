@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.core.files import write_text
-from stages.models.ct_transformer import words
+from stages.models.shared import tokens
 
 if TYPE_CHECKING:
     from jieba import Tokenizer
@@ -30,8 +30,11 @@ def complete(folder: Path) -> None:
     segmentation = folder / SEGMENTATION
     if segmentation.is_file():
         segmentation.write_bytes(with_tabs(segmentation.read_bytes()))
-    if segmenter := words.load_segmenter(folder):
-        _add_jieba(folder, segmenter)
+    if (folder / tokens.OWN_WORDS).is_file():
+        from stages.models.ct_transformer import words  # which needs torch: nobody waits for it who checks a release
+
+        if segmenter := words.load_segmenter(folder):
+            _add_jieba(folder, segmenter)
 
 
 def with_tabs(text: bytes) -> bytes:

@@ -156,6 +156,6 @@ def metadata(folder: Path) -> dict[str, sherpa.Metadata]:
     That is nothing of the realtime kind, of which it has another, and of a model of words: it splits into characters.
     """
     config = read_config(folder)
-    if config["model"] != "CTTransformer" or (folder / words.FILE).is_file():
+    if config["model"] != "CTTransformer" or (folder / tokens.OWN_WORDS).is_file():
         return {}
     return {"model": sherpa.punctuator(folder, config["model_conf"]["punc_list"])}

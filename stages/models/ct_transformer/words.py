@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 from stages.core.errors import UserError, first_line
 from stages.models.ct_transformer.metrics import NONE
 from stages.models.shared import checkpoint
+from stages.models.shared.tokens import OWN_WORDS
 
 if TYPE_CHECKING:
     from jieba import Tokenizer
-
-FILE = "jieba_usr_dict"
 
 
 def load_segmenter(folder: Path) -> Tokenizer | None:
@@ -31,7 +30,7 @@ def load_segmenter(folder: Path) -> Tokenizer | None:
     Raises:
         UserError: the file is not a list of words.
     """
-    path = folder / FILE
+    path = folder / OWN_WORDS
     if not path.is_file():
         return None
     with checkpoint.importing_funasr():

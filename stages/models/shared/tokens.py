@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from funasr.tokenizer.char_tokenizer import CharTokenizer
 
 FILE = "tokens.json"
+OWN_WORDS = "jieba_usr_dict"  # of a checkpoint whose tokens are words: those that jieba does not know
 UNKNOWN = "<unk>"
 SYMBOL = re.compile(r"<.+>")  # <s> or <|en|>, which is no text
 SHOWN = 5

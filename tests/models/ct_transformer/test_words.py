@@ -16,6 +16,7 @@ from stages.corpora.manifest import Recording
 from stages.models import ct_transformer
 from stages.models.ct_transformer import read_marks, words
 from stages.models.shared.checkpoint import torch_artifact
+from stages.models.shared.tokens import OWN_WORDS
 from tests import workspace
 from zoo import replicas
 
@@ -80,7 +81,7 @@ def test_sherpa_onnx_which_splits_into_characters_gets_no_metadata(checkpoint: P
     [pytest.param(b"\xd6\xd0\xce\xc4 3\n", id="GBK"), pytest.param(b"word " + b"9" * 5000, id="frequency")],
 )
 def test_a_list_of_words_that_is_none_is_refused(tmp_path: Path, content: bytes):
-    (tmp_path / words.FILE).write_bytes(content)
+    (tmp_path / OWN_WORDS).write_bytes(content)
     with pytest.raises(UserError, match=r"jieba_usr_dict: .* wanted a word in each line of UTF-8"):
         words.load_segmenter(tmp_path)
 

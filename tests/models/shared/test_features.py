@@ -74,7 +74,9 @@ def test_what_there_is_no_room_for_is_computed_again(frontend: Counted, monkeypa
     assert frontend.computed == 3
 
 
-def test_stages_that_may_need_no_torch_begin_without_it():
-    code = "import sys; from stages import evaluate, quantize, reference; print('torch' in sys.modules)"
+def test_what_may_need_no_torch_begins_without_it():
+    stages = "from stages import evaluate, gate, package, quantize, reference, report"
+    commands = "from stages.commands import compare, gate, publish, repro, verify"
+    code = f"import sys; {stages}; {commands}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
