@@ -83,7 +83,7 @@ def build(model: str, targets: str, folder: Path) -> Iterator[Step]:
         yield measure_step("replica", [*python, "zoo.replicas", model, str(replica)], folder)
     with alone.settings(ROOT / "params.yaml", folder / params.PARAMS) as settings:
         alone.hurry(settings, ITEMS, ONCE)
-        alone.without(settings, model)
+        alone.remove(settings, model)
         entry = catalogue.models()[model].model_dump(mode="json")
         settings["models"][model] = entry | {"sources": [{"kind": "folder", "path": str(replica)}]}
     yield measure_step("pin", [*python, "stages", "pin", model], folder)

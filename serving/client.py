@@ -54,17 +54,17 @@ class Client:
 
     def recognize(self, samples: Floats) -> Answer:
         """Ask about a whole recording, float32 (samples,) at 16 kHz."""
-        return self.ask(of_audio(samples))
+        return self.ask(batch_audio(samples))
 
     def stream(self, samples: Floats, sequence: int, piece: int = PIECE) -> Iterator[Answer]:
         """Send a recording piece by piece, as it would arrive; sequence: a number that no other live stream has."""
         starts = range(0, max(len(samples), 1), piece)
         for start in starts:
             place = {"sequence_start": start == 0, "sequence_end": start == starts[-1]}
-            yield self.ask(of_audio(samples[start : start + piece]), sequence_id=sequence, **place)
+            yield self.ask(batch_audio(samples[start : start + piece]), sequence_id=sequence, **place)
 
 
-def of_audio(samples: Floats) -> Answer:
+def batch_audio(samples: Floats) -> Answer:
     """Return the inputs of a model that takes audio: a batch of one row, and its length."""
     return {"WAV": samples[None], "WAV_LENS": np.array([[len(samples)]], np.int32)}
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from stages.core import failures, layout, links, params, pins, plan
-from stages.core.errors import entrypoint, no_arguments
+from stages.core.errors import entrypoint, refuse_arguments
 from stages.core.files import new_folder
 from stages.core.machine import cpu, gpu
 from stages.core.params.origins import ModelScopeDataset
@@ -69,7 +69,7 @@ def facts() -> dict[str, str]:
 
 def main(argv: Sequence[str]) -> None:
     """Run `python -m stages.environment`; also checks the settings and pins/ before any stage works on them."""
-    no_arguments(argv, "environment")
+    refuse_arguments(argv, "environment")
     p = params.load()
     plan.check(p)
     links.refuse()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stages.core import layout
-from stages.core.errors import UserError, entrypoint, no_arguments
+from stages.core.errors import UserError, entrypoint, refuse_arguments
 from stages.core.files import read_json, write_json
 from stages.release import signature, verification
 from stages.reporting.results import describe
@@ -26,7 +26,7 @@ def failures(summary: dict[str, Any]) -> Iterator[str]:
         yield from (bad if is_judged else ()) or [f"{name}: {build['verdict']}: {build['reason']}"]
 
 
-def _because(build: dict[str, Any]) -> str:
+def _format_excuse(build: dict[str, Any]) -> str:
     return f" ({build['excuse']})" if build["excuse"] else ""
 
 
@@ -61,7 +61,7 @@ def gated(summary: dict[str, Any]) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     """Run `python -m stages.gate`."""
-    no_arguments(argv, "gate")
+    refuse_arguments(argv, "gate")
     summary = read_json(layout.SUMMARY)
     lines = [*failures(summary), *problems(summary)]
     if lines:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"gate: {layout.RELEASE} is not here: no release was checked")
     others = {name: build for name, build in gated(summary).items() if not build["required"]}
     for name, build in others.items():
-        print(f"gate: {name}: {build['verdict']}, not required{_because(build)}: {build['reason']}")
+        print(f"gate: {name}: {build['verdict']}, not required{_format_excuse(build)}: {build['reason']}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core import layout, params, pins, plan, progress
-from stages.core.errors import entrypoint, no_arguments
+from stages.core.errors import entrypoint, refuse_arguments
 from stages.core.files import new_folder, read_json, sha256, write_json, write_text
 from stages.core.params import UNQUANTIZED, Params
 from stages.release import bom, card, contents, signature, statement, verification
@@ -72,7 +72,7 @@ def _commit() -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Run `python -m stages.package`."""
-    no_arguments(argv, "package")
+    refuse_arguments(argv, "package")
     p, summary = params.load(), read_json(layout.SUMMARY)
     builds = plan.derive(p).builds
     passed = [name for name, build in summary["builds"].items() if build["verdict"] == "pass"]

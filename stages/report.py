@@ -259,7 +259,7 @@ def main(argv: Sequence[str]) -> None:
     names = plan.derive(p).reports[target].builds
     entries = {name: results.build_entry(p, name) for name in progress.each(names, "builds")}
     folder = layout.report(target)
-    facts = results.environment(), f"{p.evaluate.confidence:.0%}", devices.elsewhere(entries)
+    facts = results.environment(), f"{p.evaluate.confidence:.0%}", devices.collect_elsewhere(entries)
     with progress.phase("page"):
         write_text(folder / "index.html", page(target, entries, *facts))
     write_text(folder / "report.md", markdown(target, entries, *facts))

@@ -63,7 +63,7 @@ def page(entries: Entries, pipelines: Entries, environment: Mapping[str, str], c
         environment=environment,
         confidence=confidence,
         measured=measured,
-        elsewhere=devices.elsewhere(entries),
+        elsewhere=devices.collect_elsewhere(entries),
         counts=[(verdict, counted[verdict]) for verdict in COLOURS if counted[verdict]],
         accuracy_speed=[(model, figures.accuracy_speed(model, own)) for model, own in by_model.items()],
         forest=figures.forest(measured) if any(gated(entry) for entry in measured.values()) else None,

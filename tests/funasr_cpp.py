@@ -64,11 +64,11 @@ def complaints(folder: Path, model: str) -> Iterator[str]:
         for key, kind in keys.items():
             if not isinstance(value := config.get(section, {}).get(key), kind):
                 yield f"config.yaml {section}.{key}: found {value!r}"
-    yield from _of_text(folder, config)
-    yield from _of_graph(folder, model)
+    yield from _check_text(folder, config)
+    yield from _check_graph(folder, model)
 
 
-def _of_text(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
+def _check_text(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     if (tokens := folder / "tokens.json").is_file() and not all(
         isinstance(t, str) for t in json.loads(tokens.read_text())
     ):
@@ -90,7 +90,7 @@ def _of_text(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"no {name}" for name in ("jieba.c.dict", "jieba.hmm") if not (folder / name).is_file())
 
 
-def _of_graph(folder: Path, model: str) -> Iterator[str]:
+def _check_graph(folder: Path, model: str) -> Iterator[str]:
     session = ort.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     found, first = [one.type for one in session.get_inputs()], session.get_outputs()[0]
     if found != INPUTS.get(model, found):

@@ -95,7 +95,7 @@ def announced() -> set[str]:
     return {stage.name for stage in Repo().reproduce(dry=True)} - {"environment"}
 
 
-def of_target(name: str) -> set[str]:
+def stages_of_target(name: str) -> set[str]:
     """The stages of a target alone."""
     return {f"evaluate@{MODEL}-{name}", f"benchmark@{MODEL}-{name}", f"report@{name}"}
 
@@ -188,7 +188,7 @@ def test_a_changed_recipe_is_told_before_anything_runs():
 @pytest.mark.usefixtures("project")
 def test_an_experiment_sets_a_value_runs_what_it_concerns_and_its_commit_shows_the_difference():
     assert dvc("exp", "run", "--quiet", "--set-param", f"{SMOOTH}=0.25") == 0
-    assert ran() == {RECIPE, *of_target("cpu_int8"), *AFTER_ALL}
+    assert ran() == {RECIPE, *stages_of_target("cpu_int8"), *AFTER_ALL}
     assert YAML().load(Path("params.yaml"))["quantize"]["recipes"]["int8"]["smooth"] == 0.25
     commit()
     [(metrics, numbers)] = Repo().metrics.diff("HEAD~1", "HEAD")["diff"].items()
@@ -199,9 +199,9 @@ def test_an_experiment_sets_a_value_runs_what_it_concerns_and_its_commit_shows_t
 @pytest.mark.usefixtures("project")
 def test_another_target_of_a_model_runs_its_own_stages_and_nothing_else():
     edit(lambda settings: settings["models"][MODEL]["targets"].append("cpu_fp32_opt"))
-    assert asked() == {*of_target("cpu_fp32_opt"), *AFTER_ALL} - {"gate"}
+    assert asked() == {*stages_of_target("cpu_fp32_opt"), *AFTER_ALL} - {"gate"}
     assert dvc("repro", "--quiet") == 0
-    assert ran() == {*of_target("cpu_fp32_opt"), *AFTER_ALL}
+    assert ran() == {*stages_of_target("cpu_fp32_opt"), *AFTER_ALL}
 
 
 def test_another_clone_restores_a_build_from_a_remote(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -49,7 +49,7 @@ def hurry(found: Any, items: Mapping[str, int], changes: Mapping[str, Mapping[st
             section.update(change)
 
 
-def without(found: Any, name: str) -> None:
+def remove(found: Any, name: str) -> None:
     """Remove a model, so that `add` has something to add, and all pipelines, which may need it."""
     found["pipelines"] = {}
     found["models"].pop(name, None)

@@ -42,23 +42,23 @@ LARGE = ("*.pt", "*.bin", "*.wav")  # what the hub has in Git LFS
 # What may be done to a state dict before it is saved
 
 
-def in_half_precision(weights: Weights) -> Weights:
+def halve(weights: Weights) -> Weights:
     """Store every weight as fp16."""
     return {name: weight.half() for name, weight in weights.items()}
 
 
-def as_data_parallel(weights: Weights) -> Weights:
+def prefix_as_data_parallel(weights: Weights) -> Weights:
     """Prefix the names of weights as torch's wrapper for several devices does."""
     return {f"module.{name}": weight for name, weight in weights.items()}
 
 
-def beside_training_state(weights: Weights) -> Weights:
+def wrap_with_training_state(weights: Weights) -> Weights:
     """Wrap the weights in the file that FunASR's trainer saves after an epoch."""
     optimizer = {"state": {}, "param_groups": [{"lr": 5e-4, "params": [0]}]}
     return {"epoch": 3, "state_dict": weights, "optimizer": optimizer, "best_step_or_epoch": "model.pt.ep3"}
 
 
-def as_fairseq_pretrains(weights: Weights) -> Weights:
+def wrap_as_fairseq_pretrains(weights: Weights) -> Weights:
     """Prefix all but the last layer, add a part of the teacher as a mapping of its own, and wrap it all in `model`."""
     prefix = "d2v_model."
     named = {name if name.startswith("proj.") else prefix + name: weight for name, weight in weights.items()}
@@ -186,7 +186,7 @@ PARAFORMER = Replica(
 REPLICAS = {
     "paraformer_large": PARAFORMER,
     # as a fine-tuned one may have them
-    "paraformer_large_online": replace(PARAFORMER, quirks=(as_data_parallel, beside_training_state)),
+    "paraformer_large_online": replace(PARAFORMER, quirks=(prefix_as_data_parallel, wrap_with_training_state)),
     "bicif_paraformer_large": PARAFORMER,
     "seaco_paraformer_large": Replica(
         SPEECH_TO_TEXT,
@@ -210,7 +210,7 @@ REPLICAS = {
         TEXT,
         PROSE,
         settle=rule_out_unknown,
-        quirks=(in_half_precision,),  # as somebody who wants half the download may save it
+        quirks=(halve,),  # as somebody who wants half the download may save it
     ),
     "ct_punc": Replica(
         "punctuation",
@@ -227,7 +227,7 @@ REPLICAS = {
         LABELS,
         {"example/test.wav": None, "logo.png": picture()},
         listed_in="tokens.txt",
-        quirks=(as_fairseq_pretrains,),
+        quirks=(wrap_as_fairseq_pretrains,),
     ),
     "campplus_zh_common": Replica(
         "speaker-verification",

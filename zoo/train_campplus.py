@@ -49,10 +49,10 @@ def main(argv: list[str]) -> None:
     data = recordings()
     train(model, data, args.steps)
     fit_last_layer(model, data)
-    torch.save({name: in_half(weight) for name, weight in model.state_dict().items()}, args.folder / "model.pt")
+    torch.save({name: halve(weight) for name, weight in model.state_dict().items()}, args.folder / "model.pt")
 
 
-def in_half(weight: torch.Tensor) -> torch.Tensor:
+def halve(weight: torch.Tensor) -> torch.Tensor:
     """Return numbers with a fraction as fp16, and counts as they are."""
     return weight.half() if weight.is_floating_point() else weight
 

@@ -69,12 +69,12 @@ def run_job(job: Job, device: str, ends: float) -> list[Row]:
     if seconds <= 0:
         return [{"model": job.model, FAILED: "the time was up"}]
     with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as written:
-        why = _why_failed([*job, "--on", device, "--rows", written.name], seconds)
+        why = _explain_failure([*job, "--on", device, "--rows", written.name], seconds)
         rows = [{"model": job.model} | json.loads(line) for line in written]
     return [*rows, {"model": job.model, FAILED: why}] if why else rows
 
 
-def _why_failed(arguments: Sequence[str], seconds: float) -> str | None:
+def _explain_failure(arguments: Sequence[str], seconds: float) -> str | None:
     """Run this module with arguments, and return why it did not end well, or None."""
     command = [sys.executable, "-m", "benchmarks.gpu", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, cores() // 4))}

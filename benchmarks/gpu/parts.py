@@ -39,17 +39,17 @@ def fill(subject: Subject, _: Device) -> Iterator[Row]:
 def compare(subject: Subject, device: Device) -> Iterator[Row]:
     """Compare each graph on the device with fp32 on the CPU: all lengths, silence, batches, chunks, the longest."""
     for name, graph in subject.graph_set.graphs.items():
-        exact = _on(subject, "fp32", graph, onnxruntime.CPU)
+        exact = _load_network(subject, "fp32", graph, onnxruntime.CPU)
         again, longest = parity.remember(exact), _longest(graph)
         expected = exact(longest)
         for precision in subjects.PRECISIONS:
-            candidate = _on(subject, precision, graph, device.provider)
+            candidate = _load_network(subject, precision, graph, device.provider)
             found = parity.largest_differences(graph, again(), candidate)
             found["longest"] = parity.relative_difference(expected, candidate(longest))
             yield {"graph": name, "precision": precision, "differences": networks.comparable(found)}
 
 
-def _on(subject: Subject, precision: str, graph: Graph, provider: onnxruntime.Provider) -> Network:
+def _load_network(subject: Subject, precision: str, graph: Graph, provider: onnxruntime.Provider) -> Network:
     return onnxruntime.network(subject.folders[precision] / graph.file, graph, cores(), provider=provider)
 
 

@@ -130,17 +130,17 @@ def _remove(kind: str) -> Change:
     return change
 
 
-def _no_attributes(graph: onnx.GraphProto, rng: np.random.Generator) -> None:
+def _remove_attributes(graph: onnx.GraphProto, rng: np.random.Generator) -> None:
     del _node_with_attribute(graph, rng).attribute[:]
 
 
-def _wrong_attribute(graph: onnx.GraphProto, rng: np.random.Generator) -> None:
+def _spoil_attribute(graph: onnx.GraphProto, rng: np.random.Generator) -> None:
     node = _node_with_attribute(graph, rng)
     name = node.attribute[0].name
     node.attribute[0].CopyFrom(onnx.helper.make_attribute(name, "wrong"))
 
 
-def _other_rank(graph: onnx.GraphProto, rng: np.random.Generator) -> None:
+def _raise_rank(graph: onnx.GraphProto, rng: np.random.Generator) -> None:
     graph.output[int(rng.integers(len(graph.output)))].type.tensor_type.shape.dim.add().dim_value = 3
 
 
@@ -152,15 +152,15 @@ OF_GRAPHS: dict[str, Change] = {
     "without an initializer": _remove("initializer"),
     "without an input": _remove("input"),
     "without an output": _remove("output"),
-    "without attributes": _no_attributes,
-    "an attribute of another type": _wrong_attribute,
+    "without attributes": _remove_attributes,
+    "an attribute of another type": _spoil_attribute,
     "an unknown operator": _set(_node, "op_type", "Quux"),
     "another operator": _set(_node, "op_type", "Softmax"),
     "an unknown domain": _set(_node, "domain", "org.example"),
     "an empty name": _set(_node, "name", ""),
     "an output renamed": _set(_value("output"), "name", "other"),
     "an input renamed": _set(_value("input"), "name", "other"),
-    "an output of another rank": _other_rank,
+    "an output of another rank": _raise_rank,
     "a weight of no such type": _set(_weight, "data_type", 99),
     "a weight of doubles": _set(_weight, "data_type", onnx.TensorProto.DOUBLE),
     "a weight without a name": _set(_weight, "name", ""),

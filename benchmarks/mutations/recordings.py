@@ -94,7 +94,7 @@ def _flip(seed: int) -> Callable[[bytes], bytes]:
     return change
 
 
-def _without_end(seed: int) -> Callable[[bytes], bytes]:
+def _cut_end(seed: int) -> Callable[[bytes], bytes]:
     return lambda data: data[: -10 * (seed + 1)]
 
 
@@ -110,7 +110,7 @@ def mutations() -> Iterator[tuple[str, Edit, bool]]:
     for seed in range(SEEDS):
         yield f"manifest, flipped {seed}", _bytes("evaluation.jsonl", _flip(seed)), False
         yield f"WAV, flipped {seed}", _bytes("evaluation-0.wav", _flip(seed)), True
-        yield f"manifest, cut {seed}", _bytes("evaluation.jsonl", _without_end(seed)), True
+        yield f"manifest, cut {seed}", _bytes("evaluation.jsonl", _cut_end(seed)), True
         yield f"WAV, cut {seed}", _bytes("evaluation-0.wav", _beginning(seed)), True
     yield "byte-order mark", _bytes("evaluation.jsonl", lambda data: b"\xef\xbb\xbf" + data), False
     yield "not UTF-8", _bytes("evaluation.jsonl", lambda data: data.replace(b'"a"', b'"\xc4"')), True

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from stages.core import graphs
-from stages.core.errors import UserError, entrypoint, no_arguments
+from stages.core.errors import UserError, entrypoint, refuse_arguments
 from stages.core.params import wording, yaml_text
 from stages.core.params.section import Section, Seed
 from stages.core.parity import LoadedArtifact
@@ -223,7 +223,7 @@ def evaluate(p: Params, artifact: LoadedArtifact) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     """Run `python -m examples.fusion.fuse`."""
-    no_arguments(argv, "fuse")
+    refuse_arguments(argv, "fuse")
     p = read_params()
     graph_set = graphs.read(p.artifact)
     for name, found in evaluate(p, (graph_set, onnxruntime.load(p.artifact, graph_set))).items():

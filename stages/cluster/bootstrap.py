@@ -33,7 +33,7 @@ def run(archive: bytes, arguments: Sequence[str], environment: Mapping[str, str]
     """
     _sweep()  # for room on the disk
     try:
-        with _its_turn(alone=alone), tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as scratch:
+        with _take_turn(alone=alone), tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as scratch:
             return _run(Path(scratch), archive, arguments, environment)
     except OSError as e:
         return {"trouble": str(e)}
@@ -69,7 +69,7 @@ def _shared() -> Path | None:
 
 
 @contextmanager
-def _its_turn(*, alone: bool) -> Iterator[None]:
+def _take_turn(*, alone: bool) -> Iterator[None]:
     """Wait until nothing is timed on this machine or, to be alone, until nothing of Kiln's runs here.
 
     Several nodes of a cluster may be one machine. A worker that is killed gives its turn back.

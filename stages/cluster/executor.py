@@ -124,7 +124,9 @@ class OnRay:
         nodes.append(attempt.machine.node)
         self.troubles[name] = redacted(f"on {attempt.machine.host}: {trouble}")
         is_last = len(nodes) == ATTEMPTS
-        self.build.display.said(f"{name} {self.troubles[name]}; it {'is given up' if is_last else 'begins again'}")
+        self.build.display.print_line(
+            f"{name} {self.troubles[name]}; it {'is given up' if is_last else 'begins again'}"
+        )
         if is_last:
             return attempt.part, ()
         self._again.append(attempt.part)
@@ -140,4 +142,4 @@ class OnRay:
         for stage, seconds in report.get("ran", {}).items():
             if stage != "environment":
                 tally.ran[stage] = seconds
-                self.build.display.said(f"[{tally.position}] {stage}: {seconds:.1f} s, on {machine.host}")
+                self.build.display.print_line(f"[{tally.position}] {stage}: {seconds:.1f} s, on {machine.host}")

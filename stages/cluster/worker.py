@@ -35,9 +35,9 @@ def build(stages: Sequence[str], patience: float = PATIENCE) -> dict[str, Any]:
     here = Build(Silent(), Tally(options), log)
     here.run(["repro", *options, *stages], patience=patience)
     built = [stage for stage in stages if here.tally.has_built(stage)]
-    trouble = _trouble(here)
+    trouble = _describe_failure(here)
     if built and not trouble and here.run(["push", "--run-cache", *built], patience=patience):
-        trouble = _trouble(here) or "DVC could not push what was built"
+        trouble = _describe_failure(here) or "DVC could not push what was built"
     return {
         "built": built,
         "ran": {stage: seconds for stage, seconds in here.tally.ran.items() if stage not in here.tally.failed},
@@ -49,7 +49,7 @@ def build(stages: Sequence[str], patience: float = PATIENCE) -> dict[str, Any]:
     }
 
 
-def _trouble(here: Build) -> str | None:
+def _describe_failure(here: Build) -> str | None:
     said = [*here.errors, *(line for lines in here.tally.failed.values() for line in lines)]
     if full := next((line for line in said if any(words in line for words in FULL)), None):
         return full

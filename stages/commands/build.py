@@ -167,7 +167,7 @@ def _shown(line: bytes) -> str:
 
 
 @contextmanager
-def under_way(arguments: Sequence[str]) -> Iterator[Build]:
+def supervise(arguments: Sequence[str]) -> Iterator[Build]:
     """Yield a build that is shown, and that ends with this block with all that it started.
 
     The log's path is printed first, and what became of the build last.

@@ -66,7 +66,7 @@ def import_(name: str, layout_: str, origin: Path, items: Mapping[Split, int], s
         UserError: the name is taken, the data is not as its layout has it, or too little of it can be used.
     """
     old, place = yaml_text.read(PARAMS), layout.data(name)
-    new = _with_dataset(old, name, place)
+    new = _add_dataset(old, name, place)
     if not origin.exists():
         raise UserError(f"{origin} is not there; wanted data as {layout_} has it")
     found: Found = importlib.import_module(f"stages.corpora.imports.{layout_}").read(origin)
@@ -75,7 +75,7 @@ def import_(name: str, layout_: str, origin: Path, items: Mapping[Split, int], s
             f"{origin}: none of {len(found.left_out)} utterances can be used{_list_reasons(found.left_out)}"
         )
     try:
-        parts = split.by_speaker(found.utterances, items, seed)
+        parts = split.assign_speakers(found.utterances, items, seed)
     except UserError as e:
         raise UserError(f"{origin}: {e}{_list_reasons(found.left_out)}") from e
     with new_folder(place) as folder:
@@ -100,7 +100,7 @@ def parse_items(text: str) -> dict[Split, int]:
     return dict(zip(manifest.SPLITS, counts, strict=True))
 
 
-def _with_dataset(text: str, name: str, place: Path) -> str:
+def _add_dataset(text: str, name: str, place: Path) -> str:
     """Insert the data set into params.yaml.
 
     Raises:

@@ -23,7 +23,7 @@ class Display(Protocol):
     def finished(self, tally: Tally, running: Running, how: str) -> None:
         """Report how a stage ended, where that is worth a line."""
 
-    def said(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Show a line about the build."""
 
 
@@ -37,7 +37,7 @@ class Silent:
     def finished(self, _tally: Tally, _running: Running, _how: str) -> None:
         """Report nothing."""
 
-    def said(self, _line: str) -> None:
+    def print_line(self, _line: str) -> None:
         """Show nothing."""
 
 
@@ -53,7 +53,7 @@ class Lines:
         if running.stage != "environment" or how:
             print(f"[{tally.position}] {running.stage}: {how}{running.seconds:.1f} s", flush=True)
 
-    def said(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print the line."""
         print(line, flush=True)
 
@@ -76,7 +76,7 @@ class Terminal:
         if how:
             self.console.print(f"{running.stage}: {how}{running.seconds:.1f} s", style="red", markup=False)
 
-    def said(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print the line above what goes away."""
         self.console.print(line, markup=False)
 

@@ -104,7 +104,7 @@ def measure(
         write_reference(family, checkpoint, recordings, Path(place))
         if not truth:
             outcomes = family.read_outcomes(Path(place), family.MODES[0])
-            recordings = [_as_heard(family, checkpoint, *each) for each in zip(recordings, outcomes, strict=True)]
+            recordings = [_replace_truth(family, checkpoint, *each) for each in zip(recordings, outcomes, strict=True)]
         found = evaluate(family, checkpoint, recordings, artifact, Path(place), p.evaluate)
     if found["not_finite"]:
         raise UserError(f"{folder}: NaN or infinite numbers in {found['not_finite']} of {len(recordings)} recordings")
@@ -122,7 +122,7 @@ def _check_same_model(folder: Path, checkpoint: Path, wanted: Mapping[str, str])
             raise UserError(f"{place} is not the file that {folder} was made of: wanted sha256 {digest}")
 
 
-def _as_heard(family: Family[Any], checkpoint: Path, recording: Recording, outcome: object) -> Recording:
+def _replace_truth(family: Family[Any], checkpoint: Path, recording: Recording, outcome: object) -> Recording:
     """Return a recording with what the fp32 model makes of it in the place of the truth."""
     known: dict[str, Any] = {}
     if isinstance(outcome, HasSegments):

@@ -46,7 +46,7 @@ def fan_out(build: Build, address: str, targets: Sequence[str]) -> bool:
             what was built stays in DVC's remote, and the next build goes on from there.
     """
     archive = subprocess.run(["git", "archive", "--format=tar.gz", "HEAD"], capture_output=True, check=True).stdout
-    with ray_prints(), closing(Cluster(address, archive, build.display.said)) as cluster:
+    with ray_prints(), closing(Cluster(address, archive, build.display.print_line)) as cluster:
         os.environ[environment.DECLARED] = json.dumps(cluster.declared)  # for all that DVC runs here from now on
         if build.run(["repro", "stages/dvc.yaml"]):
             return False
@@ -80,7 +80,7 @@ def _parts(executor: OnRay, graph: Any, p: Params, stale: Collection[Any]) -> li
     parts = schedule.parts(graph)
     if executor.cluster.declared["gpu"] != NO_GPU:
         parts = list(schedule.with_gpu_apart(parts, graph, p))
-    chosen = schedule.only(parts, {stage.addressing for stage in stale})
+    chosen = schedule.restrict(parts, {stage.addressing for stage in stale})
     possible = [part for part in chosen if executor.is_possible(part)]
     return schedule.gather(possible, TASKS * executor.cluster.slots)
 

@@ -88,13 +88,13 @@ def _commit(builds: Sequence[str]) -> str:
         for place in sorted(Path().glob("**/dvc.lock")):
             if not any(part.startswith(".") for part in place.parts):
                 git("add", "--force", str(place), environment=at)
-        described = git("hash-object", "-w", "--stdin", given=_with_artifacts(builds)).strip()
+        described = git("hash-object", "-w", "--stdin", given=_add_artifacts(builds)).strip()
         git("update-index", "--cacheinfo", f"100644,{described},{DVC_YAML}", environment=at)
         tree = git("write-tree", environment=at).strip()
         return git("commit-tree", tree, "-p", head, "-m", f"Release {', '.join(builds)}", environment=at).strip()
 
 
-def _with_artifacts(builds: Sequence[str]) -> str:
+def _add_artifacts(builds: Sequence[str]) -> str:
     """Return dvc.yaml with an entry for each release, by which `dvc artifacts get` finds it."""
     from ruamel.yaml import YAML
 

@@ -48,7 +48,7 @@ def choose(trial: Any, order: Mapping[str, list[str]]) -> Choice:
     return choice
 
 
-def to_recipe(bench: Bench, choice: Choice, order: Mapping[str, list[str]]) -> Int8:
+def build_recipe(bench: Bench, choice: Choice, order: Mapping[str, list[str]]) -> Int8:
     """Build the recipe that a point of the search space describes."""
     op_types = ["MatMul", "Gemm", "Conv"] if choice["conv"] else ["MatMul", "Gemm"]
     kept = order[choice["graph"]][: choice["kept"]]

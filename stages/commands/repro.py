@@ -14,7 +14,7 @@ from typing import NoReturn
 import psutil
 
 from stages.commands import heal
-from stages.commands.build import Build, under_way
+from stages.commands.build import Build, supervise
 from stages.core import failures, layout, lifetime, links, params, plan
 from stages.core.errors import UserError
 from stages.summary import show
@@ -54,7 +54,7 @@ def repro(arguments: Sequence[str], ray: str | None = None) -> None:
         from stages.commands import fan_out
 
         fan_out.refuse()
-    with _ended_by_signals(), under_way(arguments) as build:
+    with _ended_by_signals(), supervise(arguments) as build:
         status = _build(build, arguments, ray)
     if status == 0:
         heal.remember()
@@ -77,7 +77,7 @@ def _build(build: Build, arguments: Sequence[str], ray: str | None) -> int:
         if not side_by_side(build):
             return 1
     status = _run(build, [*KEEP_GOING, *arguments], forked=is_first)
-    if status and not arguments and _began(start):
+    if status and not arguments and _has_begun(start):
         failures.note_crashed()
         if (failed := failures.known()) and "environment" not in failed:
             _conclude(build)
@@ -116,7 +116,7 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _began(start: float) -> bool:
+def _has_begun(start: float) -> bool:
     """Tell whether the stage `environment`, with which a build begins, ran since then: DVC may have been busy."""
     return layout.FAILURES.is_dir() and layout.FAILURES.stat().st_mtime >= start
 

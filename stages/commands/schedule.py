@@ -55,7 +55,7 @@ def run(parts: Sequence[Part], executor: Executor) -> list[Part]:
 
     A part whose needs were not built is kept back, and nothing else is.
     """
-    waiting, running, built = list(parts), 0, _others(parts)
+    waiting, running, built = list(parts), 0, _find_outer_needs(parts)
     while True:
         for part in [part for part in waiting if part.needs <= built]:
             if executor.has_room(part):
@@ -69,7 +69,7 @@ def run(parts: Sequence[Part], executor: Executor) -> list[Part]:
             running -= 1
 
 
-def _others(parts: Sequence[Part]) -> set[str]:
+def _find_outer_needs(parts: Sequence[Part]) -> set[str]:
     """Return what parts need of stages that are in none of them, and so are built."""
     inside = {stage for part in parts for stage in part.stages}
     return {need for part in parts for need in part.needs} - inside
@@ -78,7 +78,7 @@ def _others(parts: Sequence[Part]) -> set[str]:
 def stale(graph: Any) -> set[Any]:
     """Return the stages of DVC's graph that differ from what their lock files say, and all that need those."""
     found: set[Any] = set()
-    ordered = [stage for stage in _in_order(graph) if failures.block(stage) != FIRST]
+    ordered = [stage for stage in _order_stages(graph) if failures.block(stage) != FIRST]
     with dvc_once(), ordered[0].repo.lock:
         for stage in ordered:
             if any(needed in found for needed in graph.successors(stage)) or stage.changed():
@@ -92,7 +92,7 @@ def parts(graph: Any) -> list[Part]:
     DVC's own graph says what belongs to a model: what needs its checkpoint and no other, and data that only it needs.
     The reports of all of them are in no part, nor is `environment`.
     """
-    ordered = [stage for stage in _in_order(graph) if failures.block(stage) not in {FIRST, *LAST}]
+    ordered = [stage for stage in _order_stages(graph) if failures.block(stage) not in {FIRST, *LAST}]
     fetched = {stage: _checkpoints(graph, stage) for stage in ordered}
     found: dict[tuple[Kind, Any], list[Any]] = {}
     for stage in ordered:
@@ -107,7 +107,7 @@ def parts(graph: Any) -> list[Part]:
     return [_part(graph, kind, owner, stages) for (kind, owner), stages in ordered_parts]
 
 
-def _in_order(graph: Any) -> Iterator[Any]:
+def _order_stages(graph: Any) -> Iterator[Any]:
     """Yield the stages of DVC's graph, each after what it needs."""
     yield from reversed(list(nx.topological_sort(graph)))
 
@@ -132,7 +132,7 @@ def _needs(graph: Any, stages: Sequence[Any]) -> frozenset[str]:
     return frozenset(stage.addressing for stage in outside if failures.block(stage) != FIRST)
 
 
-def only(chosen: Iterable[Part], stages: Collection[str]) -> list[Part]:
+def restrict(chosen: Iterable[Part], stages: Collection[str]) -> list[Part]:
     """Return the parts with those of their stages alone; those of other stages are left out."""
     kept = [(part, tuple(stage for stage in part.stages if stage in stages)) for part in chosen]
     return [Part(part.name, part.kind, few, part.needs, part.on_gpu) for part, few in kept if few]

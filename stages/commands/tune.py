@@ -143,7 +143,7 @@ def search(bench: Bench, limits: Limits, *, smallest: bool) -> list[Tried]:
         choice = recipe_space.choose(trial, order)
         key = json.dumps(choice, sort_keys=True)
         if key not in known:
-            known[key] = _try(bench, choice, recipe_space.to_recipe(bench, choice, order))
+            known[key] = _try(bench, choice, recipe_space.build_recipe(bench, choice, order))
             bar.update()
         trial.set_constraint("gate", known[key].violation)
         study.tell(trial, known[key].score(smallest=smallest))

@@ -82,7 +82,7 @@ def key_from(argv: Sequence[str], stage: str, known: Collection[str]) -> str:
     return argv[0]
 
 
-def no_arguments(argv: Sequence[str], stage: str) -> None:
+def refuse_arguments(argv: Sequence[str], stage: str) -> None:
     """Check that a stage that takes no arguments got none.
 
     Raises:

@@ -47,7 +47,7 @@ def known() -> dict[str, str]:
     return {record["stage"]: record["reason"] for record in records}
 
 
-def behind(*stages: str) -> str | None:
+def find_cause(*stages: str) -> str | None:
     """Return the first failed stage that any of these needs, or is, with its reason; None where none failed."""
     failed = known()
     if not failed:

@@ -124,7 +124,7 @@ def paired_drift(metric: Metric, recordings: Sequence[Floats], groups: Groups, *
         of no drift would be sure to keep on this data, None without an interval. worst: by `speaker` and `condition`
         the one with the largest loss, of those with LEAST recordings and more.
     """
-    columns = _by_cluster(recordings, groups.clusters)
+    columns = _sum_clusters(recordings, groups.clusters)
 
     def difference(drawn: Floats | None = None) -> Floats:
         (before, length), (after, other) = columns[:2], columns[2:]
@@ -204,7 +204,7 @@ def recordings_needed(limit: float, confidence: float) -> int:
     return math.ceil(math.log((1 - confidence) / 2) / math.log1p(-min(limit, 0.5)))
 
 
-def enough(measured: Mapping[str, Any], limit: float) -> int | None:
+def estimate_clusters(measured: Mapping[str, Any], limit: float) -> int | None:
     """Estimate how many clusters a build without drift needs to keep a limit; None where there are enough.
 
     The uncertainty of few losses shrinks with the number of clusters; with many losses it takes more.
@@ -253,7 +253,7 @@ def _mean_of_rare(amounts: Floats, confidence: float) -> tuple[float, float, flo
     return low * mean, events / count * mean, high * (events * mean + largest) / (events + 1)
 
 
-def _by_cluster(columns: Sequence[Floats], clusters: Sequence[str]) -> list[Floats]:
+def _sum_clusters(columns: Sequence[Floats], clusters: Sequence[str]) -> list[Floats]:
     """Return each column (recordings,) summed in each cluster that has something to measure: (clusters,)."""
     _, which = np.unique(np.array(clusters), return_inverse=True)
     sums: list[Floats] = [np.bincount(which, column).astype(float) for column in columns]

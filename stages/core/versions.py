@@ -38,7 +38,7 @@ def lowest(model: ir.Model) -> Iterator[None]:
     model.opset_imports.update(needed)
     imports = [helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
     by_opset = helper.find_min_ir_version_for(imports, ignore_unknown=True)
-    model.ir_version = max(by_opset, INITIALIZERS_APART, _of_types(model))
+    model.ir_version = max(by_opset, INITIALIZERS_APART, _find_types_version(model))
     try:
         yield
     finally:
@@ -80,7 +80,7 @@ def _since(operator: str, opset: int, domain: str) -> int:
     return int(onnx.defs.get_schema(operator, opset, domain).since_version)
 
 
-def _of_types(model: ir.Model) -> int:
+def _find_types_version(model: ir.Model) -> int:
     """Return the first IR version that has all types of a model's values."""
     values = [*model.graph.inputs, *model.graph.initializers.values()]
     values += [output for node in model.graph.all_nodes() for output in node.outputs]

@@ -113,7 +113,7 @@ def sentence(part: Part, rng: np.random.Generator) -> str:
         if rng.random() < 0.5:
             text = "".join(DIGITS[i] for i in rng.integers(len(DIGITS), size=rng.integers(4, 10)))
         else:
-            text = "".join(_one(slot, rng) for slot in _one(COMMANDS, rng))
+            text = "".join(_draw_one(slot, rng) for slot in _draw_one(COMMANDS, rng))
         if part_of(text) == part:
             return text
 
@@ -162,7 +162,7 @@ def join(speech: Sequence[Samples], rng: np.random.Generator) -> tuple[Samples, 
 
 def turn(part: Part, rng: np.random.Generator) -> list[tuple[str, Samples]]:
     """Speak one or two sentences with one speaker of `part`: texts and clean speech, float64 (samples,) each."""
-    variant = _one(SPEAKERS[part], rng)
+    variant = _draw_one(SPEAKERS[part], rng)
     prosody = {"rate": (140, 220), "pitch": (30, 70), "pitch_range": (35, 65)}
     settings = {name: int(rng.integers(*limits)) for name, limits in prosody.items()}
     texts = [sentence(part, rng) for _ in range(int(rng.integers(1, 3)))]
@@ -174,7 +174,7 @@ def pause(low: float, high: float, rng: np.random.Generator) -> Samples:
     return np.zeros(int(rng.uniform(low, high) * SAMPLE_RATE))
 
 
-def _one(options: Sequence[_T], rng: np.random.Generator) -> _T:
+def _draw_one(options: Sequence[_T], rng: np.random.Generator) -> _T:
     return options[int(rng.integers(len(options)))]
 
 

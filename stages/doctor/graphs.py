@@ -23,7 +23,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     for runtime, version in (("onnxruntime", library("onnxruntime")), ("onnxruntime_cuda", onnxruntime_cuda.version())):
         if version and (loads := matrix.load().loads(version)):
             for place in _built(subject, runtime):
-                yield from _of_graph(place, loads, version)
+                yield from _check_graph(place, loads, version)
 
 
 def _asked(opset: int, version: str) -> Finding:
@@ -53,7 +53,7 @@ def _built(subject: Subject, runtime: str) -> list[Path]:
     return [place for folder in folders if folder.is_dir() for place in sorted(folder.glob("*.onnx"))]
 
 
-def _of_graph(place: Path, loads: Loads, version: str) -> Iterator[Finding]:
+def _check_graph(place: Path, loads: Loads, version: str) -> Iterator[Finding]:
     try:
         with from_library(f"{place} cannot be read"):
             found = _versions(place)

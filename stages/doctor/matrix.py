@@ -61,7 +61,7 @@ class Matrix(Section):
 
     @field_validator("onnxruntime")
     @classmethod
-    def _in_order(cls, value: dict[str, Loads]) -> dict[str, Loads]:
+    def _sort_versions(cls, value: dict[str, Loads]) -> dict[str, Loads]:
         return dict(sorted(value.items(), key=lambda item: version_key(item[0])))
 
     def loads(self, onnxruntime: str) -> Loads | None:

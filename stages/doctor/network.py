@@ -28,23 +28,23 @@ def check(subject: Subject) -> Iterator[Finding]:
     asked = [place for place in VARIABLES if any(place in need.places for need in missing)]
     with ThreadPoolExecutor() as pool:
         asking = pool.submit(_remote)
-        answers = dict(zip(asked, pool.map(lambda place: _why_not(place, ASK[place]), asked), strict=True))
+        answers = dict(zip(asked, pool.map(lambda place: _explain_no_answer(place, ASK[place]), asked), strict=True))
         remote, has_remote = asking.result()
-    yield from (_reached(place, why) for place, why in answers.items())
+    yield from (_report_place(place, why) for place, why in answers.items())
     yield remote
     for need in missing:
         if all(answers[place] for place in need.places):
-            yield _nowhere(need, may_restore=has_remote or RUN_CACHE.is_dir())
+            yield _report_missing(need, may_restore=has_remote or RUN_CACHE.is_dir())
 
 
-def _reached(place: Place, why: str | None) -> Finding:
+def _report_place(place: Place, why: str | None) -> Finding:
     if why is None:
         return Finding(place, "answers")
     wanted, consequence = f"an answer in {SECONDS:g} s", "what has no other source cannot be fetched"
     return Finding(place, why, "warning", wanted, consequence, f"the network, or {VARIABLES[place]}")
 
 
-def _nowhere(need: Need, *, may_restore: bool) -> Finding:
+def _report_missing(need: Need, *, may_restore: bool) -> Finding:
     """Return what becomes of a model whose checkpoint or data no source gives.
 
     may_restore: results may come out of DVC's cache or its remote instead, which tells only the build.
@@ -55,7 +55,7 @@ def _nowhere(need: Need, *, may_restore: bool) -> Finding:
     return Finding(need.model, f"{need.what}: not here", level(blocks=not may_restore), wanted, consequence, fix)
 
 
-def _why_not(place: str, ask: Callable[[], None]) -> str | None:
+def _explain_no_answer(place: str, ask: Callable[[], None]) -> str | None:
     """Return why a place gave no answer, in one line, or None."""
     try:
         with one_line(place):
@@ -98,7 +98,7 @@ def _remote() -> tuple[Finding, bool]:
         return Finding("remote", str(e), "blocks", "a configuration", "DVC cannot start", ".dvc/config"), False
     if name is None:
         return Finding("remote", "none is configured: nothing is shared with other machines"), False
-    why = _why_not(f"remote {name}", lambda: _ask_remote(name))
+    why = _explain_no_answer(f"remote {name}", lambda: _ask_remote(name))
     if why is None:
         return Finding("remote", f"{name} answers"), True
     wanted, consequence = f"an answer in {SECONDS:g} s", "`kiln repro --pull` and `dvc push` fail; a build does not"

@@ -26,10 +26,10 @@ def check(_subject: Subject) -> Iterator[Finding]:
         return
     yield Finding("torch", version)
     for gpu in gpus():
-        yield from _of_gpu(gpu, version, cuda, kernels)
+        yield from _check_gpu(gpu, version, cuda, kernels)
 
 
-def _of_gpu(gpu: Gpu, version: str, cuda: str | None, kernels: Sequence[str]) -> Iterator[Finding]:
+def _check_gpu(gpu: Gpu, version: str, cuda: str | None, kernels: Sequence[str]) -> Iterator[Finding]:
     if cuda is None:
         found, fix = f"{version}, without CUDA", "install a CUDA build of torch, if torch is to use the GPU"
         yield Finding("torch", found, "warning", f"CUDA, for {gpu.name}", _fails("it does not run"), fix)

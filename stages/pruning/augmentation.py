@@ -83,7 +83,7 @@ def _turns(voice: Voice, length: int, rng: np.random.Generator) -> tuple[Samples
     speech, spoken = np.zeros(length), np.zeros(length, bool)
     speed, start = rng.uniform(*SPEED), int(rng.uniform(0, 1) * SAMPLE_RATE)
     while start < length:
-        utterance = _at_speed(voice[int(rng.integers(len(voice)))], speed)[: length - start]
+        utterance = _resample(voice[int(rng.integers(len(voice)))], speed)[: length - start]
         place = slice(start, start + len(utterance))
         speech[place], spoken[place] = utterance, True
         start += len(utterance) + int(np.exp(rng.uniform(low, high)) * SAMPLE_RATE)
@@ -100,10 +100,10 @@ def _babble(voices: Sequence[Voice], spoken: NDArray[np.bool_], rng: np.random.G
 
 
 def _change_speed(audio: Audio, rng: np.random.Generator) -> Samples:
-    return _at_speed(audio, rng.uniform(*SPEED))
+    return _resample(audio, rng.uniform(*SPEED))
 
 
-def _at_speed(audio: Audio, factor: float) -> Samples:
+def _resample(audio: Audio, factor: float) -> Samples:
     """Play `factor` times as fast, by linear interpolation: pitch, formants and tempo move together."""
     instants = np.arange(int(len(audio) / factor)) * factor
     return np.asarray(np.interp(instants, np.arange(len(audio)), audio), np.float64)

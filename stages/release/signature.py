@@ -32,9 +32,9 @@ def sign(folder: Path, key: str) -> None:
     """
     from model_signing import signing
 
-    with _as_file(key) as path, _reading():
+    with _locate_key(key) as path, _reading():
         signer = signing.Config().use_elliptic_key_signer(private_key=path)
-        signer.set_hashing_config(_all_but_signature()).sign(folder, folder / FILE)
+        signer.set_hashing_config(_ignore_signature()).sign(folder, folder / FILE)
 
 
 def why_not_verified(folder: Path, key: Path) -> str | None:
@@ -52,7 +52,7 @@ def why_not_verified(folder: Path, key: Path) -> str | None:
     if not (folder / FILE).is_file():
         return "is not signed"
     try:
-        verifier.set_hashing_config(_all_but_signature()).verify(folder, folder / FILE)
+        verifier.set_hashing_config(_ignore_signature()).verify(folder, folder / FILE)
     except Exception as e:  # noqa: BLE001  a signature is untrusted input, which the library parses with three others
         return f"{FILE} is no signature of this folder with {key}: {first_line(e)}"
     return None
@@ -85,10 +85,10 @@ def public_key() -> Iterator[Path | None]:
     if (key := environment_key()) is None:
         yield None
         return
-    with _as_file(key) as path, _reading():
+    with _locate_key(key) as path, _reading():
         public = serialization.load_pem_private_key(path.read_bytes(), None).public_key()
     form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    with _as_file(public.public_bytes(*form).decode()) as place:
+    with _locate_key(public.public_bytes(*form).decode()) as place:
         yield place
 
 
@@ -102,14 +102,14 @@ def _reading() -> Iterator[None]:
         raise UserError(f"{VARIABLE}: {type(e).__name__}: {first_line(e)}; {wanted}") from e
 
 
-def _all_but_signature() -> hashing.Config:
+def _ignore_signature() -> hashing.Config:
     from model_signing import hashing
 
     return hashing.Config().set_ignored_paths(paths=[FILE], ignore_git_paths=False)
 
 
 @contextmanager
-def _as_file(key: str) -> Iterator[Path]:
+def _locate_key(key: str) -> Iterator[Path]:
     """Give the path of a key: the library reads files."""
     if not key.lstrip().startswith(PEM):
         yield Path(key)

@@ -125,7 +125,7 @@ def read(path: Path) -> Record:
         raise UserError(f"{path}: {where}: {first['msg']}; restore it with git, or `make gpu` on that device") from e
 
 
-def elsewhere(entries: Entries) -> ByBuild:
+def collect_elsewhere(entries: Entries) -> ByBuild:
     """Collect, for each build that is unavailable here, what was measured of its model and runtime on devices.
 
     Raises:
@@ -133,11 +133,11 @@ def elsewhere(entries: Entries) -> ByBuild:
     """
     records = {path: read(path) for path in sorted(layout.GPU.glob("*.json"))}
     missing = {name: e for name, e in entries.items() if e["verdict"] == "unavailable"}
-    found = {name: list(_of_build(entry, records)) for name, entry in missing.items()}
+    found = {name: list(_collect_devices(entry, records)) for name, entry in missing.items()}
     return {name: devices for name, devices in found.items() if devices}
 
 
-def _of_build(entry: Entry, records: Mapping[Path, Record]) -> Iterator[Elsewhere]:
+def _collect_devices(entry: Entry, records: Mapping[Path, Record]) -> Iterator[Elsewhere]:
     if (entry["variant"], entry["graph"]) != (VARIANT, GRAPH):
         return
     for path, record in records.items():
@@ -151,7 +151,7 @@ def _of_build(entry: Entry, records: Mapping[Path, Record]) -> Iterator[Elsewher
 
 
 def _compare_files(model: str, there: set[str | None]) -> str:
-    """Say whether digests of a model's graphs are that of the graphs here."""
+    """Tell whether digests of a model's graphs are those of the graphs here, as a part of a sentence."""
     folder = layout.graphs(model, VARIANT, GRAPH)
     here = results.artifact(folder)["sha256"] if folder.is_dir() else None
     if None in {here, *there}:

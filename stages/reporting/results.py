@@ -16,7 +16,7 @@ from stages.core.params.gates import Limit, absolute_limit
 from stages.core.params.recipes import DynamicRecipe, StaticRecipe
 from stages.core.plan import Build
 from stages.core.speedups import describe_speedup
-from stages.core.statistics import describe_drift, enough, verdict
+from stages.core.statistics import describe_drift, estimate_clusters, verdict
 
 RECORDS = ("prune.json", "export.json", "simplify.json", "optimize.json", "quantize.json", "engine.json", "trace.json")
 TOO_SMALL_MS = 1.0
@@ -34,7 +34,7 @@ def build_entry(p: Params, name: str) -> dict[str, Any]:
     target = p.targets[build.target]
     folder = layout.measurements(build.target, build.model)
     entry = _unmeasured(p, build.model, build.target) | {"records": {}}
-    if why := failures.behind(f"evaluate@{name}", f"benchmark@{name}"):
+    if why := failures.find_cause(f"evaluate@{name}", f"benchmark@{name}"):
         return entry | {"reason": why}
     accuracy, latency = read_json(folder / "accuracy.json"), read_json(folder / "latency.json")
     entry |= {
@@ -57,7 +57,7 @@ def pipeline_entry(p: Params, name: str) -> dict[str, Any]:
     line = plan.derive(p).pipelines[name]
     target = p.targets[line.target]
     entry = _unmeasured(p, line.pipeline, line.target) | {"parts": {}}
-    if why := failures.behind(f"pipeline@{name}"):
+    if why := failures.find_cause(f"pipeline@{name}"):
         return entry | {"reason": why}
     measured = read_json(layout.measurements(line.target, line.pipeline) / "pipeline.json")
     folders = {role: layout.ARTIFACTS / getattr(line, role) / line.artifact for role in models.ROLES}
@@ -194,7 +194,7 @@ def describe(name: str, value: dict[str, Any]) -> str:
     if "speedup" in value:
         return f"{name}: {describe_speedup(value)}, at least {value['limit']:g}x"
     parts = [f"{name}: {describe_drift(value)}, loss at most {value['limit']:.4g}"]
-    if value["verdict"] == "inconclusive" and (needed := enough(value, value["limit"])):
+    if value["verdict"] == "inconclusive" and (needed := estimate_clusters(value, value["limit"])):
         here = f"here are {value['clusters']:,}"
         parts.append(f"a build without drift would need about {needed:,} speakers or recordings for that, {here}")
     return "; ".join([*parts, *_worst_beyond(value["worst"], value["worst_limit"])])

@@ -42,11 +42,11 @@ def tables(model: ir.Model, least_rows: int, excluded: Collection[str] = ()) -> 
 
 
 def _is_read_by_row(value: ir.Value) -> bool:
-    by_row = [
+    quantize_rows = [
         use.idx == 0 and use.node.op_type == "Gather" and use.node.attributes.get_int("axis", 0) in {0, -2}
         for use in value.uses()
     ]
-    return bool(by_row) and all(by_row) and not value.is_graph_output()
+    return bool(quantize_rows) and all(quantize_rows) and not value.is_graph_output()
 
 
 def rewrite(model: ir.Model, least_rows: int, excluded: Collection[str] = ()) -> tuple[ir.Model, int]:
@@ -61,7 +61,7 @@ def rewrite(model: ir.Model, least_rows: int, excluded: Collection[str] = ()) ->
 def _replace(graph: ir.Graph, table: ir.Value) -> None:
     import onnx_ir as ir
 
-    numbers, scales = by_row(table.const_value.numpy())  # type: ignore[union-attr]  # one of `tables`
+    numbers, scales = quantize_rows(table.const_value.numpy())  # type: ignore[union-attr]  # one of `tables`
     rows, factors = (
         _initializer(table, f"{table.name}.{kind}", array) for kind, array in (("int8", numbers), ("scale", scales))
     )
@@ -77,7 +77,7 @@ def _replace(graph: ir.Graph, table: ir.Value) -> None:
     del graph.initializers[str(table.name)]
 
 
-def by_row(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantize_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return a table (rows, columns) as INT8 and the scale of each row (rows, 1), without a copy of it in fp32."""
     largest = np.maximum(table.max(axis=1, keepdims=True), -table.min(axis=1, keepdims=True))
     scales = np.where(largest > 0, largest / np.float32(127), np.float32(1))

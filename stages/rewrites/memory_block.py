@@ -24,7 +24,7 @@ def rewrite(model: ir.Model) -> tuple[ir.Model, int]:
     if not any(_is_causal(None, node.inputs[1], node.outputs[0]) for node in model.graph if node.op_type == "Conv"):
         return model, 0
     new, count = apply(model, [pattern.RewriteRule(_block, _rewritten, _is_causal)])
-    return apply(new, [pattern.RewriteRule(_between, _as_images)])[0], count
+    return apply(new, [pattern.RewriteRule(_multiply_rows, _multiply_images)])[0], count
 
 
 def _block(op: Any, inputs: Any, cache: Any, weight: Any, start: Any, end: Any) -> Any:
@@ -63,11 +63,11 @@ def _rewritten(op: Any, inputs: Any, cache: Any, weight: Any, start: Any, end: A
     return op.Squeeze(op.Transpose(memory, perm=[0, 2, 3, 1]), one), kept
 
 
-def _between(op: Any, image: Any, first: Any, bias: Any, second: Any) -> Any:
+def _multiply_rows(op: Any, image: Any, first: Any, bias: Any, second: Any) -> Any:
     rows = op.Squeeze(image, [1])
     return op.Unsqueeze(op.MatMul(op.Relu(op.Add(op.MatMul(rows, first), bias)), second), [1])
 
 
-def _as_images(op: Any, image: Any, first: Any, bias: Any, second: Any) -> Any:
-    """Stay in the image from one block to the next: for a chunk, a reshape costs as much as a small layer."""
+def _multiply_images(op: Any, image: Any, first: Any, bias: Any, second: Any) -> Any:
+    """Multiply without leaving the image: for a chunk, a reshape costs as much as a small layer."""
     return op.MatMul(op.Relu(op.Add(op.MatMul(image, first), bias)), second)

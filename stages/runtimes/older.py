@@ -63,7 +63,7 @@ def oldest(artifact: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=artifact.parent) as scratch, ExitStack() as stack:
         wanted = _run_here(artifact, Path(scratch), stack) if older else {}
         for name in older:
-            if (why := _why_not(name, wanted)) is None:
+            if (why := _explain_refusal(name, wanted)) is None:
                 return {"oldest": name, "refused": refused}
             refused[name] = why
     return {"oldest": version("onnxruntime"), "refused": refused}
@@ -81,7 +81,7 @@ def _run_here(artifact: Path, scratch: Path, stack: ExitStack) -> dict[Files, Fe
     return wanted
 
 
-def _why_not(name: str, wanted: Mapping[Files, Feeds]) -> str | None:
+def _explain_refusal(name: str, wanted: Mapping[Files, Feeds]) -> str | None:
     """Return why a version does not run graphs as it should, or None; wanted: their outputs."""
     path = os.environ | {"PYTHONPATH": str(FOLDER / name)}
     places = list(itertools.chain.from_iterable(wanted))

@@ -111,9 +111,9 @@ class Pipeline:
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
         """Answer each request, and record it."""
-        return [respond(self._one, request, self.metrics) for request in requests]
+        return [respond(self._answer_one, request, self.metrics) for request in requests]
 
-    def _one(self, request: Any) -> Feeds:
+    def _answer_one(self, request: Any) -> Feeds:
         began, inputs = time.monotonic(), read(request)
         seconds = check_audio(inputs) if "WAV" in inputs else 0.0
         if self.described.streams:
@@ -139,9 +139,9 @@ class Features:
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
         """Compute the features of each request's rows."""
-        return [respond(self._one, request, self.metrics) for request in requests]
+        return [respond(self._answer_one, request, self.metrics) for request in requests]
 
-    def _one(self, request: Any) -> Feeds:
+    def _answer_one(self, request: Any) -> Feeds:
         began, inputs = time.monotonic(), read(request)
         rows = [{name: array[row] for name, array in inputs.items()} for row in range(len(inputs["WAV"]))]
         seconds = [check_audio(row) for row in rows]
@@ -160,9 +160,9 @@ class Decoding:
 
     def answer(self, requests: Sequence[Any]) -> list[Any]:
         """Decode each request's rows, and record each row."""
-        return [respond(self._one, request, self.metrics) for request in requests]
+        return [respond(self._answer_one, request, self.metrics) for request in requests]
 
-    def _one(self, request: Any) -> Feeds:
+    def _answer_one(self, request: Any) -> Feeds:
         feeds = read(request)
         clock = feeds.pop(pipelines.CLOCK)
         texts = self.decode(feeds, feeds)

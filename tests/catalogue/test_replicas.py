@@ -80,7 +80,7 @@ def build(name: str, folder: Path, detected: Path) -> Built:
     """Take a replica through every command and stage, in the current folder."""
     with alone.settings(ROOT / "params.yaml") as settings:
         alone.hurry(settings, ITEMS, HURRIED)
-        alone.without(settings, name)
+        alone.remove(settings, name)
         settings["datasets"]["vad_mixtures"] = {"kind": "manifest", "path": str(detected)}
     command(["pin", name])
     command(["add", name, "--targets", ",".join(TARGETS[name])])

@@ -75,7 +75,7 @@ def test_who_measures_time_waits_until_nothing_else_runs_on_the_machine(scratch:
         bootstrap.run(commit("pass"), [], {}, alone=True)
         ended.set()
 
-    with bootstrap._its_turn(alone=False):
+    with bootstrap._take_turn(alone=False):
         threading.Thread(target=measure, daemon=True).start()
         assert not ended.wait(0.5)
         (place,) = scratch.glob("kiln-*.lock")

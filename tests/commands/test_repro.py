@@ -19,7 +19,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.commands import dvc, repro, side_by_side
-from stages.commands.build import under_way
+from stages.commands.build import supervise
 from stages.commands.display import forecast
 from stages.commands.heal import heal
 from stages.commands.tally import Tally
@@ -124,7 +124,7 @@ def build(*arguments: str) -> int:
 
 def test_what_does_not_depend_on_a_failed_stage_is_built_and_what_does_is_known():
     assert build() == 0
-    assert failures.behind("evaluate@a-t") is None
+    assert failures.find_cause("evaluate@a-t") is None
     Path("how/export@a").write_text("mistake")
     Path("how/benchmark@b-t").write_text("crash")
     Path("how/export@b").write_text("well\n")  # changed, so that b is built again too
@@ -132,9 +132,9 @@ def test_what_does_not_depend_on_a_failed_stage_is_built_and_what_does_is_known(
     assert Path("out/evaluate@b-t").exists()
     # Though what an earlier build measured lies there.
     assert Path("out/evaluate@a-t").exists()
-    assert failures.behind("evaluate@a-t", "benchmark@a-t") == "export@a: model.pt is truncated"
-    assert failures.behind("evaluate@b-t") is None
-    assert failures.behind("benchmark@b-t") == f"benchmark@b-t: {failures.CRASHED}"
+    assert failures.find_cause("evaluate@a-t", "benchmark@a-t") == "export@a: model.pt is truncated"
+    assert failures.find_cause("evaluate@b-t") is None
+    assert failures.find_cause("benchmark@b-t") == f"benchmark@b-t: {failures.CRASHED}"
     for name in ("export@a", "benchmark@b-t"):
         Path("how", name).write_text("well")
     assert build() == 0
@@ -191,7 +191,7 @@ def test_what_dvc_itself_complains_of_is_shown(capfd: pytest.CaptureFixture[str]
 def test_on_a_terminal_the_stage_that_runs_is_shown_with_its_progress():
     Path("how/export@a").write_text("slow")
     ours, theirs = os.openpty()
-    command = [sys.executable, "-c", "from tests.commands import test_repro as t; t.on_a_terminal()"]
+    command = [sys.executable, "-c", "from tests.commands import test_repro as t; t.pretend_terminal()"]
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"})
     os.close(theirs)
     seen = b""
@@ -205,10 +205,10 @@ def test_on_a_terminal_the_stage_that_runs_is_shown_with_its_progress():
     assert "Running stage" not in shown
 
 
-def on_a_terminal() -> None:
+def pretend_terminal() -> None:
     """Build one evaluation in this process, whose output is a terminal."""
     repro.refuse_busy()
-    with under_way(["evaluate@a-t"]) as build_:
+    with supervise(["evaluate@a-t"]) as build_:
         repro._run(build_, ["repro", "evaluate@a-t"])
 
 
@@ -248,7 +248,7 @@ def test_locks_that_a_kill_tore_cost_no_finished_stage(capfd: pytest.CaptureFixt
 def test_a_remote_that_does_not_answer_ends_dvc_and_a_stage_that_sleeps_does_not(monkeypatch: pytest.MonkeyPatch):
     def stalled(say: str) -> list[str]:
         monkeypatch.setattr(dvc, "command", lambda *_, **__: ["sh", "-c", f"{say}; exec sleep 2.5"])
-        with under_way([]) as build_:
+        with supervise([]) as build_:
             build_.run(["pull"], patience=1.0)
         return build_.errors
 

@@ -108,7 +108,7 @@ def test_all_is_stale_where_nothing_was_built_and_parts_keep_only_what_is():
     graph = failures.index_graph()
     stale = schedule.stale(graph)
     assert {stage.name for stage in graph} - {stage.name for stage in stale} == {"environment"}
-    kept = schedule.only(
+    kept = schedule.restrict(
         schedule.parts(graph), {stage.addressing for stage in stale if stage.name.startswith("fetch@")}
     )
     assert [(one.name, len(one.stages)) for one in kept] == [("a", 1), ("b", 1)]

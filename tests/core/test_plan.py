@@ -23,7 +23,7 @@ OTHER = """  other:
 """
 
 
-def with_other(text: str = OTHER) -> str:
+def add_other(text: str = OTHER) -> str:
     return TEXT.replace("models:\n", f"models:\n{text}", 1)
 
 
@@ -32,7 +32,7 @@ def derived(text: str) -> plan.Plan:
 
 
 def test_a_model_is_one_entry_and_one_more_target_a_name_in_its_list():
-    before, one, two = derived(TEXT), derived(with_other()), derived(with_other(OTHER.replace("8]", "8, cpu_pruned]")))
+    before, one, two = derived(TEXT), derived(add_other()), derived(add_other(OTHER.replace("8]", "8, cpu_pruned]")))
     assert set(one.builds) - set(before.builds) == {"other-cpu_int8"}
     assert one.builds["other-cpu_int8"].artifact == "other/dense/int8"
     assert set(two.builds) - set(one.builds) == {"other-cpu_pruned"}
@@ -43,7 +43,7 @@ def test_a_model_is_one_entry_and_one_more_target_a_name_in_its_list():
 
 def test_a_stage_depends_on_a_model_s_own_settings_where_it_has_some():
     own = "    prune: {variations: 1}\n    tuned: {dense: {int8: {kind: float16}}}\n"
-    text = with_other(OTHER.replace("8]\n", f"8, cpu_pruned_int8]\n{own}"))
+    text = add_other(OTHER.replace("8]\n", f"8, cpu_pruned_int8]\n{own}"))
     tables, p = derived(text), params.parse(text, "params.yaml")
     assert tables.prune["other"].settings_from == "models.other.prune"
     assert tables.prune["paraformer_streaming"].settings_from == "prune.paraformer_streaming"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks import intervals
 from stages.core import speedups, statistics
 from stages.core.speedups import speedup
-from stages.core.statistics import Groups, Metric, enough, interval, verdict
+from stages.core.statistics import Groups, Metric, estimate_clusters, interval, verdict
 
 SETTINGS: dict[str, Any] = {"resamples": 500, "confidence": 0.95, "seed": 0}
 SCORE, ERRORS = Metric(higher_is_better=True), Metric(higher_is_better=False)
@@ -58,7 +58,7 @@ def test_no_loss_seen_is_not_no_loss():
 def test_a_limit_that_the_data_cannot_resolve_says_how_many_it_takes():
     measured = drift(ERRORS, [(0, 12)] * 96, [(0, 12)] * 96)
     assert verdict(measured, 0.001) == "inconclusive"
-    needed = enough(measured, 0.001)
+    needed = estimate_clusters(measured, 0.001)
     assert needed is not None
     assert needed > 3000
     same = [(0, 12)] * needed

@@ -194,20 +194,20 @@ def test_every_tensor_of_an_ensemble_is_one_that_a_step_before_gives(written: Pa
         config = read_config(folder)
         if config.platform != "ensemble":
             continue
-        known = {one.name: of_ensemble(one) for one in config.input}
+        known = {one.name: describe_tensor(one) for one in config.input}
         for step in config.ensemble_scheduling.step:
             taken = read_config(written / step.model_name)
             assert {name: known[step.input_map[name]] for name in step.input_map} == {
-                one.name: of_ensemble(one) for one in taken.input
+                one.name: describe_tensor(one) for one in taken.input
             }
-            known |= {step.output_map[one.name]: of_ensemble(one) for one in taken.output}
+            known |= {step.output_map[one.name]: describe_tensor(one) for one in taken.output}
             assert set(step.output_map) == {one.name for one in taken.output}
         assert {one.name: known[one.name] for one in config.output} == {
-            one.name: of_ensemble(one) for one in config.output
+            one.name: describe_tensor(one) for one in config.output
         }
 
 
-def of_ensemble(tensor: Any) -> tuple[int, list[int]]:
+def describe_tensor(tensor: Any) -> tuple[int, list[int]]:
     return tensor.data_type, list(tensor.dims)
 
 

@@ -91,7 +91,7 @@ def test_accuracy_and_latency_are_of_the_runtime_that_measured_them():
         "other graph": build("paraformer", "onnxruntime_cuda", graph="int8"),
         "unknown": build("my_model", "onnxruntime_cuda"),
     }
-    found = devices.elsewhere(entries)
+    found = devices.collect_elsewhere(entries)
     assert set(found) == {"cuda", "other"}
     [cuda], [other] = found.values()
     assert cuda.describe().startswith("offline_cer 0.1649, drift +0.0000 [+0.0000, +0.0652]; 3s_1_thread 0.31x")

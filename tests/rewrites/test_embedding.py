@@ -33,15 +33,15 @@ def test_each_row_is_rounded_by_its_own_size():
 
 
 def test_a_row_of_nothing_stays_nothing():
-    rounded, scales = embedding.by_row(np.zeros((2, 3), np.float32))
+    rounded, scales = embedding.quantize_rows(np.zeros((2, 3), np.float32))
     assert not rounded.any()
     assert np.isfinite(scales).all()
 
 
 def test_blocks_of_rows_are_the_same_as_all_at_once(monkeypatch: pytest.MonkeyPatch):
-    whole = embedding.by_row(TABLE.astype(np.float32))
+    whole = embedding.quantize_rows(TABLE.astype(np.float32))
     monkeypatch.setattr(embedding, "BLOCK", 7)
-    rounded, scales = embedding.by_row(TABLE.astype(np.float32))
+    rounded, scales = embedding.quantize_rows(TABLE.astype(np.float32))
     assert np.array_equal(rounded, whole[0])
     assert np.array_equal(scales, whole[1])
 

@@ -173,19 +173,19 @@ def _unresolvable(p: Params) -> Iterator[str]:
     """
     for name, model in p.models.items():
         gates = dict.fromkeys(p.targets[key].gate for key in model.targets)
-        yield from _too_few(p, f"models.{name}", model.dataset, model.family, gates)
+        yield from _refuse_too_few(p, f"models.{name}", model.dataset, model.family, gates)
     for name, pipeline in p.pipelines.items():
         gates = dict.fromkeys(p.targets[key].gate for key in pipeline.targets)
-        yield from _too_few(p, f"pipelines.{name}", pipeline.dataset, PIPELINE, gates)
+        yield from _refuse_too_few(p, f"pipelines.{name}", pipeline.dataset, PIPELINE, gates)
 
 
-def _too_few(p: Params, user: str, name: str, family: str, gates: Iterable[str]) -> Iterator[str]:
+def _refuse_too_few(p: Params, user: str, name: str, family: str, gates: Iterable[str]) -> Iterator[str]:
     dataset = p.datasets[name]
     if not isinstance(dataset, SyntheticDataset) or (found := dataset.items.get(p.evaluate.split)) is None:
         return
     for gate in gates:
         for metric, limit in p.gates[gate].accuracy.get(family, {}).items():
-            most = _most(metric, limit, p.baselines.get(family, {}))
+            most = _bound_limit(metric, limit, p.baselines.get(family, {}))
             if most and found < (needed := recordings_needed(most, p.evaluate.confidence)):
                 yield (
                     f"gates.{gate}.accuracy.{family}.{metric}: a limit of at most {most:g} needs about {needed:,} "
@@ -193,7 +193,7 @@ def _too_few(p: Params, user: str, name: str, family: str, gates: Iterable[str])
                 )
 
 
-def _most(metric: str, limit: Limit, ceilings: Mapping[str, float]) -> float | None:
+def _bound_limit(metric: str, limit: Limit, ceilings: Mapping[str, float]) -> float | None:
     """Return what a limit is at most, None of a relative one where nobody knows, and of what is not estimated.
 
     Of a relative limit that is its share of as many errors as `baselines` lets the fp32 model make.

@@ -51,11 +51,11 @@ def _fields(loc: tuple[str | int, ...], schema: dict[str, Any]) -> list[str]:
         elif isinstance(step, int):
             node = node["items"]
         else:
-            node = node.get("properties", {}).get(step) or _any_key(node)
+            node = node.get("properties", {}).get(step) or _resolve_values(node)
     return list(_resolve(node, schema).get("properties", {}))
 
 
-def _any_key(node: dict[str, Any]) -> dict[str, Any]:
+def _resolve_values(node: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a mapping's values; pydantic files them under the pattern of a constrained key."""
     patterns: dict[str, dict[str, Any]] = node.get("patternProperties", {})
     values: dict[str, Any] = next(iter(patterns.values()), node.get("additionalProperties", {}))

@@ -33,7 +33,7 @@ def read(folder: Path) -> Found:
     cuts = _segments(folder / "segments", recordings) if (folder / "segments").exists() else {}
     for id_, (recording, start, end) in (cuts or {key: (key, 0.0, None) for key in recordings}).items():
         place = recordings[recording][1]
-        if reason := _no_file(place):
+        if reason := _explain_no_file(place):
             found.left_out[id_] = reason
             continue
         (_, text), (_, speaker) = texts.get(id_, ("", "")), speakers.get(id_, ("", ""))
@@ -42,7 +42,7 @@ def read(folder: Path) -> Found:
     return found
 
 
-def _no_file(place: str) -> str | None:
+def _explain_no_file(place: str) -> str | None:
     """Explain why an entry of wav.scp names no file, or return None."""
     if place.endswith("|") or place.startswith("|"):
         return COMMAND

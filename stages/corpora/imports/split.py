@@ -12,7 +12,9 @@ from stages.core.params.section import Split
 from stages.corpora.imports.utterances import Utterance
 
 
-def by_speaker(utterances: Sequence[Utterance], items: Mapping[Split, int], seed: int) -> dict[Split, list[Utterance]]:
+def assign_speakers(
+    utterances: Sequence[Utterance], items: Mapping[Split, int], seed: int
+) -> dict[Split, list[Utterance]]:
     """Assign each speaker to the split that lacks most utterances, and order each split's utterances.
 
     In a split speakers take turns, so that its first `items` are of as many speakers as can be.

@@ -39,8 +39,8 @@ def measure(
     wanted, found = (_unit_vectors(of_all) for of_all in (references, outcomes))
     cosines = (wanted * found).sum(axis=1)
     scores = found @ found.T
-    one_speaker = _alike([r.speaker or r.id for r in recordings])
-    one_text = _alike([r.text for r in recordings])
+    one_speaker = _match_labels([r.speaker or r.id for r in recordings])
+    one_text = _match_labels([r.text for r in recordings])
     trials = {
         "eer": np.ones_like(one_text),
         "eer_same_sentence": one_text,
@@ -94,7 +94,7 @@ def _equal_errors(scores: Floats, one_speaker: Mask, used: Mask) -> Floats:
     return np.stack([numerators / 2, (of_same + of_other) / 2])
 
 
-def _alike(labels: Sequence[str]) -> Mask:
+def _match_labels(labels: Sequence[str]) -> Mask:
     """Tell which two recordings have one label: (recordings, recordings)."""
     _, which = np.unique(np.array(labels), return_inverse=True)
     return np.asarray(which[:, None] == which)

@@ -45,14 +45,14 @@ def measure(
 
 
 @functools.lru_cache(maxsize=2**16)  # hotwords come again with every recording
-def _bare(text: str) -> str:
+def _strip_spaces(text: str) -> str:
     """Return a text as error rates see it, without spaces."""
     return normalized(text).replace(" ", "")
 
 
 def _hotwords(recording: Recording, outcome: Outcome) -> Counts:
-    truth, text = map(_bare, (recording.text, outcome.text))
-    words = list(map(_bare, hotwords(recording)))
+    truth, text = map(_strip_spaces, (recording.text, outcome.text))
+    words = list(map(_strip_spaces, hotwords(recording)))
     spoken = [word for word in words if word in truth]
     found = [word for word in words if word in text]
     return {

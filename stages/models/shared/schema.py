@@ -44,7 +44,7 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _of_the_very_type(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_other_type(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse what equals the only value that is wanted and is another thing: 6.0 frames, or a switch of 1."""
         annotation = cls.model_fields[str(info.field_name)].annotation
         alike = [choice for choice in get_args(annotation) if get_origin(annotation) is Literal and choice == value]

@@ -172,7 +172,7 @@ def fill(model: torch.nn.Module, weights: Mapping[str, Any], pairs: Sequence[tup
             f"such as {_listed(wanted)}; the file has {_listed(weights)}"
         )
     missing = [name for name in wanted if name not in table]
-    kinds = [f"{o} ({k})" for n, o in table.items() if (k := _other_kind(weights[o], wanted[n]))]
+    kinds = [f"{o} ({k})" for n, o in table.items() if (k := _describe_misfit(weights[o], wanted[n]))]
     shapes = (
         []
         if kinds
@@ -193,7 +193,7 @@ def fill(model: torch.nn.Module, weights: Mapping[str, Any], pairs: Sequence[tup
     model.load_state_dict(converted, assign=True)
 
 
-def _other_kind(found: Any, wanted: torch.Tensor) -> str | None:
+def _describe_misfit(found: Any, wanted: torch.Tensor) -> str | None:
     """Return what a weight is, where it cannot become a plain tensor of the wanted kind of number."""
     import torch
 

@@ -8,7 +8,7 @@ import pytest
 
 from stages.core.errors import UserError
 from stages.core.params.section import Split
-from stages.corpora.imports.split import by_speaker
+from stages.corpora.imports.split import assign_speakers
 from stages.corpora.imports.utterances import Utterance
 
 ITEMS: dict[Split, int] = {"calibration": 10, "tuning": 10, "evaluation": 40}
@@ -19,25 +19,25 @@ def said(**counts: int) -> list[Utterance]:
 
 
 def test_no_speaker_is_in_two_and_evaluation_has_most():
-    parts = by_speaker(said(**{f"s{n}": 5 for n in range(24)}), ITEMS, seed=0)
+    parts = assign_speakers(said(**{f"s{n}": 5 for n in range(24)}), ITEMS, seed=0)
     speakers = {part: {each.speaker for each in utterances} for part, utterances in parts.items()}
     assert {part: len(of) for part, of in speakers.items()} == {"calibration": 4, "tuning": 4, "evaluation": 16}
     assert len(set.union(*speakers.values())) == 24
 
 
 def test_the_first_of_a_split_are_of_as_many_speakers_as_can_be():
-    parts = by_speaker(said(**{f"s{n}": 5 for n in range(24)}), ITEMS, seed=0)
+    parts = assign_speakers(said(**{f"s{n}": 5 for n in range(24)}), ITEMS, seed=0)
     assert len({each.speaker for each in parts["evaluation"][:16]}) == 16
 
 
 def test_the_order_of_the_files_does_not_matter_and_the_seed_does():
     utterances = said(**{f"s{n}": 5 for n in range(24)})
-    assert by_speaker(utterances, ITEMS, seed=0) == by_speaker(utterances[::-1], ITEMS, seed=0)
-    assert by_speaker(utterances, ITEMS, seed=0) != by_speaker(utterances, ITEMS, seed=1)
+    assert assign_speakers(utterances, ITEMS, seed=0) == assign_speakers(utterances[::-1], ITEMS, seed=0)
+    assert assign_speakers(utterances, ITEMS, seed=0) != assign_speakers(utterances, ITEMS, seed=1)
 
 
 def test_three_speakers_are_one_each():
-    parts = by_speaker(said(a=100, b=1, c=1), ITEMS, seed=0)
+    parts = assign_speakers(said(a=100, b=1, c=1), ITEMS, seed=0)
     assert [len({each.speaker for each in utterances}) for utterances in parts.values()] == [1, 1, 1]
 
 
@@ -48,4 +48,4 @@ def test_fewer_are_refused_with_their_count(counts: dict[str, int], found: str):
     with pytest.raises(
         UserError, match=rf"{found}.* wanted at least 3: calibration, tuning, evaluation must not share"
     ):
-        by_speaker(said(**counts), ITEMS, seed=0)
+        assign_speakers(said(**counts), ITEMS, seed=0)

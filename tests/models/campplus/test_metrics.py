@@ -39,7 +39,7 @@ def rate(recordings: list[Recording], outcomes: list[Outcome], kind: str = "eer"
     return pooled(campplus.measure(Path(), recordings, outcomes, outcomes), kind)
 
 
-def by_hand(recordings: list[Recording], outcomes: list[Outcome], texts: set[bool]) -> float:
+def compute_by_hand(recordings: list[Recording], outcomes: list[Outcome], texts: set[bool]) -> float:
     """Try every score as a threshold, and return the error where misses and false alarms differ least."""
     same: list[float] = []
     other: list[float] = []
@@ -59,7 +59,7 @@ def by_hand(recordings: list[Recording], outcomes: list[Outcome], texts: set[boo
 )
 def test_the_rate_is_that_of_all_pairs_that_count(kind: str, texts: set[bool]):
     recordings, outcomes = population(12, seed=0)
-    assert rate(recordings, outcomes, kind) == pytest.approx(by_hand(recordings, outcomes, texts), abs=1e-9)
+    assert rate(recordings, outcomes, kind) == pytest.approx(compute_by_hand(recordings, outcomes, texts), abs=1e-9)
     assert 0.02 < rate(recordings, outcomes, kind) < 0.3
 
 
@@ -75,14 +75,14 @@ def test_resampled_speakers_vary_as_other_speakers_do():
     for seed in range(5):
         recordings, outcomes = population(30, seed)
         counts = campplus.measure(Path(), recordings, outcomes, outcomes)
-        columns = [_by_speaker(counts, i) for i in (0, 1)]
+        columns = [_sum_by_speaker(counts, i) for i in (0, 1)]
         pool = partial(campplus.METRICS["eer"].pool, *columns)
         low, high = interval(pool, len(columns[0]), resamples=400, confidence=0.95, seed=0)
         widths.append((high - low) / 3.92)
     assert 0.75 < float(np.mean(widths)) / float(np.std(many)) < 1.4
 
 
-def _by_speaker(counts: list[Counts], number: int) -> NDArray[np.float64]:
+def _sum_by_speaker(counts: list[Counts], number: int) -> NDArray[np.float64]:
     return np.array([of["eer"][number] for of in counts]).reshape(-1, TAKES).sum(axis=1)
 
 

@@ -85,7 +85,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
     return bursts(tmp_path_factory.mktemp("corpus"))
 
 
-def of_funasr(model: Any, speech: torch.Tensor, lengths: torch.Tensor, textnorm: torch.Tensor) -> torch.Tensor:
+def run_funasr(model: Any, speech: torch.Tensor, lengths: torch.Tensor, textnorm: torch.Tensor) -> torch.Tensor:
     """FunASR's own export of the network, for audio whose language is not told."""
     from funasr.models.sense_voice.export_meta import export_forward
 
@@ -103,7 +103,7 @@ def test_the_network_is_funasr_s_own(plain: Path, lengths: list[int]):
         found, positions = sensevoice.network.Recognizer(model)(
             speech, speech_lengths, torch.zeros_like(textnorm), textnorm
         )
-        wanted = of_funasr(model, speech, speech_lengths, textnorm)
+        wanted = run_funasr(model, speech, speech_lengths, textnorm)
     assert positions.tolist() == [length + QUERIES for length in lengths]
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
