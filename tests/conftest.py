@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 
+from stages.core.files import new_folder
 from stages.core.parallel import cores
 from stages.corpora import manifest
 from stages.corpora.manifest import Line, Recording
@@ -140,14 +142,34 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
 
 
 @pytest.fixture(scope="session")
-def tiny_export(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint's graphs, as `export` leaves them."""
-    from stages.export import export_variant
-    from stages.models import fsmn_vad
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make a folder of that name in the first process of the run that asks for it; nobody may change it."""
+    root = tmp_path_factory.getbasetemp()
+    shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
-    folder = tmp_path_factory.mktemp("export")
-    export_variant(fsmn_vad, tiny_checkpoint, folder, opset=18, tolerance=1e-5)
-    return folder
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        place = shared / "once" / name
+        place.parent.mkdir(exist_ok=True)
+        with FileLock(f"{place}.lock"):
+            if not place.is_dir():
+                with new_folder(place) as folder:
+                    fill(folder)
+        return place
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny_checkpoint: Path, make_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The tiny checkpoint's graphs, as `export` leaves them."""
+
+    def fill(folder: Path) -> None:
+        from stages.export import export_variant
+        from stages.models import fsmn_vad
+
+        export_variant(fsmn_vad, tiny_checkpoint, folder, opset=18, tolerance=1e-5)
+
+    return make_once("tiny-export", fill)
 
 
 @pytest.fixture
