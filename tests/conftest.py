@@ -26,7 +26,6 @@ from tests.hub import Hub
 LONGEST = (
     "test_campplus",
     "test_release",
-    "test_seaco_paraformer",
     "test_search",
     "test_repro",
     "test_dvc",
@@ -35,10 +34,13 @@ LONGEST = (
     "test_network",
     "test_prune",
     "test_config_mutations",
-    "test_paraformer",
     "test_progress",
     "test_simplify",
 )  # first, or all wait for them; `make test` tells xdist to keep this order
+EXPORTING = (
+    ("test_campplus", "test_seaco_paraformer", "test_paraformer_streaming", "test_emotion2vec"),
+    ("test_release", "test_paraformer", "test_sensevoice", "test_export", "test_patches"),
+)  # about as long as each other, each in one process: torch's exporter takes seconds to import
 CONFIG: dict[str, Any] = {
     "model": "FsmnVADStreaming",
     "frontend_conf": {"fs": 16000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
@@ -66,11 +68,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, where what they share is made; those of each replica apart."""
+    """Keep the tests of a file, or of all that export, in one process; those of each replica apart."""
     for item in items:
         callspec = getattr(item, "callspec", None)
         replica = callspec and callspec.params.get("built")
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{replica}" if replica else str(item.path)))
+        together = next((group[0] for group in EXPORTING if item.path.stem in group), str(item.path))
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{replica}" if replica else together))
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
