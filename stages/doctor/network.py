@@ -15,7 +15,7 @@ from stages.doctor.finding import Finding, level
 from stages.doctor.needs import Need, Place
 from stages.doctor.subject import Subject
 from stages.sources import index
-from stages.sources.transfer import one_line, root, within
+from stages.sources.transfer import root, shorten_errors, within
 
 SECONDS = 3.0  # for each answer: a build waits longer
 VARIABLES: dict[Place, str] = {"hub": "MODELSCOPE_ENDPOINT", "package index": "PIP_INDEX_URL"}
@@ -58,7 +58,7 @@ def _report_missing(need: Need, *, may_restore: bool) -> Finding:
 def _explain_no_answer(place: str, ask: Callable[[], None]) -> str | None:
     """Return why a place gave no answer, in one line, or None."""
     try:
-        with one_line(place):
+        with shorten_errors(place):
             within(lambda: SECONDS, place, ask)
     except UserError as e:
         return str(e)
@@ -92,7 +92,7 @@ def _remote() -> tuple[Finding, bool]:
     from dvc.config import Config
 
     try:
-        with one_line("DVC's configuration"):
+        with shorten_errors("DVC's configuration"):
             name = Config.from_cwd()["core"].get("remote")
     except UserError as e:
         return Finding("remote", str(e), "blocks", "a configuration", "DVC cannot start", ".dvc/config"), False

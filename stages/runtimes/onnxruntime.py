@@ -46,15 +46,17 @@ def session(
     if isinstance(model, Path):
         folder = str(weights or graphs.weights_folder(model))
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    with from_library(f"{_what(model)}: ONNX Runtime {ort.__version__} cannot load it"):
+    with from_library(f"{_describe_model(model)}: ONNX Runtime {ort.__version__} cannot load it"):
         given = model if isinstance(model, bytes) else str(model)
         live = ort.InferenceSession(given, options, providers=[provider])
     if provider[0] not in live.get_providers():  # it fell back to the CPU, with a warning
-        raise UserError(f"{_what(model)}: found that {provider[0]} cannot work here, wanted its device and libraries")
+        raise UserError(
+            f"{_describe_model(model)}: found that {provider[0]} cannot work here, wanted its device and libraries"
+        )
     return live
 
 
-def _what(model: Path | bytes) -> Path | str:
+def _describe_model(model: Path | bytes) -> Path | str:
     return "the graph" if isinstance(model, bytes) else model
 
 
@@ -78,10 +80,10 @@ def network(
         ("inputs", graph.inputs, live.get_inputs()),
         ("outputs", graph.outputs, live.get_outputs()),
     ):
-        _check_signature(f"{_what(model)} {kind}", declared, found)
+        _check_signature(f"{_describe_model(model)} {kind}", declared, found)
 
     def run(feeds: Feeds) -> Feeds:
-        with from_library(f"{_what(model)}: ONNX Runtime cannot run it"):
+        with from_library(f"{_describe_model(model)}: ONNX Runtime cannot run it"):
             return dict(zip(names, live.run(names, feeds), strict=True))
 
     return run

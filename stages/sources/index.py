@@ -20,7 +20,7 @@ from stages.core import layout
 from stages.core.errors import UserError, first_line
 from stages.core.files import check_sha256, sha256
 from stages.core.params.origins import Archive
-from stages.sources.transfer import check_cached, one_line, seconds, within
+from stages.sources.transfer import check_cached, seconds, shorten_errors, within
 
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 ATTEMPTS = 3
@@ -46,7 +46,7 @@ def download(archive: Archive) -> Path:
     """
     cached = place(archive)
     partial = cached.with_suffix(".partial")
-    with one_line(f"{archive.file}: the download"):
+    with shorten_errors(f"{archive.file}: the download"):
         check_cached(cached, partial)
         if cached.exists() and sha256(cached) == archive.sha256:
             return cached

@@ -19,7 +19,7 @@ from stages.core.errors import UserError, did_you_mean, first_line
 from stages.core.files import safe_relative
 from stages.core.params.origins import ModelScopeSource
 from stages.core.pins import PinnedFile
-from stages.sources.transfer import LISTING, check_cached, one_line, root, seconds, within
+from stages.sources.transfer import LISTING, check_cached, root, seconds, shorten_errors, within
 
 # `modelscope_hub` is the part of the SDK that `modelscope` itself delegates to; `import modelscope`
 # costs 6 s because it brings torch along. Even the part costs 0.6 s, so functions import it.
@@ -105,7 +105,7 @@ def _explain_errors() -> Iterator[None]:
     """Turn the SDK's exceptions into one clear message."""
     from modelscope_hub import FileIntegrityError, HubError, NetworkError, RequestTimeoutError
 
-    with one_line(_hub_name()):
+    with shorten_errors(_hub_name()):
         try:
             yield
         except RequestTimeoutError as e:  # the SDK's own limits, which are shorter for a page of a listing

@@ -53,7 +53,7 @@ def _settle(done: Future[Result], work: Callable[[], Result]) -> None:
 
 
 @contextmanager
-def one_line(who: str) -> Iterator[None]:
+def shorten_errors(who: str) -> Iterator[None]:
     """Turn whatever a library raises into one line; a full disk and a UserError stay as they are."""
     try:
         yield

@@ -16,7 +16,7 @@ from stages.core.files import safe_relative
 from stages.core.params.origins import WheelSource
 from stages.core.pins import PinnedFile
 from stages.sources.index import download
-from stages.sources.transfer import one_line
+from stages.sources.transfer import shorten_errors
 
 
 def listing(source: WheelSource, taken: Callable[[str], bool]) -> dict[str, PinnedFile | None]:
@@ -60,7 +60,7 @@ def fetch(source: WheelSource, files: Collection[str], folder: Path) -> None:
 @contextmanager
 def _open_wheel(source: WheelSource) -> Iterator[zipfile.ZipFile]:
     wheel = download(source.archive)
-    with one_line(f"reading {wheel.name}"):
+    with shorten_errors(f"reading {wheel.name}"):
         try:
             with zipfile.ZipFile(wheel) as archive:
                 yield archive

@@ -44,7 +44,7 @@ def read_marks(text: str, known: Collection[str] = MARKS.values()) -> tuple[list
     tokens: list[str] = []
     marks: list[str] = []
     text = widen_marks(text)
-    for mark in set(other_marks(text, known)):
+    for mark in set(find_other_marks(text, known)):
         text = text.replace(mark, " ")
     for piece in re.split(f"({'|'.join(map(re.escape, known))})", text):
         if piece not in known:
@@ -74,7 +74,7 @@ def widen_marks(text: str) -> str:
     return text.replace("?", "？")
 
 
-def other_marks(text: str, known: Collection[str] = MARKS.values()) -> list[str]:
+def find_other_marks(text: str, known: Collection[str] = MARKS.values()) -> list[str]:
     """Return the marks of a text, in order, that are none of the known and do not stand inside a word or a number."""
     inside = r"(?<=[0-9A-Za-z])[-'’.,&/_@](?=[0-9A-Za-z])"
     bare = re.sub(inside, "", text)
@@ -96,7 +96,7 @@ def split_text(recording: Recording) -> tuple[list[str], list[str]]:
 @functools.lru_cache(maxsize=2**16)  # recordings are counted again when there are more of them
 def _split_truth(text: str) -> tuple[list[str], list[str], list[str]]:
     """Split a text of a data set as `read_marks` does, and find its marks that the metrics do not know."""
-    return *read_marks(text), other_marks(widen_marks(text))
+    return *read_marks(text), find_other_marks(widen_marks(text))
 
 
 def measure(

@@ -82,10 +82,10 @@ def cut(
         return scores
 
     small = checkpoint.weightless(build, config)
-    return small, narrowing.cut(model, small, run, _no_padding, criterion, damping)
+    return small, narrowing.cut(model, small, run, _keep_all_frames, criterion, damping)
 
 
-def _no_padding(_: str, hidden: torch.Tensor) -> torch.Tensor:
+def _keep_all_frames(_: str, hidden: torch.Tensor) -> torch.Tensor:
     return torch.ones(hidden.shape[:-1], dtype=torch.bool)
 
 
