@@ -34,11 +34,10 @@ LONGEST = (
     "test_network",
     "test_prune",
     "test_config_mutations",
-    "test_progress",
     "test_simplify",
 )  # first, or all wait for them; `make test` tells xdist to keep this order
 EXPORTING = (
-    ("test_campplus", "test_seaco_paraformer", "test_paraformer_streaming", "test_emotion2vec"),
+    ("test_campplus", "test_seaco_paraformer", "test_paraformer_streaming", "test_emotion2vec", "test_progress"),
     ("test_release", "test_paraformer", "test_sensevoice", "test_export", "test_patches"),
 )  # about as long as each other, each in one process: torch's exporter takes seconds to import
 CONFIG: dict[str, Any] = {
