@@ -40,6 +40,7 @@ EXPORTING = (
     ("test_campplus", "test_seaco_paraformer", "test_paraformer_streaming", "test_emotion2vec", "test_progress"),
     ("test_release", "test_paraformer", "test_sensevoice", "test_export", "test_patches"),
 )  # about as long as each other, each in one process: torch's exporter takes seconds to import
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 CONFIG: dict[str, Any] = {
     "model": "FsmnVADStreaming",
     "frontend_conf": {"fs": 16000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
@@ -144,12 +145,12 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
 
 
 @pytest.fixture(scope="session")
-def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
     """Make a folder of that name in the first process of the run that asks for it; nobody may change it."""
     root = tmp_path_factory.getbasetemp()
     shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
-    def make(name: str, fill: Callable[[Path], object]) -> Path:
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
         place = shared / "once" / name
         place.parent.mkdir(exist_ok=True)
         with FileLock(f"{place}.lock"):
@@ -162,7 +163,7 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 
 
 @pytest.fixture(scope="session")
-def tiny_export(tiny_checkpoint: Path, make_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+def tiny_export(tiny_checkpoint: Path, make_once: MakeOnce) -> Path:
     """The tiny checkpoint's graphs, as `export` leaves them."""
 
     def fill(folder: Path) -> None:
