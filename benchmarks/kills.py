@@ -137,9 +137,10 @@ def make(place: Path) -> None:
     for folder, names in files.items():
         (place / folder).mkdir(parents=True, exist_ok=True)
         YAML().dump({"stages": _blocks(names, os.path.relpath(place, place / folder))}, place / folder / "dvc.yaml")
-    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
-        subprocess.run(command, cwd=place, check=True)
-    shutil.copy(ROOT / ".dvc" / "config", place / ".dvc" / "config")
+    (place / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(ROOT / ".dvc" / name, place / ".dvc")
+    subprocess.run(["git", "init", "--quiet"], cwd=place, check=True)
 
 
 def _blocks(names: Sequence[str], wdir: str) -> dict[str, dict[str, object]]:

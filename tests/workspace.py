@@ -47,10 +47,17 @@ def repository(place: Path) -> Path:
     """Copy what DVC reads of this tree into a repository of its own, in which nothing was built."""
     for name in ("dvc.yaml", "params.yaml", "plan.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, place)
-    shutil.copytree(ROOT / ".dvc", place / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    copy_dvc(place)
     shutil.copytree(ROOT / "stages", place / "stages", ignore=shutil.ignore_patterns("__pycache__", "dvc.lock"))
     subprocess.run(["git", "init", "--quiet"], cwd=place, check=True)
     return place
+
+
+def copy_dvc(place: Path) -> None:
+    """Copy DVC's settings of this tree, as `dvc init` would make them, without what is of this machine."""
+    (place / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(ROOT / ".dvc" / name, place / ".dvc")
 
 
 def make(root: Path, **required: bool) -> None:

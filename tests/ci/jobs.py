@@ -134,11 +134,10 @@ def make(place: Path, remote: Path) -> None:
         patch.chdir(place)
         plan.write(params.load())
         write_json(place / "measured.json", measured(place / "made"))
-    for command in ("git init --quiet --initial-branch main", "dvc init --quiet", "git add --all"):
-        subprocess.run(command.split(), cwd=place, check=True)
-    shutil.copy(ROOT / ".dvc" / "config", place / ".dvc" / "config")
-    added = ["dvc", "remote", "add", "--quiet", "--default", "shared", str(remote)]
-    subprocess.run(added, cwd=place, check=True)
+    workspace.copy_dvc(place)
+    config = (place / ".dvc" / "config").read_text().replace("[core]\n", "[core]\n    remote = shared\n")
+    (place / ".dvc" / "config").write_text(f"{config}['remote \"shared\"']\n    url = {remote}\n")
+    subprocess.run(["git", "init", "--quiet", "--initial-branch", "main"], cwd=place, check=True)
     commit(place)
 
 

@@ -25,6 +25,7 @@ from stages.commands.heal import heal
 from stages.commands.tally import Tally
 from stages.core import failures, params, plan
 from stages.core.errors import UserError
+from tests import workspace
 from tests.workspace import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # of DVC's own tries
@@ -97,8 +98,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         elif "foreach" in made:
             made["do"] = json.loads(json.dumps(made["do"]).replace("${key}", "${item}"))
     YAML().dump({"stages": blocks}, place / "dvc.yaml")
-    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
-        subprocess.run(command, cwd=place, check=True)
+    workspace.copy_dvc(place)
+    subprocess.run(["git", "init", "--quiet"], cwd=place, check=True)
     return place
 
 
