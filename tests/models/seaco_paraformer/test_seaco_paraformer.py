@@ -116,7 +116,7 @@ def test_every_rewrite_that_applies_is_kept_in_both_graphs(built: Path):
 @pytest.mark.parametrize("stage", ["export", "optimize", "int8"])
 def test_hotwords_change_what_is_heard_as_they_do_in_fp32(built: Path, recordings: list[Recording], stage: str):
     recall = {}
-    for mode in LISTED:
+    for mode in ("offline", "list1", "list50"):
         outcomes = seaco_paraformer.score(CHECKPOINT, artifact(built / stage), mode, recordings)
         counts = seaco_paraformer.measure(CHECKPOINT, recordings, outcomes, outcomes)
         recall[mode] = sum(of["hotword_recall"][0] for of in counts) / sum(of["hotword_recall"][1] for of in counts)
