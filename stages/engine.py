@@ -20,10 +20,10 @@ from stages.core.files import new_folder, read_json, sha256, write_json
 from stages.core.graphs import Graph, GraphSet
 from stages.core.params import EngineParams
 from stages.core.params.section import TENSORRT
-from stages.runtimes import litert, openvino, ort_format, tensorrt
+from stages.runtimes import litert, openvino, openvino_bf16, ort_format, tensorrt
 
 CHILD, RECORD = "--in-child", "record.json"
-CONVERTERS = {"ort_format": ort_format, "openvino": openvino, "litert": litert}
+CONVERTERS = {"ort_format": ort_format, "openvino": openvino, "openvino_bf16": openvino_bf16, "litert": litert}
 
 
 def build(graph: Graph, onnx: Path, place: Path, runtime: str, settings: EngineParams) -> dict[str, object]:

@@ -11,7 +11,8 @@ from stages.core.parallel import cores
 
 CPU_INFO = Path("/proc/cpuinfo")
 FAST_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")  # which multiply and add bytes without 16-bit sums between
-INSTRUCTIONS = ("avx2", "avx512f", *FAST_INT8)
+FAST_BF16 = ("avx512_bf16", "amx_bf16")
+INSTRUCTIONS = ("avx2", "avx512f", *FAST_INT8, *FAST_BF16)
 
 
 class Gpu(NamedTuple):
@@ -23,7 +24,7 @@ class Gpu(NamedTuple):
 
 
 def cpu() -> str:
-    """Describe the processor: model, cores and the instruction sets that decide how fast INT8 is."""
+    """Describe the processor: model, cores and the instruction sets that decide how fast INT8 and bf16 are."""
     model = _cpu_info().get("model name", platform.processor() or platform.machine())
     return f"{model}, {cores()} cores, {' '.join(instructions()) or 'no AVX'}"
 
@@ -34,7 +35,7 @@ def name() -> str:
 
 
 def instructions() -> list[str]:
-    """List the instruction sets that decide how fast INT8 is, of those that the processor has."""
+    """List the instruction sets that decide how fast INT8 and bf16 are, of those that the processor has."""
     flags = _cpu_info().get("flags", "").split()
     return [flag for flag in INSTRUCTIONS if flag in flags]
 

@@ -37,19 +37,12 @@ def build(onnx: Path, place: Path) -> dict[str, Any]:
 def load(folder: Path, graph_set: GraphSet, threads: int = 1) -> dict[str, Network]:
     """Load every graph of a folder, each as a function of named inputs.
 
-    fp32 stays fp32: where a processor has bf16, OpenVINO would run all in it, and bf16 cannot count tokens.
-
     Raises:
         UserError: a file is broken, or OpenVINO cannot compile it.
     """
-    import openvino
-
-    core = openvino.Core()
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
 
     def network(path: Path, graph: Graph) -> Network:
-        with from_library(f"{path}: OpenVINO {openvino.__version__} cannot load it"):
-            request = core.compile_model(str(path), "CPU", settings).create_infer_request()
+        request = compiled(path, threads).create_infer_request()
 
         def run(feeds: Feeds) -> Feeds:
             with from_library(f"{path}: OpenVINO cannot run it"):
@@ -59,3 +52,18 @@ def load(folder: Path, graph_set: GraphSet, threads: int = 1) -> dict[str, Netwo
         return run
 
     return {name: network(folder / Path(g.file).with_suffix(SUFFIX), g) for name, g in graph_set.graphs.items()}
+
+
+def compiled(path: Path, threads: int = 1) -> Any:
+    """Compile a file for this processor, each value in the type that the file says.
+
+    fp32 stays fp32: where a processor has bf16, OpenVINO would run all in it, and bf16 cannot count tokens.
+
+    Raises:
+        UserError: the file is broken, or OpenVINO cannot compile it.
+    """
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    with from_library(f"{path}: OpenVINO {openvino.__version__} cannot load it"):
+        return openvino.Core().compile_model(str(path), "CPU", settings)

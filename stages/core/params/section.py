@@ -15,6 +15,7 @@ Runtime = Literal[
     "onnxruntime_cuda",
     "ort_format",
     "openvino",
+    "openvino_bf16",
     "litert",
     "torchscript",
     "tensorrt_rtx",
@@ -23,7 +24,7 @@ Runtime = Literal[
 ONNX_RUNTIMES = ("onnxruntime", "onnxruntime_1_16_1")  # which load ONNX graphs, on the CPU
 TENSORRT = ("tensorrt_rtx", "tensorrt")
 GPU_RUNTIMES = ("onnxruntime_cuda", *TENSORRT)  # which run on a CUDA device
-ENGINES = ("ort_format", "openvino", "litert", *TENSORRT)  # for which the stage `engine` makes files of a graph
+ENGINES = ("ort_format", "openvino", "openvino_bf16", "litert", *TENSORRT)  # for which `engine` makes files of a graph
 TRACED = ("torchscript",)  # and `trace` of the checkpoint
 OWN_FILES = (*ENGINES, *TRACED)  # which load these, not ONNX graphs
 FORKABLE = (*ONNX_RUNTIMES, "ort_format", *TRACED)  # in a process that has loaded them; no CUDA context survives that
