@@ -126,6 +126,24 @@ def test_the_repository_s_own_params_are_valid():
             id="optimized-and-halved-into-tensorrt",
         ),
         pytest.param(
+            "runtime: openvino_bf16, variant: dense, graph: bf16",
+            "runtime: openvino, variant: dense, graph: bf16",
+            r"recipe 'bf16' is bf16, which OpenVINO runs in fp32 .*; use runtime: openvino_bf16",
+            id="bf16-into-fp32",
+        ),
+        pytest.param(
+            "runtime: openvino_bf16, variant: dense, graph: bf16",
+            "runtime: openvino_bf16, variant: dense, graph: simplify",
+            r"targets\.openvino_bf16: graph 'simplify' is not bf16; use a bfloat16 recipe, or runtime: openvino",
+            id="fp32-into-bf16",
+        ),
+        pytest.param(
+            "runtime: openvino_bf16, variant: dense, graph: bf16",
+            "runtime: openvino_bf16, variant: dense, graph: int8_static",
+            r"recipe 'int8_static' is not bf16; use a bfloat16 recipe, or runtime: openvino",
+            id="int8-into-bf16",
+        ),
+        pytest.param(
             "    revision: v2.0.4",
             "    revision: master",
             r"'master' can move; wanted a version tag",

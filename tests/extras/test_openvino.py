@@ -1,44 +1,102 @@
-"""OpenVINO's files compute what their graphs do, in fp32 and in the INT8 of a static recipe."""
+"""OpenVINO's files compute what their graphs do: in fp32, in the INT8 of a static recipe, and in bf16 but what counts."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+import openvino
 import pytest
 
 from stages import engine, runtimes
 from stages.core import graphs
 from stages.core.errors import UserError
+from stages.core.files import write_json
+from stages.core.params.recipes import BFloat16Recipe, Recipe
+from stages.core.params.section import Runtime
 from stages.core.parity import largest_differences
 from stages.quantize import quantize
 from stages.runtimes import onnxruntime
+from tests.quantization.test_counting import CONSTANTS, GRAPHS, LONG, build
 from tests.test_engine import SETTINGS
 from tests.test_quantize import STATIC
 
-INT8_TOLERANCE = 0.05  # of a probability: both round at the same scales, but not the same sums
+BF16 = BFloat16Recipe(kind="bfloat16")
+needs_bf16 = pytest.mark.skipif(
+    "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+    reason="a processor with AMX or AVX512-BF16 runs it",
+)
 
 
-@pytest.fixture(params=["fp32", "int8"])
-def source(request: pytest.FixtureRequest, tiny_export: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
+def convert(tiny_export: Path, folder: Path, recipe: Recipe) -> Path:
+    """Quantize the tiny detector's graph into a folder."""
     shutil.copytree(tiny_export, folder)
     graph = graphs.read(folder).graphs["model"]
-    if request.param == "int8":
-        feeds = [graphs.example_feeds(graph, {"feats_length": 40}, seed=seed) for seed in range(4)]
-        quantize(tiny_export / graph.file, folder / graph.file, STATIC, feeds)
+    feeds = [graphs.example_feeds(graph, {"feats_length": 40}, seed=seed) for seed in range(4)]
+    quantize(tiny_export / graph.file, folder / graph.file, recipe, feeds)
     return folder
 
 
-def test_it_computes_what_its_graph_does(source: Path, tmp_path: Path, request: pytest.FixtureRequest):
-    engine.build_all(source, tmp_path, "openvino", SETTINGS)
-    assert runtimes.why_unavailable("openvino") is None
+def difference(original: Path, source: Path, folder: Path, runtime: Runtime) -> float:
+    """Build a runtime's files of a graph, and compare what they compute with an original in ONNX Runtime."""
+    engine.build_all(source, folder, runtime, SETTINGS)
     graph_set = graphs.read(source)
     graph = graph_set.graphs["model"]
-    found = runtimes.load(tmp_path, graph_set, "openvino", 1)["model"]
-    expected = onnxruntime.network(source / graph.file, graph)
-    limit = INT8_TOLERANCE if request.node.callspec.params["source"] == "int8" else 1e-4
-    assert max(largest_differences(graph, expected, found).values()) < limit
+    found = runtimes.load(folder, graph_set, runtime, 1)["model"]
+    return max(largest_differences(graph, onnxruntime.network(original / graph.file, graph), found).values())
+
+
+def test_fp32_is_rounded_nowhere(tiny_export: Path, tmp_path: Path):
+    assert runtimes.why_unavailable("openvino") is None
+    assert difference(tiny_export, tiny_export, tmp_path, "openvino") < 1e-4
+
+
+def test_int8_is_that_of_its_recipe(tiny_export: Path, tmp_path: Path):
+    source = convert(tiny_export, tmp_path / "source", STATIC)
+    # Of a probability: both round at the same scales, but not the same sums.
+    assert difference(source, source, tmp_path, "openvino") < 0.05
+
+
+@needs_bf16
+def test_bf16_rounds_to_eight_bits(tiny_export: Path, tmp_path: Path):
+    source = convert(tiny_export, tmp_path / "source", BF16)
+    assert runtimes.why_unavailable("openvino_bf16") is None
+    assert 2**-12 < difference(tiny_export, source, tmp_path, "openvino_bf16") < 2**-5
+
+
+@needs_bf16
+@pytest.mark.parametrize("body", [pytest.param(body, id=name.replace(" ", "-")) for name, body in GRAPHS.items()])
+def test_what_counts_or_places_behind_a_bf16_layer_is_as_in_fp32(body: str, tmp_path: Path):
+    inputs = {"x": (np.random.default_rng(0).random((1, LONG, 16)) < 0.5).astype(np.float32)}
+    source = tmp_path / "source"
+    source.mkdir()
+    layer = "first = MatMul(x, same)\n" + body.replace("(x", "(first")  # 0 and 1 are exact in bf16, what they add up to is not
+    original = build(tmp_path / "model.onnx", layer, CONSTANTS | {"same": np.eye(16, dtype=np.float32)})
+    quantize(original, source / "model.onnx", BF16, [inputs])
+    write_json(source / graphs.FILE, described("x", "y"))
+    sidecar = engine.build_all(source, tmp_path, "openvino_bf16", SETTINGS)["model"]
+    found = runtimes.load(tmp_path, graphs.read(source), "openvino_bf16", 1)["model"](inputs)
+    (expected,) = onnxruntime.session(original).run(None, inputs)
+    assert sidecar["precisions"]["bf16"] > 0
+    np.testing.assert_allclose(found["y"], expected, atol=1e-3)
+
+
+def described(name: str, output: str) -> dict[str, Any]:
+    """A graph set of one graph from (1, frames, 16) to as much."""
+    tensor = {"dtype": "float32", "shape": [1, "frames", 16]}
+    axes = {"frames": {"min": 1, "opt": 20, "max": 3000}}
+    graph = {"file": "model.onnx", "inputs": {name: tensor}, "outputs": {output: tensor}, "states": {}, "axes": axes}
+    return {"graphs": {"model": graph}, "cases": {}}
+
+
+def test_a_processor_without_bf16_is_named_with_what_is_wanted(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(openvino, "Core", lambda: SimpleNamespace(get_property=lambda *_: ["INT8", "FP32"]))
+    why = "OpenVINO finds FP32, INT8 on this processor, wanted BF16: one with AMX or AVX512-BF16"
+    assert runtimes.why_unavailable("openvino_bf16") == engine.why_not_built("openvino_bf16") == why
+    assert runtimes.why_unavailable("openvino") is None
 
 
 def test_a_graph_that_is_refused_is_named(tiny_export: Path, tmp_path: Path):

@@ -19,6 +19,7 @@ from stages.models import DECODERS, FAMILIES, PRUNABLE, ROLES, accuracy
 
 _HAS_OWN = (*ONNX_RUNTIMES, "onnxruntime_cuda", "ort_format", *TRACED)
 _CPU_ONLY = "is for a CPU: on CUDA, ONNX Runtime leaves much of INT8 and bf16 to it; use a float16 recipe"
+_NOT_BF16 = "is not bf16; use a bfloat16 recipe, or runtime: openvino"
 _ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
 
 
@@ -111,6 +112,8 @@ def _targets(p: Params) -> Iterator[str]:
             yield f"{where}: recipe {target.graph!r} {why}"
         if target.runtime not in _HAS_OWN and target.graph == "optimize":
             yield f"{where}: {_ORT_ONLY}, which {target.runtime} does not have; use graph: simplify"
+        if target.runtime == "openvino_bf16" and target.graph in UNQUANTIZED:
+            yield f"{where}: graph {target.graph!r} {_NOT_BF16}"
         if target.runtime in TRACED and target.graph != "export":
             yield f"{where}: {target.runtime} is made of the checkpoint, not of a graph; use graph: export"
 
@@ -121,10 +124,19 @@ def _cannot_run(runtime: Runtime, recipe: Recipe) -> str | None:
         return None if isinstance(recipe, Float16Recipe) else _CPU_ONLY
     if runtime in _HAS_OWN:
         return "is bf16, for which onnxruntime has no CPU kernels" if isinstance(recipe, BFloat16Recipe) else None
-    why = _tensorrt_cannot_run(runtime, recipe) if runtime in TENSORRT else None
+    why = _tensorrt_cannot_run(runtime, recipe) if runtime in TENSORRT else _openvino_cannot_run(runtime, recipe)
     if why is None and recipe.graph == "optimize":
         return f"has graph: optimize; {_ORT_ONLY}, which {runtime} does not have; use graph: simplify"
     return why
+
+
+def _openvino_cannot_run(runtime: Runtime, recipe: Recipe) -> str | None:
+    """Return why OpenVINO cannot run what a recipe makes, or would in another precision than the recipe's; or None."""
+    if runtime == "openvino_bf16" and not isinstance(recipe, BFloat16Recipe):
+        return _NOT_BF16
+    if runtime == "openvino" and isinstance(recipe, BFloat16Recipe):
+        return "is bf16, which OpenVINO runs in fp32 where a processor has none; use runtime: openvino_bf16"
+    return None
 
 
 def _tensorrt_cannot_run(runtime: Runtime, recipe: Recipe) -> str | None:
