@@ -18,6 +18,7 @@ from stages.core import lifetime
 from stages.core.credentials import redacted
 
 FULL = {errno.ENOSPC, errno.EDQUOT}  # there is no space left
+ORIGIN = "Exception from "  # how OpenVINO begins the lines that name its own source, before the one that says why
 
 
 class UserError(Exception):
@@ -29,9 +30,9 @@ class UserError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first non-empty line of an exception, without colours and cut to the length of a message."""
+    """Return the first line of an exception that says something, without colours and cut to the length of a message."""
     lines = (line.strip() for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines())
-    return next((line[:200] for line in lines if line), "no reason given")
+    return next((line[:200] for line in lines if line and not line.startswith(ORIGIN)), "no reason given")
 
 
 @contextmanager

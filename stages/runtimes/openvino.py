@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from stages.core.graphs import Feeds, Graph, GraphSet
 from stages.core.parity import Network
 
 SUFFIX = ".xml"  # beside which the weights lie, as .bin
+POOLING = "opset16"  # whose AvgPool has dilations, as what the conversion makes
 
 
 def why_unavailable() -> str | None:
@@ -30,8 +32,32 @@ def build(onnx: Path, place: Path) -> dict[str, Any]:
     import openvino
 
     with from_library(f"{onnx}: OpenVINO {openvino.__version__} could not convert it"):
-        openvino.save_model(openvino.convert_model(str(onnx)), str(place), compress_to_fp16=False)
+        model = openvino.convert_model(str(onnx))
+        _pad_last_windows(model)
+        openvino.save_model(model, str(place), compress_to_fp16=False)
     return {"version": openvino.__version__}
+
+
+def _pad_last_windows(model: Any) -> None:
+    """Let averages whose last window may be cut have it padded, in place: what is padded is in no mean.
+
+    Of an input shorter than a window, OpenVINO makes nothing on one thread and raises on several.
+    """
+    from openvino.utils.node_factory import NodeFactory
+
+    for node in model.get_ops():
+        if node.get_type_name() == "AvgPool" and _may_be_cut(windows := node.get_attributes()):
+            windows |= {"pads_end": [stride - 1 for stride in windows["strides"]], "rounding_type": "floor"}
+            padded = NodeFactory(POOLING).create("AvgPool", [node.input_value(0)], windows)
+            padded.set_friendly_name(node.get_friendly_name())
+            node.output(0).replace(padded.output(0))
+
+
+def _may_be_cut(windows: Mapping[str, Any]) -> bool:
+    """Tell whether the last of a pooling's windows may be cut, and padding at the end would do the same."""
+    is_padded = any([*windows["pads_begin"], *windows["pads_end"]]) or windows["auto_pad"] != "explicit"
+    overlap = all(stride <= size for stride, size in zip(windows["strides"], windows["kernel"], strict=True))
+    return windows["rounding_type"] != "floor" and windows["exclude-pad"] and overlap and not is_padded
 
 
 def load(folder: Path, graph_set: GraphSet, threads: int = 1) -> dict[str, Network]:

@@ -27,7 +27,7 @@ def why_unavailable() -> str | None:
     found = Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if CAPABILITY in found:
         return None
-    return f"OpenVINO finds {', '.join(sorted(found))} on this processor, wanted {CAPABILITY}: one with AMX or AVX512-BF16"
+    return f"OpenVINO finds {', '.join(sorted(found))} on this processor, wanted {CAPABILITY}: AMX or AVX512-BF16"
 
 
 def build(onnx: Path, place: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""OpenVINO's files compute what their graphs do: in fp32, in the INT8 of a static recipe, and in bf16 but what counts."""
+"""OpenVINO's files compute what their graphs do: in fp32, a static recipe's INT8, and bf16, in which nothing counts."""
 
 from __future__ import annotations
 
@@ -70,31 +70,43 @@ def test_bf16_rounds_to_eight_bits(tiny_export: Path, tmp_path: Path):
 @needs_bf16
 @pytest.mark.parametrize("body", [pytest.param(body, id=name.replace(" ", "-")) for name, body in GRAPHS.items()])
 def test_what_counts_or_places_behind_a_bf16_layer_is_as_in_fp32(body: str, tmp_path: Path):
-    inputs = {"x": (np.random.default_rng(0).random((1, LONG, 16)) < 0.5).astype(np.float32)}
-    source = tmp_path / "source"
-    source.mkdir()
-    layer = "first = MatMul(x, same)\n" + body.replace("(x", "(first")  # 0 and 1 are exact in bf16, what they add up to is not
-    original = build(tmp_path / "model.onnx", layer, CONSTANTS | {"same": np.eye(16, dtype=np.float32)})
-    quantize(original, source / "model.onnx", BF16, [inputs])
-    write_json(source / graphs.FILE, described("x", "y"))
-    sidecar = engine.build_all(source, tmp_path, "openvino_bf16", SETTINGS)["model"]
-    found = runtimes.load(tmp_path, graphs.read(source), "openvino_bf16", 1)["model"](inputs)
-    (expected,) = onnxruntime.session(original).run(None, inputs)
+    feeds = {"x": (np.random.default_rng(0).random((1, LONG, 16)) < 0.5).astype(np.float32)}
+    layer = "first = MatMul(x, same)\n" + body.replace("(x", "(first")  # 0 and 1 are exact in bf16, not their sums
+    original = build(tmp_path / "original.onnx", layer, CONSTANTS | {"same": np.eye(16, dtype=np.float32)})
+    quantize(original, described(tmp_path / "source") / "model.onnx", BF16, [feeds])
+    sidecar: dict[str, Any] = engine.build_all(tmp_path / "source", tmp_path, "openvino_bf16", SETTINGS)["model"]
+    found = runtimes.load(tmp_path, graphs.read(tmp_path / "source"), "openvino_bf16", 1)["model"](feeds)
+    (expected,) = onnxruntime.session(original).run(None, feeds)
     assert sidecar["precisions"]["bf16"] > 0
     np.testing.assert_allclose(found["y"], expected, atol=1e-3)
 
 
-def described(name: str, output: str) -> dict[str, Any]:
-    """A graph set of one graph from (1, frames, 16) to as much."""
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("frames", [1, 99, 100, 101, 250])
+def test_an_average_may_be_of_less_than_a_window(frames: int, threads: int, tmp_path: Path):
+    """CAM++ has windows of two seconds, and hears shorter recordings."""
+    body = "t = Transpose<perm=[0, 2, 1]>(x)\n y = AveragePool<kernel_shape=[100], strides=[100], ceil_mode=1>(t)"
+    original = build(described(tmp_path / "source") / "model.onnx", body, {})
+    engine.build_all(tmp_path / "source", tmp_path, "openvino", SETTINGS)
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, frames, 16), np.float32)}
+    found = runtimes.load(tmp_path, graphs.read(tmp_path / "source"), "openvino", threads)["model"](feeds)
+    (expected,) = onnxruntime.session(original).run(None, feeds)
+    np.testing.assert_allclose(found["y"], expected, atol=1e-6)
+
+
+def described(folder: Path) -> Path:
+    """Make a folder that describes a graph from an x of (1, frames, 16) to a y."""
     tensor = {"dtype": "float32", "shape": [1, "frames", 16]}
     axes = {"frames": {"min": 1, "opt": 20, "max": 3000}}
-    graph = {"file": "model.onnx", "inputs": {name: tensor}, "outputs": {output: tensor}, "states": {}, "axes": axes}
-    return {"graphs": {"model": graph}, "cases": {}}
+    graph = {"file": "model.onnx", "inputs": {"x": tensor}, "outputs": {"y": tensor}, "states": {}, "axes": axes}
+    folder.mkdir()
+    write_json(folder / graphs.FILE, {"graphs": {"model": graph}, "cases": {}})
+    return folder
 
 
 def test_a_processor_without_bf16_is_named_with_what_is_wanted(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(openvino, "Core", lambda: SimpleNamespace(get_property=lambda *_: ["INT8", "FP32"]))
-    why = "OpenVINO finds FP32, INT8 on this processor, wanted BF16: one with AMX or AVX512-BF16"
+    why = "OpenVINO finds FP32, INT8 on this processor, wanted BF16: AMX or AVX512-BF16"
     assert runtimes.why_unavailable("openvino_bf16") == engine.why_not_built("openvino_bf16") == why
     assert runtimes.why_unavailable("openvino") is None
 
@@ -105,3 +117,9 @@ def test_a_graph_that_is_refused_is_named(tiny_export: Path, tmp_path: Path):
     (source / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(UserError, match=r"model\.onnx: OpenVINO .* could not convert it"):
         engine.build_all(source, tmp_path, "openvino", SETTINGS)
+
+
+def test_a_file_that_is_broken_is_named_with_openvino_s_reason(tiny_export: Path, tmp_path: Path):
+    (tmp_path / "model.xml").write_text("no file of OpenVINO's")
+    with pytest.raises(UserError, match=r"model\.xml: OpenVINO .* cannot load it: RuntimeError: Unable to read"):
+        runtimes.load(tmp_path, graphs.read(tiny_export), "openvino", 1)
