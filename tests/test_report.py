@@ -97,6 +97,23 @@ def test_unavailable_page_shows_the_engine_s_sidecar_and_no_measurement(reports:
     assert json.loads((reports / "absent/metrics.json").read_text()) == {"fsmn_vad": {"bytes": 6}}
 
 
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(
+    ("sidecar", "said"),
+    [
+        pytest.param({}, "9.9.9, from ONNX", id="any"),
+        pytest.param({"compute_capabilities": ["SM86", "SM89"]}, "9.9.9, SM86, SM89, from ONNX", id="gpu"),
+        pytest.param({"precisions": {"bf16": 64, "f32": 38}}, "9.9.9, 64 layers in bf16, 38 layers in f32", id="bf16"),
+    ],
+)
+def test_markdown_says_of_an_engine_what_its_sidecar_does(sidecar: dict[str, Any], said: str):
+    [entry] = entries("bad").values()
+    engine = {"version": "9.9.9", "onnx_sha256": "0" * 64} | sidecar
+    entry["records"]["engine"] = {"runtime": "a_runtime", "unavailable": None, "engines": {"model": engine}}
+    text = report.markdown("bad", {"fsmn_vad-bad": entry}, {"cpu": "A CPU", "gpu": "none"}, CONFIDENCE, {})
+    assert f"- engine `model`: a_runtime {said}" in text.replace("\\", "")
+
+
 def test_metrics_are_numbers_only(reports: Path):
     metrics = json.loads((reports / "good/metrics.json").read_text())
     assert all(type(leaf) in {int, float} for leaf in leaves(metrics))
