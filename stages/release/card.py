@@ -55,7 +55,7 @@ def front_matter(facts: Facts) -> str:
     ]
     matter = {
         "license": facts.license.lower(),
-        "library_name": facts.target.runtime if facts.target.runtime in OWN_FILES else "onnx",
+        "library_name": facts.target.runtime.removesuffix("_bf16") if facts.target.runtime in OWN_FILES else "onnx",
         "pipeline_tag": task["type"],
         "tags": ["funasr", facts.model.family, facts.target.variant, facts.precision],
         "model-index": [

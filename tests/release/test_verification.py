@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -239,6 +240,15 @@ def test_the_card_says_what_a_reader_needs(release: Path):
     for part in ("as params.yaml has it", workspace.AGREEMENT, "babble", "A CPU, 2 cores", "`1.15.0`", "Truth:"):
         assert part in said
     assert "&lt;b>" in said
+
+
+@pytest.mark.usefixtures("release")
+def test_the_card_of_openvino_s_files_names_the_library_and_how_to_compile_them():
+    found = package.gather(read_json(layout.SUMMARY), BUILD, params.load(), layout.checkpoint(workspace.MODEL))
+    target = found.target.model_copy(update={"runtime": "openvino_bf16"})
+    said = card.render_card(dataclasses.replace(found, target=target), signed=False)
+    assert "library_name: openvino\n" in said
+    assert "`INFERENCE_PRECISION_HINT: f32`" in said
 
 
 def test_the_licence_is_the_checkpoint_s_own_where_it_has_one(release: Path, tmp_path: Path):
