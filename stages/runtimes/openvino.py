@@ -66,7 +66,7 @@ def load(folder: Path, graph_set: GraphSet, threads: int = 1) -> dict[str, Netwo
     """
 
     def network(path: Path, graph: Graph) -> Network:
-        request = compiled(path, threads).create_infer_request()
+        request = compile_for_cpu(path, threads).create_infer_request()
 
         def run(feeds: Feeds) -> Feeds:
             with from_library(f"{path}: OpenVINO cannot run it"):
@@ -78,7 +78,7 @@ def load(folder: Path, graph_set: GraphSet, threads: int = 1) -> dict[str, Netwo
     return {name: network(folder / Path(g.file).with_suffix(SUFFIX), g) for name, g in graph_set.graphs.items()}
 
 
-def compiled(path: Path, threads: int = 1) -> Any:
+def compile_for_cpu(path: Path, threads: int = 1) -> Any:
     """Compile a file for this processor, each value in the type that the file says.
 
     fp32 stays fp32: where a processor has bf16, OpenVINO would run all in it, and bf16 cannot count tokens.

@@ -40,6 +40,7 @@ def build(onnx: Path, place: Path) -> dict[str, Any]:
         UserError: OpenVINO refuses the graph, or cannot compile it.
     """
     sidecar = openvino.build(onnx, place)
-    layers = openvino.compiled(place).get_runtime_model().get_ops()
-    precisions = Counter(layer.get_rt_info()["runtimePrecision"].astype(str) for layer in layers)
+    layers = [layer.get_rt_info() for layer in openvino.compile_for_cpu(place).get_runtime_model().get_ops()]
+    computing = [layer for layer in layers if layer["layerType"].astype(str) != "Const"]
+    precisions = Counter(layer["runtimePrecision"].astype(str) for layer in computing)
     return sidecar | {"precisions": dict(sorted(precisions.items()))}

@@ -73,7 +73,7 @@ def test_what_counts_or_places_behind_a_bf16_layer_is_as_in_fp32(body: str, tmp_
     feeds = {"x": (np.random.default_rng(0).random((1, LONG, 16)) < 0.5).astype(np.float32)}
     layer = "first = MatMul(x, same)\n" + body.replace("(x", "(first")  # 0 and 1 are exact in bf16, not their sums
     original = build(tmp_path / "original.onnx", layer, CONSTANTS | {"same": np.eye(16, dtype=np.float32)})
-    quantize(original, described(tmp_path / "source") / "model.onnx", BF16, [feeds])
+    quantize(original, describe(tmp_path / "source") / "model.onnx", BF16, [feeds])
     sidecar: dict[str, Any] = engine.build_all(tmp_path / "source", tmp_path, "openvino_bf16", SETTINGS)["model"]
     found = runtimes.load(tmp_path, graphs.read(tmp_path / "source"), "openvino_bf16", 1)["model"](feeds)
     (expected,) = onnxruntime.session(original).run(None, feeds)
@@ -86,7 +86,7 @@ def test_what_counts_or_places_behind_a_bf16_layer_is_as_in_fp32(body: str, tmp_
 def test_an_average_may_be_of_less_than_a_window(frames: int, threads: int, tmp_path: Path):
     """CAM++ has windows of two seconds, and hears shorter recordings."""
     body = "t = Transpose<perm=[0, 2, 1]>(x)\n y = AveragePool<kernel_shape=[100], strides=[100], ceil_mode=1>(t)"
-    original = build(described(tmp_path / "source") / "model.onnx", body, {})
+    original = build(describe(tmp_path / "source") / "model.onnx", body, {})
     engine.build_all(tmp_path / "source", tmp_path, "openvino", SETTINGS)
     feeds = {"x": np.random.default_rng(0).standard_normal((1, frames, 16), np.float32)}
     found = runtimes.load(tmp_path, graphs.read(tmp_path / "source"), "openvino", threads)["model"](feeds)
@@ -94,7 +94,7 @@ def test_an_average_may_be_of_less_than_a_window(frames: int, threads: int, tmp_
     np.testing.assert_allclose(found["y"], expected, atol=1e-6)
 
 
-def described(folder: Path) -> Path:
+def describe(folder: Path) -> Path:
     """Make a folder that describes a graph from an x of (1, frames, 16) to a y."""
     tensor = {"dtype": "float32", "shape": [1, "frames", 16]}
     axes = {"frames": {"min": 1, "opt": 20, "max": 3000}}
