@@ -65,7 +65,8 @@ rows (int64[T] ids) => (float[T, 16] row)
     assert node == Node("rest", bytes=FRAMES * (8 + 2 * 4 * 16))
 
 
-def test_a_recurrence_is_products_of_every_step(tmp_path: Path):
+@pytest.mark.parametrize("kind", ["fp32", "int8"])
+def test_a_recurrence_is_products_of_every_step(tmp_path: Path, kind: str):
     graph = parser.parse_model("""
 <ir_version: 10, opset_import: ["" : 18]>
 recurrence (float[T, 1, 16] x) => (float[T, 2, 1, 8] y)
@@ -75,9 +76,11 @@ recurrence (float[T, 1, 16] x) => (float[T, 2, 1, 8] y)
 """)
     for name, size in (("w", 16), ("r", 8)):
         graph.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((2, 32, size), np.float32), name))
-    onnx.save(graph, tmp_path / "model.onnx")
-    found = floor.work(tmp_path / "model.onnx", {"x": np.ones((FRAMES, 1, 16), np.float32)})
-    assert found == [Node("fp32", (2 * FRAMES, 16 + 8, 4 * 8))]
+    onnx.save(graph, tmp_path / "fp32.onnx")
+    recipe = params.load(ROOT / "params.yaml").quantize.recipes["int8"].model_copy(update={"smooth": None})
+    quantize(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", recipe)
+    found = floor.work(tmp_path / f"{kind}.onnx", {"x": np.ones((FRAMES, 1, 16), np.float32)})
+    assert found == [Node(kind, (2 * FRAMES, 16 + 8, 4 * 8))]
 
 
 def test_a_graph_at_int8_has_as_many_products(tiny_export: Path, tmp_path: Path):

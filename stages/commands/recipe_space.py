@@ -50,12 +50,11 @@ def choose(trial: Any, order: Mapping[str, list[str]]) -> Choice:
 
 def build_recipe(bench: Bench, choice: Choice, order: Mapping[str, list[str]]) -> Int8:
     """Build the recipe that a point of the search space describes."""
-    op_types = ["MatMul", "Gemm", "Conv"] if choice["conv"] else ["MatMul", "Gemm"]
     kept = order[choice["graph"]][: choice["kept"]]
     nodes = trials.layers(bench.origin(choice["graph"]), _plain_recipe(bench))
     fields = {
         **{key: choice[key] for key in ("weight_type", "per_channel", "reduce_range", "min_outputs")},
-        "op_types": op_types,
+        "op_types": _op_types(choice),
         "min_intensity": choice.get("min_intensity", 0),
         "exclude_nodes": [node for layer in kept for node in nodes[layer]],
         "smooth": choice["smooth"] or None,
@@ -67,6 +66,12 @@ def build_recipe(bench: Bench, choice: Choice, order: Mapping[str, list[str]]) -
     return StaticRecipe(
         kind="static", activation_type="QUInt8", symmetric=False, calibration=choice["calibration"], **fields
     )
+
+
+def _op_types(choice: Choice) -> list[str]:
+    """Return the operators that a point quantizes: an LSTM where the graph may hold ONNX Runtime's own."""
+    lstm = choice["graph"] == "optimize" and choice["kind"] == "dynamic"
+    return ["MatMul", "Gemm", *(["LSTM"] if lstm else []), *(["Conv"] if choice["conv"] else [])]
 
 
 def _plain_recipe(bench: Bench) -> Int8:

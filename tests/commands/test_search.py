@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,23 @@ def test_a_large_table_is_a_layer_of_its_own(tmp_path: Path):
     recipe = int8()
     assert trials.layers(tmp_path, recipe) == {}
     assert trials.layers(tmp_path, recipe.model_copy(update={"embedding_rows": 50})) == {"embed": ["lookup"]}
+
+
+def test_an_lstm_is_a_layer_and_tried_where_onnx_runtime_s_own_operators_may_be(tmp_path: Path):
+    head = "g (float[T,1,4] x, float[1,32,4] w, float[1,32,8] r) => (float[T,1,1,8] y)"
+    model = small.model(
+        f"{head} {{ y = LSTM<hidden_size = 8>(x, w, r) }}", w=np.ones((1, 32, 4)), r=np.ones((1, 32, 8))
+    )
+    next(iter(model.graph)).name = "recurrence"
+    graphs.save(model, tmp_path / "model.onnx")
+    graph = Graph(file="model.onnx", inputs={}, outputs={}, states={}, axes={})
+    graphs.write(tmp_path, GraphSet(graphs={"model": graph}, cases={}))
+    assert trials.layers(tmp_path, int8()) == {"recurrence": ["recurrence"]}
+    with trials.open_bench(*BUILD) as bench:
+        for origin, kind in product(("simplify", "optimize"), ("dynamic", "static")):
+            choice = recipe_space.FUNASR | {"graph": origin, "kind": kind, "calibration": "minmax"}
+            recipe = recipe_space.build_recipe(bench, choice, {origin: []})
+            assert ("LSTM" in recipe.op_types) == ((origin, kind) == ("optimize", "dynamic"))
 
 
 @pytest.mark.parametrize(

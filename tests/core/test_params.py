@@ -251,6 +251,20 @@ def test_int8_tables_are_kept_from_tensorrt(tmp_path: Path):
         load(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "target"),
+    [
+        pytest.param("int8_portable", "server_int8", id="standard-operators"),
+        pytest.param("int8_conv", "cpu_int8_conv", id="static"),
+    ],
+)
+def test_an_lstm_at_int8_is_for_graphs_with_onnx_runtime_s_own_operators(tmp_path: Path, recipe: str, target: str):
+    head, body = TEXT.split(f"\n    {recipe}:", 1)
+    text = head + f"\n    {recipe}:" + body.replace("op_types: [", "op_types: [LSTM, ", 1)
+    with pytest.raises(UserError, match=rf"targets\.{target}: recipe '{recipe}' has LSTM .* graph: optimize"):
+        load(tmp_path, text)
+
+
 def test_a_missing_file_says_where_to_run(tmp_path: Path):
     with pytest.raises(UserError, match="run from the repository's root"):
         params.load(tmp_path / "params.yaml")

@@ -21,6 +21,7 @@ _HAS_OWN = (*ONNX_RUNTIMES, "onnxruntime_cuda", "ort_format", *TRACED)
 _CPU_ONLY = "is for a CPU: on CUDA, ONNX Runtime leaves much of INT8 and bf16 to it; use a float16 recipe"
 _NOT_BF16 = "is not bf16; use a bfloat16 recipe, or runtime: openvino"
 _ORT_ONLY = "`optimize` may use ONNX Runtime's own operators (com.microsoft)"
+_LSTM = "has LSTM in op_types, which becomes ONNX Runtime's own operator: set kind: dynamic and graph: optimize"
 
 
 def problems(p: Params) -> list[str]:
@@ -122,6 +123,8 @@ def _cannot_run(runtime: Runtime, recipe: Recipe) -> str | None:
     """Return why a runtime cannot run what a recipe makes, or None."""
     if runtime == "onnxruntime_cuda":
         return None if isinstance(recipe, Float16Recipe) else _CPU_ONLY
+    if "LSTM" in getattr(recipe, "op_types", ()) and (recipe.kind, recipe.graph) != ("dynamic", "optimize"):
+        return _LSTM
     if runtime in _HAS_OWN:
         return "is bf16, for which onnxruntime has no CPU kernels" if isinstance(recipe, BFloat16Recipe) else None
     why = _tensorrt_cannot_run(runtime, recipe) if runtime in TENSORRT else _openvino_cannot_run(runtime, recipe)
