@@ -46,6 +46,10 @@ def write_lstm(place: Path, direction: str, directions: int) -> Feeds:
     return feeds | {"lengths": np.array(LENGTHS, np.int32)}
 
 
+def constants(place: Path) -> dict[str, np.ndarray]:
+    return {i.name: onnx.numpy_helper.to_array(i) for i in onnx.load(place).graph.initializer}
+
+
 @pytest.fixture(params=[("forward", 1), ("reverse", 1), ("bidirectional", 2)], ids=lambda one: one[0])
 def lstm(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Feeds]:
     return tmp_path / "lstm.onnx", write_lstm(tmp_path / "lstm.onnx", *request.param)
@@ -68,8 +72,7 @@ def test_the_weights_of_an_lstm_are_int8_with_a_scale_for_each_direction_and_gat
 ):
     source, _ = lstm
     quantize(source, tmp_path / "q.onnx", recipe())
-    tensors, wanted = ({i.name: onnx.numpy_helper.to_array(i) for i in onnx.load(place).graph.initializer}
-                       for place in (tmp_path / "q.onnx", source))  # fmt: skip
+    wanted, tensors = map(constants, (source, tmp_path / "q.onnx"))
     for name in ("w", "r"):
         numbers, scales = tensors[f"{name}_quantized"], tensors[f"{name}_scale"]
         directions, gates, inputs = wanted[name].shape
@@ -85,9 +88,8 @@ def test_the_weights_of_an_lstm_are_int8_with_a_scale_for_each_direction_and_gat
 
 def test_an_excluded_lstm_stays_as_it_is_and_says_so(tmp_path: Path):
     feeds = write_lstm(tmp_path / "lstm.onnx", "bidirectional", 2)
-    record = quantize(
-        tmp_path / "lstm.onnx", tmp_path / "q.onnx", recipe().model_copy(update={"exclude_nodes": ["lstm"]})
-    )
+    without = recipe().model_copy(update={"exclude_nodes": ["lstm"]})
+    record = quantize(tmp_path / "lstm.onnx", tmp_path / "q.onnx", without)
     assert record == {"quantized": {}, "kept": {"lstm": "LSTM: in exclude_nodes"}}
     expected, found = (onnxruntime.session(tmp_path / name).run(OUTPUTS, feeds) for name in ("lstm.onnx", "q.onnx"))
     assert all(map(np.array_equal, expected, found))
