@@ -31,6 +31,7 @@ class _CalibratedRecipe(_Recipe):
 class _Int8Recipe(_CalibratedRecipe):
     """What both kinds of INT8 have.
 
+    op_types: the operators to quantize. `LSTM` becomes one of ONNX Runtime's own, in dynamic recipes on `optimize`.
     min_outputs: layers with fewer outputs stay in fp32. min_intensity: so do convolutions that multiply fewer times for
     each value that they read or write, where to convert the values costs more than INT8 saves (arithmetic intensity:
     Williams et al., "Roofline", 2009). exclude_nodes: and these, named as in the model's graphs.
