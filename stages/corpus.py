@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +19,17 @@ from stages.core.params.origins import (
     ModelScopeDataset,
     SyntheticDataset,
 )
+from stages.core.params.section import Split
 from stages.corpora import hub, long, manifest, vad_mixtures
 from stages.sources.index import download
 
+Generated = MixturesDataset | SyntheticDataset
 
-def corpus(dataset: Dataset, folder: Path) -> None:
+
+def corpus(dataset: Dataset, folder: Path, *, sealed: bool = False) -> None:
     """Fill `folder` with a data set and check every file of it.
+
+    sealed: of what is generated, make the split `final` too, which no stage reads.
 
     Raises:
         UserError: an archive cannot be had, or a manifest or WAV file is not as it should be.
@@ -36,26 +41,30 @@ def corpus(dataset: Dataset, folder: Path) -> None:
     if isinstance(dataset, ModelScopeDataset):
         hub.make(dataset, folder)
     else:
-        _generate(dataset, folder)
+        wanted = {split: count for split, count in counts(dataset).items() if sealed or split != manifest.FINAL}
+        _generate(dataset, wanted, dataset.seed, folder)
         if dataset.long:
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 long.add(folder, dataset.long, partial(_generate_more, dataset, Path(scratch)))
     manifest.check(folder)
 
 
-def _generate(dataset: MixturesDataset | SyntheticDataset, folder: Path) -> None:
+def counts(dataset: Generated) -> Mapping[Split, int]:
+    """Return how many recordings or texts each split has, without the long ones."""
+    return dataset.mixtures if isinstance(dataset, MixturesDataset) else dataset.items
+
+
+def _generate(dataset: Generated, wanted: Mapping[Split, int], seed: int, folder: Path) -> None:
     if isinstance(dataset, MixturesDataset):
         archives = {name: download(archive) for name, archive in dataset.archives.items()}
-        vad_mixtures.make(dataset, archives, folder)
+        vad_mixtures.make(dataset.model_copy(update={"seed": seed, "mixtures": wanted}), archives, folder)
     else:
-        importlib.import_module(f"stages.corpora.{dataset.kind}").make(dataset.seed, dataset.items, folder)
+        importlib.import_module(f"stages.corpora.{dataset.kind}").make(seed, wanted, folder)
 
 
-def _generate_more(dataset: MixturesDataset | SyntheticDataset, folder: Path, count: int) -> Path:
+def _generate_more(dataset: Generated, folder: Path, count: int) -> Path:
     """Generate other recordings of the evaluation split."""
-    field = "mixtures" if isinstance(dataset, MixturesDataset) else "items"
-    counts = dict.fromkeys(manifest.SPLITS, 0) | {long.SPLIT: count}
-    _generate(dataset.model_copy(update={"seed": dataset.seed + long.OTHER_SEED, field: counts}), folder)
+    _generate(dataset, dict.fromkeys(manifest.SPLITS, 0) | {long.SPLIT: count}, dataset.seed + long.OTHER_SEED, folder)
     return folder
 
 

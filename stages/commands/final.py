@@ -1,7 +1,7 @@
 """Measure every required build on the sealed split `final` of its data set, and write reports/final.md.
 
-No stage reads that split: what it says differs from the report where choices were fitted to the evaluation data. Look
-seldom: a choice that follows from it uses it up. Pipelines are left out.
+No stage reads that split, nor makes it where data is generated: what it says differs from the report where choices were
+fitted to the evaluation data. Look seldom: a choice that follows from it uses it up. Pipelines are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from stages.core.params import Params
 from stages.core.plan import Build
 from stages.core.statistics import describe_drift
 from stages.corpora import manifest
+from stages.corpus import Generated, corpus, counts
 from stages.evaluate import evaluate, load_artifact
 from stages.reference import write_reference
 from stages.reporting.results import judge_metric
@@ -47,21 +48,26 @@ def run(_arguments: Namespace) -> None:
     """
     p = params.load()
     lines = []
-    for name in p.models:
-        for line in measure(p, name):
-            print(line)
-            lines.append(line)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in p.models:
+            for line in measure(p, name, Path(scratch)):
+                print(line)
+                lines.append(line)
     if not lines:
         raise UserError(f"no data set of a required build has {manifest.FINAL}.jsonl: nothing to measure")
     write_text(layout.FINAL, HEAD + "\n".join(lines) + "\n")
 
 
-def measure(p: Params, name: str) -> Iterator[str]:
-    """Yield a row for each gated metric of each required build of a model; none where there is no `final` split."""
-    model, folder = p.models[name], layout.corpus(p.models[name].dataset)
-    builds = plan.derive(p).builds
+def measure(p: Params, name: str, scratch: Path) -> Iterator[str]:
+    """Yield a row for each gated metric of each required build of a model; none where there is no `final` split.
+
+    scratch: where data sets are kept that are generated for this.
+    """
+    model, builds = p.models[name], plan.derive(p).builds
     required = {key: build for key, build in builds.items() if build.model == name and is_measured(p, build)}
-    if manifest.FINAL not in manifest.splits(folder) or not required:
+    if missing := [path for b in required.values() if not (path := layout.ARTIFACTS / b.artifact).is_dir()]:
+        raise UserError(f"{missing[0]} is not there: `kiln repro` makes what is measured")
+    if not required or manifest.FINAL not in manifest.splits(folder := _unsealed(p, model.dataset, scratch)):
         return
     family, recordings = models.load(model.family), manifest.read(folder, manifest.FINAL)
     checkpoint = layout.checkpoint(name)
@@ -73,6 +79,18 @@ def measure(p: Params, name: str) -> Iterator[str]:
             gate = p.gates[p.targets[build.target].gate]
             for metric, limit in gate.accuracy[model.family].items():
                 yield _row(key, metric, judge_metric(found["metrics"][metric], limit, gate.worst), len(recordings))
+
+
+def _unsealed(p: Params, name: str, scratch: Path) -> Path:
+    """Return the folder of a data set with its `final` split; a build's has none of what is generated."""
+    dataset = p.datasets[name]
+    if not isinstance(dataset, Generated) or manifest.FINAL not in counts(dataset):
+        return layout.corpus(name)
+    folder = scratch / name
+    if not folder.exists():
+        folder.mkdir()
+        corpus(dataset, folder, sealed=True)
+    return folder
 
 
 def is_measured(p: Params, build: Build) -> bool:

@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from stages.commands import final
 from stages.core import params, plan
 from stages.core.errors import UserError
+from stages.core.params.origins import SyntheticDataset
+from stages.corpora import manifest
+from stages.corpus import corpus
 from tests import workspace
+
+
+def _edit(path: Path, change: Callable[[Any], object]) -> None:
+    yaml = YAML()
+    settings = yaml.load(path)
+    change(settings)
+    yaml.dump(settings, path)
+
+
+def test_what_was_not_built_is_named_before_data_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    workspace.make(tmp_path)
+    shutil.rmtree("artifacts/fsmn_vad/dense/int8")
+    with pytest.raises(UserError, match=r"artifacts/fsmn_vad/dense/int8 is not there: `kiln repro` makes"):
+        final.run(Namespace())
 
 
 def test_without_the_split_there_is_nothing_to_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     workspace.make(tmp_path)
+    _edit(tmp_path / "params.yaml", lambda settings: settings["datasets"]["vad_mixtures"]["mixtures"].pop("final"))
     with pytest.raises(UserError, match=r"no data set of a required build has final\.jsonl: nothing to measure"):
         final.run(Namespace())
     assert not Path("reports/final.md").exists()
+
+
+@pytest.mark.parametrize("kind", ["punctuated_text", "spoken_commands"])
+def test_a_build_does_not_make_it_and_what_it_makes_is_the_same_beside_it(kind: str, tmp_path: Path):
+    items = {"calibration": 2, "tuning": 2, "evaluation": 6, "final": 3}
+    dataset = SyntheticDataset.model_validate({"kind": kind, "path": "data", "seed": 1, "items": items})
+    folders = {sealed: tmp_path / str(sealed) for sealed in (False, True)}
+    for sealed, folder in folders.items():
+        corpus(dataset, folder, sealed=sealed)
+    assert set(manifest.splits(folders[False])) == set(manifest.SPLITS)
+    assert len(manifest.read(folders[True], manifest.FINAL)) == 3
+    for split in manifest.SPLITS:
+        assert (folders[False] / f"{split}.jsonl").read_bytes() == (folders[True] / f"{split}.jsonl").read_bytes()
 
 
 def test_a_build_is_evaluated_on_another_split():
