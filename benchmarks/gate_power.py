@@ -136,7 +136,7 @@ def judge(scored: Scored, columns: Mapping[str, Columns], groups: Groups) -> dic
         so_far = Groups(groups.clusters[:seen], groups.speakers[:seen], groups.conditions[:seen])
         for name, whole in columns.items():
             found[name] = paired_drift(scored.metrics[name], [c[:seen] for c in whole], so_far, **settings)
-        if is_sure(found, scored.limits):
+        if is_sure(found, {name: scored.limits[name] for name in columns}):
             break
     return {name: judge_metric(m, scored.limits[name], scored.worst)["verdict"] for name, m in found.items()}
 

@@ -13,7 +13,7 @@ import numpy as np
 from stages import models, runtimes
 from stages.core import graphs, layout, params, plan
 from stages.core.errors import entrypoint, key_from
-from stages.core.files import write_json
+from stages.core.files import read_json, write_json
 from stages.core.parallel import in_shares
 from stages.core.params import EvaluateParams, Target
 from stages.core.params.gates import Limit, absolute_limit
@@ -26,6 +26,7 @@ from stages.evaluation import exactness, finite
 from stages.evaluation.groups import group
 from stages.models.protocols import Family
 from stages.models.shared.checkpoint import torch_artifact
+from stages.reference import QUALITY
 
 LOOKS = ((0.25, 0.1), (0.5, 0.2), (1.0, 0.7))
 """After what share of the recordings it is seen whether more are needed, and the share of the risk of each look.
@@ -60,26 +61,30 @@ def evaluate(
 
     Recordings are scored in an order that mixes them, until all limits are surely kept or one is not, or all are used.
 
-    limits: by metric; without, all recordings are scored. processes: how many score, one for each core by default.
+    limits: by metric; without, all recordings are scored, and where none is of what is counted here, those that
+    `exactness` compares. processes: how many score, one for each core by default.
 
     Returns:
         recordings: how many were scored, of `available`. not_finite: in how many the artifact gave NaN or an infinite
         number, in any mode. metrics, by_recording.
     """
     order = np.random.default_rng(settings.seed).permutation(len(recordings))
+    limits = limits and _counted(family, limits)
+    if limits == {}:
+        order = order[exactness.choose([recordings[i] for i in order])]
     mixed = [recordings[i] for i in order]
     read = {mode: family.read_outcomes(reference, mode) for mode in family.MODES}
     expected = {mode: [outcomes[i] for i in order] for mode, outcomes in read.items()}
     scored: list[tuple[dict[str, Any], bool]] = []
     metrics: dict[str, Any] = {}
     _import_once(family, checkpoint)
-    for share, confidence in looks(ONE_LOOK if limits is None else LOOKS, settings):
+    for share, confidence in looks(LOOKS if limits else ONE_LOOK, settings):
         count = math.ceil(share * len(mixed))
         work = partial(finite.score, family, checkpoint, artifact)
         scored += in_shares(work, mixed[len(scored) : count], processes)
         counts = _counts(family, checkpoint, mixed[:count], expected, scored)
         metrics = _metrics(family, group(mixed[:count]), counts, settings, confidence)
-        if limits is not None and is_sure(metrics, limits):
+        if limits and is_sure(metrics, limits):
             break
     return {
         "recordings": count,
@@ -135,13 +140,18 @@ def _metrics(
     }
 
 
+def _counted(family: Family[Any], limits: Mapping[str, Limit]) -> dict[str, Limit]:
+    """Select the limits of what the family counts: those on how exact outputs are it does not know."""
+    names = {f"{mode}_{name}" for mode in family.MODES for name in family.METRICS}
+    return {name: limit for name, limit in limits.items() if name in names}
+
+
 def is_sure(metrics: Mapping[str, Any], limits: Mapping[str, Limit]) -> bool:
-    """Tell whether no more recordings are needed: one limit is surely not kept, or all that are measured surely are.
+    """Tell whether no more recordings are needed: one limit is surely not kept, or all surely are.
 
     The build fails by the one, whatever is to be said of the others.
     """
-    measured = {name: limit for name, limit in limits.items() if name in metrics}
-    verdicts = {verdict(metrics[name], absolute_limit(limit, metrics[name])) for name, limit in measured.items()}
+    verdicts = {verdict(metrics[name], absolute_limit(limit, metrics[name])) for name, limit in limits.items()}
     return "fail" in verdicts or "inconclusive" not in verdicts
 
 
@@ -175,7 +185,7 @@ def main(argv: Sequence[str]) -> None:
         recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
         checkpoint, reference = layout.checkpoint(build.model), layout.reference(build.model)
         processes = None if target.runtime in FORKABLE else 1
-        result |= {"headline": f"{family.MODES[0]}_{family.HEADLINE}"}
+        result |= {"headline": f"{family.MODES[0]}_{family.HEADLINE}", "baseline": read_json(reference / QUALITY)}
         result |= evaluate(
             family,
             checkpoint,
@@ -189,7 +199,8 @@ def main(argv: Sequence[str]) -> None:
         if target.is_exact:
             exact = torch_artifact(family, family.load(checkpoint))
             scored = [recording for recording in recordings if recording.id in result["by_recording"]]
-            result["metrics"] |= exactness.measure(family, checkpoint, exact, artifact, exactness.choose(scored))
+            scored = [scored[place] for place in exactness.choose(scored)]
+            result["metrics"] |= exactness.measure(family, checkpoint, exact, artifact, scored)
     write_json(layout.measurements(build.target, build.model) / "accuracy.json", result)
     print(f"{name}: {why or describe_drift(result['metrics'][result['headline']])}")
 

@@ -10,17 +10,20 @@ from typing import Any
 from stages import models
 from stages.core import layout, params
 from stages.core.errors import UserError, entrypoint, key_from
-from stages.core.files import new_folder
+from stages.core.files import new_folder, write_json
 from stages.core.parallel import in_shares
+from stages.core.statistics import pooled
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.evaluation import finite
 from stages.models.protocols import Family
 from stages.models.shared.checkpoint import torch_artifact
 
+QUALITY = "quality.json"  # the value of each metric over all recordings, or null where there was nothing to measure
+
 
 def write_reference(family: Family[Any], checkpoint: Path, recordings: Sequence[Recording], folder: Path) -> None:
-    """Write what the fp32 torch model of a checkpoint outputs on the recordings, in every mode of its family."""
+    """Write what the fp32 torch model outputs on the recordings in every mode, and every metric of that."""
     import torch
 
     torch.set_num_threads(1)  # sums in one order: the baseline's bytes repeat
@@ -31,8 +34,13 @@ def write_reference(family: Family[Any], checkpoint: Path, recordings: Sequence[
             f"{checkpoint}: the fp32 model gives NaN or infinite numbers in {len(broken)} of {len(recordings)} "
             f"recordings, first in {broken[0]}: no build can be held to it"
         )
+    quality: dict[str, float | None] = {}
     for mode in family.MODES:
-        family.write_outcomes(folder, mode, [outcomes[mode] for outcomes, _ in scored])
+        outcomes = [by_mode[mode] for by_mode, _ in scored]
+        family.write_outcomes(folder, mode, outcomes)
+        counts = family.measure(checkpoint, recordings, outcomes, outcomes)
+        quality |= {f"{mode}_{name}": pooled(metric, name, counts) for name, metric in family.METRICS.items()}
+    write_json(folder / QUALITY, quality)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -87,8 +87,8 @@ def test_a_clear_case_needs_few_recordings_and_a_close_one_all(
     monkeypatch.setattr(fsmn_vad, "score", lambda _, __, mode, some: [known[mode][int(r.id) % 10] for r in some])
     artifact: LoadedArtifact = graphs.read(tiny_export), {}
 
-    def scored(limit: float) -> int:
-        limits = {"offline_frame_agreement": limit}
+    def scored(limit: float, metric: str = "offline_frame_agreement") -> int:
+        limits = {metric: limit}
         found = stage.evaluate(fsmn_vad, tiny_checkpoint, recordings, artifact, reference, SETTINGS, limits=limits)
         assert found["available"] == len(recordings) == 80
         return found["recordings"]
@@ -96,6 +96,7 @@ def test_a_clear_case_needs_few_recordings_and_a_close_one_all(
     assert scored(0.5) == 20  # of 20 without a loss, so much is not lost
     assert scored(0.15) == 40
     assert scored(0.0001) == 80  # which no such number of recordings can resolve
+    assert scored(2e-4, "offline_output_difference") == 64  # nothing is estimated of a build that is exact
 
 
 def test_looks_spend_no_more_than_the_risk_there_is():

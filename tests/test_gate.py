@@ -105,6 +105,16 @@ def test_a_baseline_that_says_nothing_is_no_pass_whatever_the_drift(built, monke
     ]
 
 
+def test_the_baseline_is_held_to_its_floor_on_all_recordings_though_a_build_is_judged_on_few(built):
+    built()
+    place = layout.measurements("good", "fsmn_vad") / "accuracy.json"
+    few = read_json(place)
+    floor = params.load().baselines["fsmn_vad"][workspace.ERROR]
+    for found, verdict in ((floor + 0.01, "baseline"), (floor - 0.01, "pass")):
+        write_json(place, few | {"baseline": {workspace.ERROR: found}})
+        assert results.build_entry(params.load(), "fsmn_vad-good")["verdict"] == verdict
+
+
 def test_a_score_of_the_baseline_must_reach_its_floor(built):
     built()
     raw = YAML(typ="safe").load(Path("params.yaml"))

@@ -90,6 +90,12 @@ def binomial_bounds(events: int, trials: int, confidence: float) -> tuple[float,
     return low, high
 
 
+def pooled(metric: Metric, name: str, counts: Sequence[Counts]) -> float | None:
+    """Return a metric of all recordings; None where there was nothing to measure."""
+    found = float(metric.pool(*_columns(name, counts)))
+    return None if math.isnan(found) else found
+
+
 def mean_of_clusters(metric: Metric, name: str, counts: Sequence[Counts], clusters: Sequence[str]) -> float:
     """Return the mean of a metric over clusters, each of which counts the same; NaN where nothing was measured."""
     numerators, denominators = _columns(name, counts)

@@ -24,15 +24,19 @@ RECORDINGS, SECONDS = 64, 240  # at most, and of audio: thousands of decisions
 SCORES = ("logits", "ctc_logits")  # the output that decisions are read from, as families call it
 
 
-def choose(recordings: Sequence[Recording]) -> list[Recording]:
-    """Choose the longest recording and, in their order, as many others as RECORDINGS and SECONDS allow."""
+def choose(recordings: Sequence[Recording]) -> list[int]:
+    """Choose the longest recording and, in their order, as many others as RECORDINGS and SECONDS allow.
+
+    Returns:
+        Their places, in order.
+    """
     longest = max(range(len(recordings)), key=lambda place: recordings[place].seconds)
     chosen, seconds = {longest}, recordings[longest].seconds
     for place, recording in enumerate(recordings):
         if len(chosen) < RECORDINGS and seconds + recording.seconds <= SECONDS and place not in chosen:
             chosen.add(place)
             seconds += recording.seconds
-    return [recordings[place] for place in sorted(chosen)]
+    return sorted(chosen)
 
 
 def measure(

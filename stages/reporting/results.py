@@ -118,19 +118,24 @@ def _judge(
     worst, why = _overall_verdict(judged)
     if not_finite:
         worst, why = "fail", f"its outputs were NaN or infinite in {not_finite} recordings"
-    if short := [line for name, floor in floors.items() if (line := _baseline_shortfall(name, metrics[name], floor))]:
+    if short := list(_shortfalls(measured, floors)):
         worst, why = "baseline", f"says nothing here: {'; '.join(short)}"
     return {**judged, "verdict": worst, "reason": why, "truth": next(iter(floors))}
 
 
-def _baseline_shortfall(name: str, measured: Mapping[str, Any], floor: float) -> str | None:
-    """Explain how the fp32 baseline misses the quality without which a drift means nothing, or return None."""
-    found, best = measured["baseline"], measured["higher_is_better"]
-    if found is None:
-        return f"there is nothing in it to measure {name} by"
-    if found >= floor if best else found <= floor:
-        return None
-    return f"the fp32 model has {name} {found:.4f}, wanted at {'least' if best else 'most'} {floor:g}"
+def _shortfalls(measured: Mapping[str, Any], floors: Mapping[str, float]) -> Iterator[str]:
+    """Explain where the fp32 baseline misses the quality without which a drift means nothing.
+
+    It is that of all recordings, though a build may be judged on fewer; a pipeline is judged on all.
+    """
+    for name, floor in floors.items():
+        metric = measured["metrics"][name]
+        found = measured["baseline"][name] if "baseline" in measured else metric["baseline"]
+        if found is None:
+            yield f"there is nothing in it to measure {name} by"
+        elif found < floor if metric["higher_is_better"] else found > floor:
+            least = "least" if metric["higher_is_better"] else "most"
+            yield f"the fp32 model has {name} {found:.4f}, wanted at {least} {floor:g}"
 
 
 def one_thread(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
