@@ -26,7 +26,6 @@ from stages.evaluation import exactness, finite
 from stages.evaluation.groups import group
 from stages.models.protocols import Family
 from stages.models.shared.checkpoint import torch_artifact
-from stages.reference import QUALITY
 
 LOOKS = ((0.25, 0.1), (0.5, 0.2), (1.0, 0.7))
 """After what share of the recordings it is seen whether more are needed, and the share of the risk of each look.
@@ -185,7 +184,7 @@ def main(argv: Sequence[str]) -> None:
         recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
         checkpoint, reference = layout.checkpoint(build.model), layout.reference(build.model)
         processes = None if target.runtime in FORKABLE else 1
-        result |= {"headline": f"{family.MODES[0]}_{family.HEADLINE}", "baseline": read_json(reference / QUALITY)}
+        result |= {"headline": f"{family.MODES[0]}_{family.HEADLINE}", "baseline": read_json(layout.quality(reference))}
         result |= evaluate(
             family,
             checkpoint,

@@ -19,8 +19,6 @@ from stages.evaluation import finite
 from stages.models.protocols import Family
 from stages.models.shared.checkpoint import torch_artifact
 
-QUALITY = "quality.json"  # the value of each metric over all recordings, or null where there was nothing to measure
-
 
 def write_reference(family: Family[Any], checkpoint: Path, recordings: Sequence[Recording], folder: Path) -> None:
     """Write what the fp32 torch model outputs on the recordings in every mode, and every metric of that."""
@@ -40,7 +38,7 @@ def write_reference(family: Family[Any], checkpoint: Path, recordings: Sequence[
         family.write_outcomes(folder, mode, outcomes)
         counts = family.measure(checkpoint, recordings, outcomes, outcomes)
         quality |= {f"{mode}_{name}": pooled(metric, name, counts) for name, metric in family.METRICS.items()}
-    write_json(folder / QUALITY, quality)
+    write_json(layout.quality(folder), quality)
 
 
 def main(argv: Sequence[str]) -> None:

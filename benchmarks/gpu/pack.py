@@ -24,7 +24,6 @@ from stages.core.files import write_text
 from stages.core.params import Params
 from stages.corpora import manifest
 from stages.corpora.manifest import Line, Recording
-from stages.reference import QUALITY
 
 T = TypeVar("T")
 
@@ -48,7 +47,7 @@ def _pack_recordings(p: Params, model: str, folder: Path, count: int) -> None:
         _copy_audio(recording, folder)
     family = models.load(p.models[model].family)
     (folder / reference).mkdir(parents=True)
-    shutil.copyfile(reference / QUALITY, folder / reference / QUALITY)  # of all recordings
+    shutil.copyfile(layout.quality(reference), folder / layout.quality(reference))  # of all recordings
     for mode in family.MODES:
         family.write_outcomes(folder / reference, mode, _spread(family.read_outcomes(reference, mode), count))
 

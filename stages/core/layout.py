@@ -52,6 +52,11 @@ def reference(model: str) -> Path:
     return ARTIFACTS / model / "dense" / "reference"
 
 
+def quality(reference: Path) -> Path:
+    """Return the file, beside those outputs, of each metric of them over all recordings, null where it has nothing."""
+    return reference / "quality.json"
+
+
 def measurements(target: str, model: str) -> Path:
     """Return the folder of one build's accuracy.json and latency.json."""
     return REPORTS / "measurements" / target / model
