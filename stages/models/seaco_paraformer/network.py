@@ -18,6 +18,7 @@ from stages.models import paraformer
 from stages.models.paraformer.network import arguments, read_typed
 from stages.models.seaco_paraformer.schema import Seaco
 from stages.models.shared import checkpoint, cif, sanm
+from stages.models.shared.features import keep
 from stages.models.shared.recurrent import Recurrent
 from stages.models.shared.times import times
 
@@ -101,18 +102,29 @@ class HotwordRecognizer(torch.nn.Module):
         Returns:
             In that order; weights and peaks are (batch, upsampled frames).
         """
+        token_num, embeds, hidden, encoded, *mask = keep(self._recognize, id(self), speech, speech_lengths)
+        tokens = sanm.Mask(*mask)
+        keys = word_keys(self.seaco_decoder, hidden, tokens, bias_embed)
+        biased = self.hotword_output_layer(self._attended(embeds, hidden, tokens, bias_embed, keys))
+        plain = self.decoder.output_layer(hidden)
+        finds_none = biased.argmax(dim=-1, keepdim=True) == self.no_bias
+        logits = torch.where(finds_none, plain.log_softmax(dim=-1), biased.log_softmax(dim=-1))
+        return logits, token_num, *keep(self._locate, (id(self), "times"), encoded, speech_lengths, token_num)
+
+    def _recognize(self, speech: torch.Tensor, speech_lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Compute what hotwords have no say in: token counts, embeddings, decoded and encoded, mask of the tokens."""
         frames = sanm.mask(speech_lengths, torch.arange(speech.shape[1]))
         encoded = sanm.encode(self.encoder, speech, frames) * frames.rows  # or padding would be in the last token
         shares, token_num = cif.integrate(cif.frame_weights(self.predictor, encoded, speech_lengths))
         tokens = sanm.mask(token_num, torch.arange(shares.shape[1]))
         embeds = shares @ encoded * tokens.rows
         hidden = sanm.decode(self.decoder, embeds, tokens, encoded, frames.keys)
-        keys = word_keys(self.seaco_decoder, hidden, tokens, bias_embed)
-        biased = self.hotword_output_layer(self._attended(embeds, hidden, tokens, bias_embed, keys))
-        plain = self.decoder.output_layer(hidden)
-        finds_none = biased.argmax(dim=-1, keepdim=True) == self.no_bias
-        logits = torch.where(finds_none, plain.log_softmax(dim=-1), biased.log_softmax(dim=-1))
-        return logits, token_num, *times(self.predictor, self.recurrent, encoded, speech_lengths, token_num)
+        return token_num, embeds, hidden, encoded, tokens.rows, tokens.keys
+
+    def _locate(
+        self, encoded: torch.Tensor, lengths: torch.Tensor, token_num: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        return tuple(times(self.predictor, self.recurrent, encoded, lengths, token_num))
 
     def _attended(
         self, embeds: torch.Tensor, hidden: torch.Tensor, tokens: sanm.Mask, words: torch.Tensor, keys: torch.Tensor

@@ -1,4 +1,4 @@
-"""Features of audio that are computed once for several modes, which go over the same recordings.
+"""What is the same in several modes, which go over the same recordings, is computed once: such as features of audio.
 
 It imports no torch, as what begins to evaluate does not: for a build that cannot run here none is needed.
 """
@@ -6,7 +6,7 @@ It imports no torch, as what begins to evaluate does not: for a build that canno
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-Features = tuple["torch.Tensor", "torch.Tensor"]
-KEPT_BYTES = 2**28  # of features, in each process: those of 3,000 short recordings
+Tensors = tuple["torch.Tensor", ...]
+KEPT_BYTES = 2**28  # in each process: the features of 3,000 short recordings
 
 
 class _Kept:
-    """Features by what they are of, as many as KEPT_BYTES hold."""
+    """Tensors by what they are of, as many as KEPT_BYTES hold."""
 
     def __init__(self) -> None:
-        self.features: dict[bytes, Features] = {}
+        self.tensors: dict[bytes, Tensors] = {}
         self.room = KEPT_BYTES
 
-    def add(self, key: bytes, features: Features) -> None:
-        self.room -= features[0].nbytes
+    def add(self, key: bytes, tensors: Tensors) -> None:
+        self.room -= sum(tensor.nbytes for tensor in tensors)
         if self.room >= 0:
-            self.features[key] = features
+            self.tensors[key] = tensors
 
 
 _kept: ContextVar[_Kept | None] = ContextVar("features that are kept", default=None)
@@ -44,6 +44,23 @@ def keeping_features() -> Iterator[None]:
         _kept.reset(token)
 
 
+def keep(compute: Callable[..., Tensors], of: object, *inputs: torch.Tensor) -> Tensors:
+    """Compute tensors of inputs, and within `keeping_features` nothing twice; who changes them in place copies them.
+
+    of: all that they depend on besides the inputs.
+    """
+    kept = _kept.get()
+    if kept is None:
+        return compute(*inputs)
+    digest = hashlib.blake2b(repr(of).encode())
+    for tensor in inputs:
+        digest.update(tensor.numpy().tobytes())
+    if (found := kept.tensors.get(digest.digest())) is None:
+        found = compute(*inputs)
+        kept.add(digest.digest(), found)
+    return found
+
+
 def keep_features(frontend: Any, settings: Any) -> Any:
     """Return a front end without a state, FunASR's, that computes nothing twice within `keeping_features`.
 
@@ -51,16 +68,9 @@ def keep_features(frontend: Any, settings: Any) -> Any:
     """
     compute = frontend.forward
 
-    def forward(audio: torch.Tensor, lengths: torch.Tensor, **options: Any) -> Features:
-        kept = _kept.get()
-        if kept is None:
-            return compute(audio, lengths, **options)  # type: ignore[no-any-return]  # FunASR's types say nothing
-        of = hashlib.blake2b(repr((settings, lengths, options)).encode())
-        of.update(audio.numpy().tobytes())
-        if (found := kept.features.get(of.digest())) is None:
-            found = compute(audio, lengths, **options)
-            kept.add(of.digest(), found)
-        return found[0].clone(), found[1]  # its encoders scale features in place
+    def forward(audio: torch.Tensor, lengths: torch.Tensor, **options: Any) -> Tensors:
+        features, frames = keep(lambda _: compute(audio, lengths, **options), (settings, lengths, options), audio)
+        return features.clone(), frames  # FunASR's encoders scale features in place
 
     frontend.forward = forward
     return frontend
