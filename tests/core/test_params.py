@@ -157,9 +157,9 @@ def test_the_repository_s_own_params_are_valid():
         ),
         pytest.param("    ratio: 0.3", "    ratio: 1.3", r"prune\.fsmn_vad\.ratio: found 1.3", id="ratio-over-one"),
         pytest.param(
-            "    validate_every: 250 ",
-            "    validate_every: 2000 ",
-            r"prune\.fsmn_vad\.validate_every: found 2000, wanted at most the \d+",
+            "    distill_steps: 100\n    validate_every: 20\n",
+            "    distill_steps: 100\n    validate_every: 2000\n",
+            r"prune\.paraformer\.validate_every: found 2000, wanted at most the 100",
             id="never-validated",
         ),
         pytest.param("export:\n", "export:\n  opset: 17\n", r"duplicate key|found duplicate", id="duplicate-key"),
