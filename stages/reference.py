@@ -21,7 +21,7 @@ from stages.models.shared.checkpoint import torch_artifact
 
 
 def write_reference(family: Family[Any], checkpoint: Path, recordings: Sequence[Recording], folder: Path) -> None:
-    """Write what the fp32 torch model outputs on the recordings in every mode, and every metric of that."""
+    """Write what the fp32 torch model of a checkpoint outputs on the recordings, in every mode of its family."""
     import torch
 
     torch.set_num_threads(1)  # sums in one order: the baseline's bytes repeat
@@ -32,10 +32,15 @@ def write_reference(family: Family[Any], checkpoint: Path, recordings: Sequence[
             f"{checkpoint}: the fp32 model gives NaN or infinite numbers in {len(broken)} of {len(recordings)} "
             f"recordings, first in {broken[0]}: no build can be held to it"
         )
+    for mode in family.MODES:
+        family.write_outcomes(folder, mode, [outcomes[mode] for outcomes, _ in scored])
+
+
+def write_quality(family: Family[Any], checkpoint: Path, recordings: Sequence[Recording], folder: Path) -> None:
+    """Write every metric of what `write_reference` wrote, over all recordings; their truth is known."""
     quality: dict[str, float | None] = {}
     for mode in family.MODES:
-        outcomes = [by_mode[mode] for by_mode, _ in scored]
-        family.write_outcomes(folder, mode, outcomes)
+        outcomes = family.read_outcomes(folder, mode)
         counts = family.measure(checkpoint, recordings, outcomes, outcomes)
         quality |= {f"{mode}_{name}": pooled(metric, name, counts) for name, metric in family.METRICS.items()}
     write_json(layout.quality(folder), quality)
@@ -50,6 +55,7 @@ def main(argv: Sequence[str]) -> None:
     recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
     with new_folder(layout.reference(name)) as folder:
         write_reference(family, layout.checkpoint(name), recordings, folder)
+        write_quality(family, layout.checkpoint(name), recordings, folder)
     print(f"{name}: {len(recordings)} recordings, {' and '.join(family.MODES)}")
 
 
