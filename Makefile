@@ -89,7 +89,8 @@ OLDER := $(patsubst stages/runtimes/older_versions/%.txt,%,$(wildcard stages/run
 
 .venv/libraries: .venv/uv
 	@echo 'Installing the locked requirements into .venv: about 3 GB of downloads, most of it torch.'
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	@# Compiled at once, by all cores: or the first stages do it, each for itself.
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.txt
 	touch $@
 
 .venv/dev: .venv/runtime requirements-dev.txt
