@@ -118,12 +118,12 @@ def _judge(
     worst, why = _overall_verdict(judged)
     if not_finite:
         worst, why = "fail", f"its outputs were NaN or infinite in {not_finite} recordings"
-    if short := list(_shortfalls(measured, floors)):
+    if short := list(_explain_shortfalls(measured, floors)):
         worst, why = "baseline", f"says nothing here: {'; '.join(short)}"
     return {**judged, "verdict": worst, "reason": why, "truth": next(iter(floors))}
 
 
-def _shortfalls(measured: Mapping[str, Any], floors: Mapping[str, float]) -> Iterator[str]:
+def _explain_shortfalls(measured: Mapping[str, Any], floors: Mapping[str, float]) -> Iterator[str]:
     """Explain where the fp32 baseline misses the quality without which a drift means nothing.
 
     It is that of all recordings, though a build may be judged on fewer; a pipeline is judged on all.
@@ -133,7 +133,7 @@ def _shortfalls(measured: Mapping[str, Any], floors: Mapping[str, float]) -> Ite
         found = measured["baseline"][name] if "baseline" in measured else metric["baseline"]
         if found is None:
             yield f"there is nothing in it to measure {name} by"
-        elif found < floor if metric["higher_is_better"] else found > floor:
+        elif not (found >= floor if metric["higher_is_better"] else found <= floor):
             least = "least" if metric["higher_is_better"] else "most"
             yield f"the fp32 model has {name} {found:.4f}, wanted at {least} {floor:g}"
 
