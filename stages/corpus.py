@@ -12,18 +12,10 @@ from pathlib import Path
 from stages.core import layout, params
 from stages.core.errors import entrypoint, key_from
 from stages.core.files import new_folder
-from stages.core.params.origins import (
-    Dataset,
-    ManifestDataset,
-    MixturesDataset,
-    ModelScopeDataset,
-    SyntheticDataset,
-)
+from stages.core.params.origins import Dataset, Generated, ManifestDataset, MixturesDataset, ModelScopeDataset
 from stages.core.params.section import Split
 from stages.corpora import hub, long, manifest, vad_mixtures
 from stages.sources.index import download
-
-Generated = MixturesDataset | SyntheticDataset
 
 
 def corpus(dataset: Dataset, folder: Path, *, sealed: bool = False) -> None:
@@ -41,17 +33,12 @@ def corpus(dataset: Dataset, folder: Path, *, sealed: bool = False) -> None:
     if isinstance(dataset, ModelScopeDataset):
         hub.make(dataset, folder)
     else:
-        wanted = {split: count for split, count in counts(dataset).items() if sealed or split != manifest.FINAL}
+        wanted = {split: count for split, count in dataset.counts.items() if sealed or split != manifest.FINAL}
         _generate(dataset, wanted, dataset.seed, folder)
         if dataset.long:
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 long.add(folder, dataset.long, partial(_generate_more, dataset, Path(scratch)))
     manifest.check(folder)
-
-
-def counts(dataset: Generated) -> Mapping[Split, int]:
-    """Return how many recordings or texts each split has, without the long ones."""
-    return dataset.mixtures if isinstance(dataset, MixturesDataset) else dataset.items
 
 
 def _generate(dataset: Generated, wanted: Mapping[Split, int], seed: int, folder: Path) -> None:

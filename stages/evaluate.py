@@ -68,7 +68,7 @@ def evaluate(
         number, in any mode. metrics, by_recording.
     """
     order = np.random.default_rng(settings.seed).permutation(len(recordings))
-    limits = limits and _counted(family, limits)
+    limits = limits and _select_counted(family, limits)
     if limits == {}:
         order = order[exactness.choose([recordings[i] for i in order])]
     mixed = [recordings[i] for i in order]
@@ -139,7 +139,7 @@ def _metrics(
     }
 
 
-def _counted(family: Family[Any], limits: Mapping[str, Limit]) -> dict[str, Limit]:
+def _select_counted(family: Family[Any], limits: Mapping[str, Limit]) -> dict[str, Limit]:
     """Select the limits of what the family counts: those on how exact outputs are it does not know."""
     names = {f"{mode}_{name}" for mode in family.MODES for name in family.METRICS}
     return {name: limit for name, limit in limits.items() if name in names}

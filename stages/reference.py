@@ -12,7 +12,7 @@ from stages.core import layout, params
 from stages.core.errors import UserError, entrypoint, key_from
 from stages.core.files import new_folder, write_json
 from stages.core.parallel import in_shares
-from stages.core.statistics import pooled
+from stages.core.statistics import pool_counts
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
 from stages.evaluation import finite
@@ -42,7 +42,7 @@ def write_quality(family: Family[Any], checkpoint: Path, recordings: Sequence[Re
     for mode in family.MODES:
         outcomes = family.read_outcomes(folder, mode)
         counts = family.measure(checkpoint, recordings, outcomes, outcomes)
-        quality |= {f"{mode}_{name}": pooled(metric, name, counts) for name, metric in family.METRICS.items()}
+        quality |= {f"{mode}_{name}": pool_counts(metric, name, counts) for name, metric in family.METRICS.items()}
     write_json(layout.quality(folder), quality)
 
 

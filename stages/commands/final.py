@@ -17,10 +17,10 @@ from stages.core import layout, params, plan
 from stages.core.errors import UserError
 from stages.core.files import write_text
 from stages.core.params import Params
+from stages.core.params.origins import Generated
 from stages.core.plan import Build
 from stages.core.statistics import describe_drift
 from stages.corpora import manifest
-from stages.corpus import Generated, corpus, counts
 from stages.evaluate import evaluate, load_artifact
 from stages.reference import write_reference
 from stages.reporting.results import judge_metric
@@ -67,7 +67,7 @@ def measure(p: Params, name: str, scratch: Path) -> Iterator[str]:
     required = {key: build for key, build in builds.items() if build.model == name and is_measured(p, build)}
     if missing := [path for b in required.values() if not (path := layout.ARTIFACTS / b.artifact).is_dir()]:
         raise UserError(f"{missing[0]} is not there: `kiln repro` makes what is measured")
-    if not required or manifest.FINAL not in manifest.splits(folder := _unsealed(p, model.dataset, scratch)):
+    if not required or manifest.FINAL not in manifest.splits(folder := _locate_final(p, model.dataset, scratch)):
         return
     family, recordings = models.load(model.family), manifest.read(folder, manifest.FINAL)
     checkpoint = layout.checkpoint(name)
@@ -81,11 +81,13 @@ def measure(p: Params, name: str, scratch: Path) -> Iterator[str]:
                 yield _row(key, metric, judge_metric(found["metrics"][metric], limit, gate.worst), len(recordings))
 
 
-def _unsealed(p: Params, name: str, scratch: Path) -> Path:
+def _locate_final(p: Params, name: str, scratch: Path) -> Path:
     """Return the folder of a data set with its `final` split; a build's has none of what is generated."""
     dataset = p.datasets[name]
-    if not isinstance(dataset, Generated) or manifest.FINAL not in counts(dataset):
+    if not isinstance(dataset, Generated) or manifest.FINAL not in dataset.counts:
         return layout.corpus(name)
+    from stages.corpus import corpus  # half a second, which those who ask for help need not spend
+
     folder = scratch / name
     if not folder.exists():
         folder.mkdir()

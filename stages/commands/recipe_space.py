@@ -54,7 +54,7 @@ def build_recipe(bench: Bench, choice: Choice, order: Mapping[str, list[str]]) -
     nodes = trials.layers(bench.origin(choice["graph"]), _plain_recipe(bench))
     fields = {
         **{key: choice[key] for key in ("weight_type", "per_channel", "reduce_range", "min_outputs")},
-        "op_types": _op_types(choice),
+        "op_types": _choose_op_types(choice),
         "min_intensity": choice.get("min_intensity", 0),
         "exclude_nodes": [node for layer in kept for node in nodes[layer]],
         "smooth": choice["smooth"] or None,
@@ -68,7 +68,7 @@ def build_recipe(bench: Bench, choice: Choice, order: Mapping[str, list[str]]) -
     )
 
 
-def _op_types(choice: Choice) -> list[str]:
+def _choose_op_types(choice: Choice) -> list[str]:
     """Return the operators that a point quantizes: an LSTM where the graph may hold ONNX Runtime's own."""
     lstm = choice["graph"] == "optimize" and choice["kind"] == "dynamic"
     return ["MatMul", "Gemm", *(["LSTM"] if lstm else []), *(["Conv"] if choice["conv"] else [])]

@@ -189,10 +189,10 @@ def layers(folder: Path, recipe: Int8) -> dict[str, list[str]]:
                 biases = [name for name in (*node.input, *(add.input if add is not None else ())) if name in shapes]
                 named = next((name for name in biases if "." in name), node.name)
                 found.setdefault(named.removesuffix(".bias").removesuffix(".weight"), []).append(node.name)
-    return _joined(found)
+    return _join_layers(found)
 
 
-def _joined(found: Mapping[str, list[str]]) -> dict[str, list[str]]:
+def _join_layers(found: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Join layers of two graphs whose nodes have the same name: a recipe that excludes one excludes the other."""
     layers_of: dict[tuple[str, ...], list[str]] = {}
     for layer, nodes in found.items():

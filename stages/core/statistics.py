@@ -90,7 +90,7 @@ def binomial_bounds(events: int, trials: int, confidence: float) -> tuple[float,
     return low, high
 
 
-def pooled(metric: Metric, name: str, counts: Sequence[Counts]) -> float | None:
+def pool_counts(metric: Metric, name: str, counts: Sequence[Counts]) -> float | None:
     """Return a metric of all recordings; None where there was nothing to measure."""
     found = float(metric.pool(*_columns(name, counts)))
     return None if math.isnan(found) else found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -76,6 +77,11 @@ class MixturesDataset(_GeneratedDataset):
     archives: dict[Key, Archive]
     mixtures: dict[Split, Annotated[int, Field(ge=1)]]
 
+    @property
+    def counts(self) -> Mapping[Split, int]:
+        """Return how many recordings each split has, without the long ones."""
+        return self.mixtures
+
 
 class SyntheticDataset(_GeneratedDataset):
     """Speech and text that the module of `stages/corpora/` named as `kind` makes from nothing but a seed."""
@@ -90,6 +96,14 @@ class SyntheticDataset(_GeneratedDataset):
         "tagged_commands",
     ]
     items: dict[Split, Annotated[int, Field(ge=1)]]
+
+    @property
+    def counts(self) -> Mapping[Split, int]:
+        """Return how many recordings or texts each split has, without the long ones."""
+        return self.items
+
+
+Generated = MixturesDataset | SyntheticDataset
 
 
 class ManifestDataset(Section):
@@ -106,6 +120,4 @@ class ModelScopeDataset(ModelScopeSource):
     path: str
 
 
-Dataset = Annotated[
-    MixturesDataset | SyntheticDataset | ManifestDataset | ModelScopeDataset, Field(discriminator="kind")
-]
+Dataset = Annotated[Generated | ManifestDataset | ModelScopeDataset, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""What is the same in several modes, which go over the same recordings, is computed once: such as features of audio.
+"""Compute once what is the same in several modes, which go over the same recordings: features of audio, and more.
 
 It imports no torch, as what begins to evaluate does not: for a build that cannot run here none is needed.
 """
@@ -31,12 +31,12 @@ class _Kept:
             self.tensors[key] = tensors
 
 
-_kept: ContextVar[_Kept | None] = ContextVar("features that are kept", default=None)
+_kept: ContextVar[_Kept | None] = ContextVar("tensors that are kept", default=None)
 
 
 @contextmanager
 def keeping_features() -> Iterator[None]:
-    """Keep what front ends make of audio within this block, for modes that go over the same recordings."""
+    """Keep what `keep` computes within this block, for modes that go over the same recordings."""
     token = _kept.set(_Kept())
     try:
         yield

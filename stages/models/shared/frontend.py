@@ -1,4 +1,4 @@
-"""What FunASR's front ends, which fail on less, need of audio: the samples of one analysis window."""
+"""Check that audio fills an analysis window, without which FunASR's front ends fail, and compute its features."""
 
 from __future__ import annotations
 
