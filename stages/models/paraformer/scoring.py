@@ -146,7 +146,8 @@ def transcriber(folder: Path, config: dict[str, Any], model: Any, swap: Swap) ->
     def transcribe(samples: NDArray[np.float32], hotword: str = "") -> Outcome:
         if not fills_window(samples, tools["frontend"]):
             return Outcome([], "")
-        text = recognize(model, samples, hotword=hotword, **tools)
+        # Without the spaces, FunASR opens what ends in `.txt`, and asks the network for what begins with `http`.
+        text = recognize(model, samples, hotword=f" {hotword} ", **tools)
         return Outcome(swap.tokens, text, times=times.locate(swap.outputs, swap.tokens, hidden))
 
     return transcribe

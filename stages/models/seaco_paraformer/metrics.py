@@ -52,7 +52,7 @@ def _strip_spaces(text: str) -> str:
 
 def _hotwords(recording: Recording, outcome: Outcome) -> Counts:
     truth, text = map(_strip_spaces, (recording.text, outcome.text))
-    words = list(map(_strip_spaces, hotwords(recording)))
+    words = [word for word in map(_strip_spaces, hotwords(recording)) if word]  # `!` is in any text
     spoken = [word for word in words if word in truth]
     found = [word for word in words if word in text]
     return {

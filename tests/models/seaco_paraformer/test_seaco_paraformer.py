@@ -152,6 +152,13 @@ def test_hotwords_are_counted_whatever_was_listed():
         assert (counts["hotword_recall"], counts["hotword_false_alarms"]) == (recall, alarms)
 
 
+def test_a_hotword_of_marks_alone_is_in_no_text():
+    recording = Recording(id="a", text="给明华打电话。", hotwords=["明华", "。"], folder=Path())
+    nothing = asr.Outcome([], "")
+    (counts,) = seaco_paraformer.measure(CHECKPOINT, [recording], [nothing], [nothing])
+    assert (counts["hotword_recall"], counts["hotword_false_alarms"]) == ((0, 1), (0, 1))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -164,6 +171,15 @@ def test_hotwords_are_counted_whatever_was_listed():
 def test_a_recording_without_hotwords_lends_one_of_its_text(text: str, words: list[str]):
     recording = Recording(id="a", wav="a.wav", seconds=1, sha256="0" * 64, text=text, folder=Path())
     assert seaco_paraformer.metrics.hotwords(recording) == words
+
+
+@pytest.mark.parametrize("word", ["http://127.0.0.1:9/words", "https", "no/such/hotwords.txt"])
+def test_a_hotword_is_neither_a_file_nor_an_address(recordings: list[Recording], word: str):
+    """FunASR would take it for one, and whoever sends hotwords to a server would have it read and ask."""
+    ours = torch_artifact(seaco_paraformer, seaco_paraformer.load(CHECKPOINT))
+    recognize = seaco_paraformer.load_recognizer(CHECKPOINT, ours)
+    samples = recordings[0].samples()
+    assert recognize(samples, hotword=word) == recognize(samples, hotword="unheard")
 
 
 def test_more_words_than_the_graph_keeps_are_heard_as_fewer(recordings: list[Recording]):
