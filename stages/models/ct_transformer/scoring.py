@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact, Network
 from stages.corpora.manifest import Recording
 from stages.models.ct_transformer import words
-from stages.models.ct_transformer.metrics import NONE, Outcome, read_marks, split_text
+from stages.models.ct_transformer.metrics import NONE, Outcome, split_text
 from stages.models.ct_transformer.network import build, load_tokenizer, read_config, realtime_masks
 from stages.models.shared import checkpoint
 
@@ -57,9 +57,23 @@ def load_punctuator(folder: Path, artifact: LoadedArtifact) -> Callable[[Sequenc
         cache: dict[str, Any] = {}
         pieces = [infer(tokens[start : start + PIECE], cache) for start in range(0, len(tokens), PIECE)]
         text = "".join(found["text"] for found in pieces)
-        return Outcome(text, read_marks(text, set(model.punc_list) - {NONE})[1][:-1])
+        return Outcome(text, marks_between(tokens, text, set(model.punc_list) - {NONE}))
 
     return punctuate_pieces if model.with_vad() else punctuate_whole
+
+
+def marks_between(tokens: Sequence[str], text: str, known: Collection[str]) -> list[str]:
+    """Return the `known` mark after each token but the last in what FunASR wrote of them, `_` for none.
+
+    A token may be one that has a mark in it or is one, such as a curly apostrophe.
+    """
+    marks, rest = list[str](), text
+    for token in tokens:
+        rest = rest.lstrip(" ").removeprefix(token)
+        mark = next((mark for mark in known if rest.startswith(mark)), "")
+        rest = rest.removeprefix(mark)
+        marks.append(mark or NONE)
+    return marks[:-1]
 
 
 def _forward(network: Network) -> Forward:

@@ -165,6 +165,18 @@ def test_marks_are_those_of_the_text(checkpoint: Path, recordings: list[Recordin
             assert read_marks(outcome.text, PUNC_LIST) == (tokens, [*outcome.marks, "_"])
 
 
+@pytest.mark.parametrize(
+    ("tokens", "text", "marks"),
+    [
+        pytest.param(["it", "’", "s", "ok", "我"], "it’，s。 ok我", ["_", "，", "。", "_"], id="apostrophe"),
+        pytest.param(["http", "x.com", "b=1"], "http、 x.com b=1", ["、", "_"], id="marks-inside-a-word"),
+        pytest.param(["<unk>", "去", "了"], "<unk><unk>去？了", ["<unk>", "？"], id="unknown"),
+    ],
+)
+def test_each_mark_of_the_realtime_kind_belongs_to_the_token_before_it(tokens: list[str], text: str, marks: list[str]):
+    assert ct_transformer.scoring.marks_between(tokens, text, set(PUNC_LIST) - {"_"}) == marks
+
+
 @pytest.mark.parametrize("text", ["我。", "tom。", "我去。"])
 def test_the_shortest_texts(checkpoint: Path, text: str):
     line = Recording(folder=Path(), id="short", text=text)
