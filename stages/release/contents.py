@@ -10,12 +10,13 @@ from pathlib import Path
 from stages.core import graphs
 from stages.core.errors import UserError
 from stages.core.files import sha256, write_json, write_text
-from stages.models.shared import pieces, tokens
+from stages.models.shared import pieces, tokens, yaml_config
 from stages.release import funasr_server
 
 MEASURED = (".onnx", ".data", ".engine", ".ort", ".xml", ".bin", ".tflite", ".torchscript")  # what holds a network
 NETWORK = (".pt", *MEASURED)  # of a checkpoint: weights, and graphs that nobody measured here
 SHERPA_TOKENS = "tokens.txt"
+CONFIG, CMVN_PATH = "config.yaml", "cmvn_file"
 README, CHECKPOINT_README = "README.md", "README.checkpoint.md"
 OWN = ("provenance.json", "bom.cdx.json", "SHA256SUMS", "model.sig", "prune.json")  # never a checkpoint's
 
@@ -43,9 +44,23 @@ def fill(artifact: Path, checkpoint: Path, measured: Mapping[str, str], folder: 
     graphs.write(folder, graphs.read(artifact))  # its weights are here, wherever the artifact has them
     if (folder / pieces.FILE).is_file() and not (folder / tokens.FILE).is_file():
         write_json(folder / tokens.FILE, pieces.read(folder))
-    if (folder / tokens.FILE).is_file() and not (folder / SHERPA_TOKENS).is_file():
+    if (folder / tokens.FILE).is_file():  # a checkpoint's own tokens.txt is a plain list, as FunASR trains with
         write_text(folder / SHERPA_TOKENS, sherpa_tokens(folder / tokens.FILE))
+    if (folder / CONFIG).is_file():
+        remove_cmvn_path(folder / CONFIG)
     funasr_server.complete(folder)
+
+
+def remove_cmvn_path(config: Path) -> None:
+    """Remove `frontend_conf.cmvn_file` from config.yaml, where FunASR's trainer writes the path of its am.mvn.
+
+    `funasr_onnx` fails on it: it has the path of the am.mvn beside config.yaml to pass.
+    """
+    read = yaml_config.read(config)
+    front = read.get("frontend_conf")
+    if isinstance(front, dict) and CMVN_PATH in front:
+        del front[CMVN_PATH]
+        yaml_config.write(read, config)
 
 
 def quantized_name(name: str) -> str:

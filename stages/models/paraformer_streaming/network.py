@@ -63,7 +63,8 @@ def load_frontend(folder: Path, config: dict[str, Any]) -> WavFrontendOnline:
     with checkpoint.importing_funasr():
         from funasr.frontends.wav_frontend import WavFrontendOnline
 
-    return WavFrontendOnline(cmvn_file=str(folder / cmvn.FILE), **config["frontend_conf"] | {"dither": 0.0})
+    settings = config["frontend_conf"] | {"cmvn_file": str(folder / cmvn.FILE), "dither": 0.0}
+    return WavFrontendOnline(**settings)
 
 
 class ExportedEncoder(torch.nn.Module):

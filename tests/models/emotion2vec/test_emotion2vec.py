@@ -130,7 +130,7 @@ def test_a_config_that_lacks_something_names_it(own: Path, edit, message: str):
 
 def test_a_checkpoint_without_labels_is_named(own: Path):
     (own / "tokens.txt").unlink()
-    with pytest.raises(UserError, match=r"found no tokens\.txt or tokens\.json"):
+    with pytest.raises(UserError, match=r"found no tokens\.json or tokens\.txt"):
         emotion2vec.load(own)
 
 

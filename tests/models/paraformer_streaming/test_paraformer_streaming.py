@@ -161,6 +161,14 @@ def funasr_says(folder: Path, recordings: list[Recording], step: int | None) -> 
     return texts
 
 
+def test_the_path_that_funasr_s_trainer_writes_is_not_needed():
+    folder = workspace.ROOT / "zoo" / "paraformer_streaming"
+    config = paraformer_streaming.read_config(folder)
+    trained = config | {"frontend_conf": config["frontend_conf"] | {"cmvn_file": "/home/someone/exp/am.mvn"}}
+    frontends = [paraformer_streaming.network.load_frontend(folder, c) for c in (config, trained)]
+    np.testing.assert_array_equal(*[frontend.cmvn for frontend in frontends])
+
+
 def test_streams_of_any_length_match_torch_chunk_by_chunk(
     checkpoint: Path, exported: Path, recordings: list[Recording]
 ):
