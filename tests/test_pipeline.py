@@ -184,6 +184,16 @@ def test_a_weight_of_no_model_is_refused():
         params.parse(text, "params.yaml")
 
 
+def test_a_model_of_no_weight_is_refused():
+    lm = f"lm: {{path: x.arpa, sha256: {'a' * 64}}}"
+    decoder = f"kind: wfst, beam: 9, {lm}"
+    with pytest.raises(
+        UserError, match=r"speech\.decoder: found an lm and no lm_weight, without which it changes noth"
+    ):
+        params.parse(TEXT.replace("kind: greedy", decoder), "params.yaml")
+    params.parse(TEXT.replace("kind: greedy", f"{decoder}, lm_weight: 0"), "params.yaml")  # as a sweep begins
+
+
 @pytest.mark.parametrize("decoder", ["{kind: prefix_beam, beam: 5}", "{kind: wfst, beam: 16, hotwords: {播放: 4}}"])
 def test_another_decoder_and_recognizer_are_one_line_away(decoder: str):
     line = re.search(r"(?m)^  speech:\n(    .*\n)+", TEXT)

@@ -261,3 +261,5 @@ def _decoder(where: str, pipeline: Pipeline, p: Params) -> Iterator[str]:
         )
     if isinstance(decoder, WfstDecoder) and decoder.lm is None and decoder.lm_weight:
         yield f"{where}.lm_weight: found {decoder.lm_weight:g} and no lm; add {where}.lm or leave lm_weight out"
+    if isinstance(decoder, WfstDecoder) and decoder.lm and "lm_weight" not in decoder.model_fields_set:
+        yield f"{where}: found an lm and no lm_weight, without which it changes nothing; add {where}.lm_weight"
