@@ -9,6 +9,7 @@ import pytest
 from stages.__main__ import main
 from stages.commands import catalogue
 from stages.core import params, plan
+from stages.core.errors import UserError
 from stages.core.params.origins import ModelScopeSource
 from tests.workspace import ROOT
 
@@ -19,6 +20,21 @@ def test_a_model_can_be_added_as_it_is(name: str, tmp_path: Path, monkeypatch: p
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
     main(["add", name, "--targets", "cpu_fp32,cpu_int8"])
     assert {f"{name}-cpu_fp32", f"{name}-cpu_int8"} <= set(plan.derive(params.load()).builds)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("paraformer-zh", "seaco_paraformer_large"),  # FunASR's
+        ("cam++", "campplus_zh_common"),
+        ("SenseVoiceSmall", "sensevoice_small"),
+        ("FunAudioLLM/SenseVoiceSmall", "sensevoice_small"),  # another hub's
+        ("iic/punc_ct-transformer_cn-en-common-vocab471067-large@v2.0.4", "ct_punc"),
+    ],
+)
+def test_the_names_that_others_have_lead_to_the_catalogue_s(name: str, own: str):
+    with pytest.raises(UserError, match=f"the catalogue has it as '{own}'"):
+        catalogue.find(name, params.load(ROOT / "params.yaml"))
 
 
 def test_every_model_is_on_the_hub_at_a_revision_of_its_own():
