@@ -19,7 +19,6 @@ TRAINING: dict[str, Any] = {
     "dataset_conf": {"index_ds": "IndexDSJsonl", "batch_sampler": "BatchSampler", "batch_type": "example"}
     | {"batch_size": 1, "max_token_length": 2048, "buffer_size": 500, "shuffle": True, "num_workers": 0},
     "ctc_conf": {"dropout_rate": 0.0, "ctc_type": "builtin", "reduce": True, "ignore_nan_grad": True},
-    "normalize": None,
 }
 TOKENIZER: dict[str, Any] = {
     "tokenizer": "CharTokenizer",
@@ -31,6 +30,7 @@ SANM = {"pos_enc_class": "SinusoidalPositionEncoder", "normalize_before": True, 
 DECODER = DROPOUT | {"self_attention_dropout_rate": 0.1, "src_attention_dropout_rate": 0.1, "attention_heads": 4}
 PARAFORMER: dict[str, Any] = (
     TRAINING
+    | {"normalize": None}
     | TOKENIZER
     | {
         "model": "Paraformer",

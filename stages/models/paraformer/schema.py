@@ -71,6 +71,7 @@ class Recognizer(Config):
     decoder_conf: MainDecoder
     predictor_conf: Predictor
     frontend_conf: RecognizerFrontend
+    normalize: None = None  # the graphs have none
     tokenizer: Literal["CharTokenizer"] | None = None
     tokenizer_conf: Tokenizer | None = None
 

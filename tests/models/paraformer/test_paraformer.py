@@ -181,6 +181,7 @@ def test_there_is_no_streaming_mode(plain: Path):
             "encoder_conf.input_layer: found 'conv2d', wanted 'pe'",
             id="option",
         ),
+        pytest.param("normalize", "UtteranceMVN", "normalize: found 'UtteranceMVN', wanted None", id="normalize"),
         pytest.param("frontend_conf", None, "no frontend_conf; the family paraformer needs it", id="missing"),
     ],
 )
