@@ -6,6 +6,7 @@ model of characters, whose marks may be after each of them: a model of words has
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate, pairwise
@@ -28,10 +29,11 @@ def load_segmenter(folder: Path) -> Tokenizer | None:
     its dictionary from a file in the folder for temporary files, which anyone may have put there.
 
     Raises:
-        UserError: the file is not a list of words.
+        UserError: the file is not a list of words, or is not there and configuration.json names one.
     """
     path = folder / OWN_WORDS
     if not path.is_file():
+        _refuse_absent(folder)
         return None
     with checkpoint.importing_funasr():
         from jieba import Tokenizer
@@ -47,6 +49,16 @@ def load_segmenter(folder: Path) -> Tokenizer | None:
             wanted = "wanted a word in each line of UTF-8, and its frequency behind it where that is known"
             raise UserError(f"{path}: {first_line(e)}; {wanted}") from e
     return segmenter
+
+
+def _refuse_absent(folder: Path) -> None:
+    """Raise UserError if configuration.json names a file of words: without it, a network of words gets characters."""
+    place = folder / "configuration.json"
+    try:
+        named = json.loads(place.read_bytes())["file_path_metas"][OWN_WORDS]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    raise UserError(f"{place}: found {OWN_WORDS} {named!r:.60}, and no file {OWN_WORDS} beside it; add it by this name")
 
 
 @cache

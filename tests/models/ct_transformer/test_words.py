@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,12 @@ def test_sherpa_onnx_which_splits_into_characters_gets_no_metadata(checkpoint: P
 def test_a_list_of_words_that_is_none_is_refused(tmp_path: Path, content: bytes):
     (tmp_path / OWN_WORDS).write_bytes(content)
     with pytest.raises(UserError, match=r"jieba_usr_dict: .* wanted a word in each line of UTF-8"):
+        words.load_segmenter(tmp_path)
+
+
+def test_words_that_are_named_and_not_there_are_missed(checkpoint: Path, tmp_path: Path):
+    shutil.copy(checkpoint / "configuration.json", tmp_path)
+    with pytest.raises(UserError, match="found jieba_usr_dict 'jieba_usr_dict', and no file jieba_usr_dict beside it"):
         words.load_segmenter(tmp_path)
 
 
