@@ -71,7 +71,9 @@ def parse_source(origin: str) -> Source:
         return FolderSource(kind="folder", path=Path(origin))
     hub_id, at, revision = origin.partition("@")
     if not at:
-        raise UserError(f"--from {origin}: not a folder; wanted one, or OWNER/MODEL@REVISION of the hub")
+        own = catalogue.find_own_name(origin)
+        hint = f"; {catalogue.CATALOGUE.name} has it as {own}" if own else ""
+        raise UserError(f"--from {origin}: not a folder; wanted one, or OWNER/MODEL@REVISION of the hub{hint}")
     try:
         return ModelScopeSource(kind="modelscope", hub_id=hub_id, revision=revision)
     except ValidationError as e:
@@ -104,6 +106,7 @@ def _small_files(source: Source, origin: str) -> Iterator[Path]:
     listed: dict[str, PinnedFile | None] = module.listing(source, _is_small)
     try:
         pin.check_whole(listed)
+        pin.require_digests(source, listed, [CONFIG])
     except UserError as e:
         raise UserError(f"{origin}: {e}") from e
     with tempfile.TemporaryDirectory() as folder:

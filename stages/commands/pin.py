@@ -6,7 +6,7 @@ The files of a model are loaded first: a digest makes whatever was behind it rig
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from stages import models, sources
@@ -15,7 +15,7 @@ from stages.core import layout, params, pins
 from stages.core.errors import UserError, first_of
 from stages.core.files import scratch_folder
 from stages.core.params import Checkpoint
-from stages.core.params.origins import ModelScopeDataset, Source
+from stages.core.params.origins import FolderSource, ModelScopeDataset, Source
 from stages.core.pins import Pin, Pinned, PinnedFile
 from stages.corpora import hub
 from stages.models.shared import weights
@@ -98,9 +98,21 @@ def list_checkpoint(source: Source) -> tuple[dict[str, PinnedFile], list[str]]:
     """
     found: dict[str, PinnedFile | None] = sources.module(source).listing(source, is_taken)
     check_whole(found)
-    names = sorted(filter(is_taken, found))
-    files = sources.require_digests(found, names, "put {kind: folder, path: ...} first among the model's sources")
+    files = require_digests(source, found, sorted(filter(is_taken, found)))
     return files, sorted(found.keys() - files.keys())
+
+
+def require_digests(
+    source: Source, found: Mapping[str, PinnedFile | None], names: Sequence[str]
+) -> dict[str, PinnedFile]:
+    """Pick the named files of a checkpoint's listing, each with size and digest.
+
+    Raises:
+        UserError: one is empty, or a hub lists no digest of it.
+    """
+    if isinstance(source, FolderSource) and (empty := [name for name in names if found.get(name) is None]):
+        raise UserError(f"{source.path / empty[0]} is empty")
+    return sources.require_digests(found, names, "put {kind: folder, path: ...} first among the model's sources")
 
 
 def _check(name: str, model: Checkpoint, source: Source, new: Pin) -> None:

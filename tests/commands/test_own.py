@@ -181,6 +181,14 @@ def test_a_folder_without_config_yaml_is_refused(mine: Path):
     assert untouched()
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "tokens.json"])
+def test_an_empty_file_is_called_empty(mine: Path, name: str):
+    (mine / name).write_bytes(b"")
+    with pytest.raises(UserError, match=rf"mine/{re.escape(name)} is empty"):
+        main(["add", "my_asr", "--from", str(mine)])
+    assert untouched()
+
+
 def test_a_training_run_says_which_file_to_choose(mine: Path):
     for epoch in ("model.pt.ep1", "model.pt.best"):
         shutil.copy(mine / "model.pt", mine / epoch)
@@ -202,6 +210,7 @@ def test_a_training_run_says_which_file_to_choose(mine: Path):
         ),
         pytest.param("speech", "{mine}", "'speech' is the name of a model; a pipeline", id="a-pipeline"),
         pytest.param("mine", "nowhere", "--from nowhere: not a folder; wanted one, or OWNER/MODEL@REV", id="no-folder"),
+        pytest.param("mine", "iic/SenseVoiceSmall", "catalogue.yaml has it as sensevoice_small", id="no-revision"),
         pytest.param("mine", "a/b@master", "revision: 'master' can move; wanted a version tag", id="a-branch"),
         pytest.param("mine", "b@v1.0", "--from b@v1.0: hub_id: .* wanted a folder or OWNER/MODEL@REV", id="no-owner"),
     ],

@@ -32,7 +32,9 @@ def read(folder: Path, vocabulary: int | None = None, files: Sequence[str] = (FI
     """
     path = next((folder / name for name in files if (folder / name).is_file()), None)
     if path is None:
-        raise UserError(f"{folder}: found no {' or '.join(files)}; add the checkpoint's own token list")
+        plain = next(folder.glob("tokens.txt"), None)
+        wanted = f"make it a JSON list of the lines of {plain.name}" if plain else "add the checkpoint's own token list"
+        raise UserError(f"{folder}: found no {' or '.join(files)}; {wanted}")
     tokens = _parse(path)
     if vocabulary not in {None, len(tokens)}:
         raise UserError(f"{path}: found {len(tokens)} tokens, the vocab_size of config.yaml is {vocabulary}")

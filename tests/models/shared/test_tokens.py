@@ -38,6 +38,12 @@ def test_a_token_list_of_another_kind_is_refused(tmp_path: Path, content: str | 
     assert "\n" not in str(e.value)
 
 
+def test_a_list_in_the_form_that_funasr_trains_with_is_named(tmp_path: Path):
+    (tmp_path / "tokens.txt").write_text("a\n<unk>\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"found no tokens\.json; make it a JSON list of the lines of tokens\.txt"):
+        tokens.read(tmp_path)
+
+
 def test_the_text_form_has_a_token_a_line(tmp_path: Path):
     (tmp_path / "tokens.txt").write_text("生气/angry\n<unk>\n", encoding="utf-8")
     assert tokens.read(tmp_path, 2, ("tokens.txt", "tokens.json")) == ["生气/angry", "<unk>"]
