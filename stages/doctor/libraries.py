@@ -8,7 +8,7 @@ from importlib.machinery import PathFinder
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
-from stages import runtimes
+from stages import decoding, runtimes
 from stages.commands import PROJECT
 from stages.core.errors import UserError, from_library
 from stages.core.machine import gpus
@@ -37,6 +37,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     yield from _locked()
     yield from _onnxruntime(subject)
     yield from _devices(subject)
+    yield from _decoders(subject)
     yield from _modelscope(subject)
 
 
@@ -119,6 +120,16 @@ def _devices(subject: Subject) -> Iterator[Finding]:
             wanted, consequence = "its library and a device", f"builds of the runtime {runtime} are `unavailable`"
             fix = "see there, or set `required: false`" if required else "see there; no required build needs it"
             yield Finding(runtime, why, level(blocks=required), wanted, consequence, fix)
+
+
+def _decoders(subject: Subject) -> Iterator[Finding]:
+    """Yield the pipelines whose decoder cannot run here."""
+    for name, pipeline in subject.p.pipelines.items():
+        why = decoding.why_unavailable(pipeline.decoder)
+        if why is not None and pipeline.asr in subject.models:
+            blocks = any(subject.p.has_to_pass(name, target) for target in pipeline.targets)
+            consequence = f"builds of the pipeline {name} are `unavailable`"
+            yield Finding("decoding", why, level(blocks=blocks), "its libraries", consequence, "see there")
 
 
 def _engines(p: Params, runtime: str) -> Iterator[Finding]:

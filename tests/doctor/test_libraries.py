@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages import environment, runtimes
+from stages import decoding, environment, runtimes
 from stages.doctor import libraries, matrix, torch_build
 from tests.doctor import faults
 from tests.doctor.conftest import ON_CPU, RTX, Plant, fake_torch
@@ -99,6 +99,17 @@ def test_a_required_target_without_its_device_blocks():
     found = faults.one(libraries.check, named="tensorrt_rtx")
     assert (found.level, found.found) == ("blocks", "engine built, nothing here to run it: no CUDA device")
     assert faults.one(libraries.check, named="tensorrt").level == "warning"
+
+
+def test_a_decoder_without_its_libraries_blocks_the_pipelines_that_have_to_pass(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decoding, "LIBRARIES", {"greedy": (), "wfst": ("no_such_library",)})
+    assert not [finding for finding in faults.of(libraries.check) if finding.check == "decoding"]
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(text.replace("{kind: greedy}", "{kind: wfst, beam: 16}"), encoding="utf-8")
+    found = faults.one(libraries.check, named="decoding")
+    assert (found.level, found.consequence) == ("blocks", "builds of the pipeline speech are `unavailable`")
+    assert found.found.startswith("the decoder wfst needs no_such_library; install the extra")
+    assert not [finding for finding in faults.of(libraries.check, "fsmn_vad") if finding.check == "decoding"]
 
 
 def test_tensorrt_without_its_libraries(plant: Plant):

@@ -40,7 +40,10 @@ class ModelScopeSource(Section):
     @classmethod
     def _pinned(cls, value: str) -> str:
         if value in {"master", "main"} or not re.fullmatch(r"v?\d[\w.]*|[0-9a-f]{40}", value):
-            raise ValueError(f"{value!r} can move; wanted a version tag such as v2.0.4 or a 40-hex commit")
+            raise ValueError(
+                f"{value!r} can move; wanted a version tag such as v2.0.4 or a 40-hex commit, as "
+                "`git ls-remote` lists them"
+            )
         return value
 
 
