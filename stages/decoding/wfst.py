@@ -25,6 +25,7 @@ from stages.decoding import choose_likely
 from stages.models.shared.search import Floats, Search, Vocabulary
 
 EPSILON, SPACE, UNKNOWN, BACKOFF = 0, " ", "<unk>", "#backoff"
+UNREADABLE = "it is no text in UTF-8; unpack it where it is compressed"
 NOT_SPOKEN = {"<eps>", "<s>", "</s>", BACKOFF}
 
 Arc = tuple[int, int, int, int, float]  # from, to, what it reads, what it writes, cost
@@ -135,7 +136,7 @@ def _read_language_model(lm: LanguageModel, weight: float, characters: Symbols, 
     with TemporaryDirectory() as folder:
         table = Path(folder) / "words.txt"
         lines = _read_arpa(lm.path, table, where)
-        words = {word: int(number) for word, number in map(str.split, table.read_text(encoding="utf-8").splitlines())}
+        words = _read_words(table, where)
     if UNKNOWN not in words:
         raise UserError(f"{where}: found no {UNKNOWN}, wanted a model of open vocabulary, which has one")
     lexicon = _compile(_lexicon(words, characters), finals=[0])
@@ -149,11 +150,22 @@ def _read_arpa(path: Path, table: Path, where: str) -> list[str]:
     """
     settings = [f"--disambig-symbol={BACKOFF}", f"--write-symbol-table={table}"]
     command = [sys.executable, "-m", "kaldilm", *settings, str(path)]
-    run = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    run = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
     if run.returncode:
         why = next((line for line in run.stderr.splitlines() if line.startswith("[E]")), "kaldilm gave no reason")
-        raise UserError(f"{where}: found no ARPA file that kaldilm reads: {why.removeprefix('[E]').strip()}")
+        why = UNREADABLE if "\ufffd" in why else why.removeprefix("[E]").strip()
+        raise UserError(f"{where}: found no ARPA file that kaldilm reads: {why}")
     return run.stdout.splitlines()
+
+
+def _read_words(table: Path, where: str) -> dict[str, int]:
+    """Read the number of each word; a word may be a space of another kind than ASCII's."""
+    try:
+        lines = table.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as e:
+        raise UserError(f"{where}: found words that are not UTF-8, wanted an ARPA file in UTF-8") from e
+    pairs = (line.replace("\t", SPACE).rpartition(SPACE) for line in lines)
+    return {word.strip(SPACE): int(number) for word, _, number in pairs}
 
 
 def _lexicon(words: Symbols, characters: Symbols) -> Iterator[Arc]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +193,25 @@ def test_a_model_that_cannot_be_used_is_refused(lm: LanguageModel, old: str, new
     changed = LanguageModel(path=lm.path, sha256=sha256(lm.path))
     with pytest.raises(UserError, match=rf"{KEY}\.lm\.path: .*words\.arpa: {said}"):
         wfst(lm=changed, lm_weight=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(gzip.compress, "it is no text in UTF-8; unpack it where it is compressed", id="compressed"),
+        pytest.param(lambda text: text.decode().encode("gbk"), "found words that are not UTF-8", id="GBK"),
+    ],
+)
+def test_a_model_of_another_encoding_is_refused(lm: LanguageModel, change: Callable[[bytes], bytes], said: str):
+    lm.path.write_bytes(change(ARPA.encode()))
+    with pytest.raises(UserError, match=said):
+        wfst(lm=LanguageModel(path=lm.path, sha256=sha256(lm.path)), lm_weight=1)
+
+
+def test_a_word_may_be_a_wide_space(lm: LanguageModel):
+    lm.path.write_text(ARPA.replace("-1 写字 0", "-1 \u3000 0"), encoding="utf-8")
+    search = wfst(lm=LanguageModel(path=lm.path, sha256=sha256(lm.path)), lm_weight=0.5)
+    assert text(frames({"谢": 0.9}), search) == "谢"
 
 
 def test_a_model_that_is_missing_is_named(lm: LanguageModel):
