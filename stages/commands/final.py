@@ -101,6 +101,7 @@ def is_measured(p: Params, build: Build) -> bool:
 
 
 def _row(build: str, metric: str, judged: dict[str, Any], recordings: int) -> str:
+    baseline = "-" if judged["baseline"] is None else f"{judged['baseline']:.4f}"
     limit = f"{judged['limit']:.4g}"
-    cells = (build, recordings, metric, f"{judged['baseline']:.4f}", describe_drift(judged), limit, judged["verdict"])
+    cells = (build, recordings, metric, baseline, describe_drift(judged), limit, judged["verdict"])
     return f"| {' | '.join(map(str, cells))} |"

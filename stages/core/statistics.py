@@ -167,13 +167,15 @@ def certain(value: float, recordings: int) -> dict[str, Any]:
 def _worst(metric: Metric, columns: Sequence[Floats], labels: Sequence[str]) -> dict[str, Any] | None:
     """Return the group of recordings that loses most, with its loss; columns: (recordings,) each."""
     names, which = np.unique(np.array(labels), return_inverse=True)
-    has_any = columns[1] + columns[3] > 0
+    has_any = _has_any(columns)
     losses = {}
     for index in np.flatnonzero(np.bincount(which[has_any], minlength=len(names)) >= LEAST):
         if names[index]:
             inside = has_any & (which == index)
             before, after = (metric.pool(*(column[inside] for column in pair)) for pair in (columns[:2], columns[2:]))
-            losses[str(names[index])] = float(before - after if metric.higher_is_better else after - before)
+            found = float(before - after if metric.higher_is_better else after - before)
+            if not math.isnan(found):  # as of noise alone, in which the baseline finds nothing
+                losses[str(names[index])] = found
     if not losses:
         return None
     name = max(losses, key=lambda label: losses[label])
@@ -197,7 +199,7 @@ def loss_interval(measured: Mapping[str, Any]) -> tuple[float, float]:
 
 def describe_drift(measured: Mapping[str, Any]) -> str:
     """Return a metric's value, its drift and its interval in words."""
-    if measured["value"] is None:
+    if measured["drift"] is None:
         return "nothing to measure"
     if measured["ci"] is None:
         return f"{measured['value']:.4f}, drift {measured['drift']:+.4f}, of one speaker or recording"
@@ -263,8 +265,13 @@ def _sum_clusters(columns: Sequence[Floats], clusters: Sequence[str]) -> list[Fl
     """Return each column (recordings,) summed in each cluster that has something to measure: (clusters,)."""
     _, which = np.unique(np.array(clusters), return_inverse=True)
     sums: list[Floats] = [np.bincount(which, column).astype(float) for column in columns]
-    has_any = (sums[1] > 0) | (sums[3] > 0)
+    has_any = _has_any(sums)
     return [column[has_any] for column in sums]
+
+
+def _has_any(columns: Sequence[Floats]) -> NDArray[np.bool_]:
+    """Tell where there is something to measure: also errors over nothing, such as words that a silence has not."""
+    return np.any([column != 0 for column in columns], axis=0)
 
 
 def _columns(name: str, counts: Sequence[Counts]) -> tuple[Floats, Floats]:

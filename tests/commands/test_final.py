@@ -69,3 +69,9 @@ def test_who_need_not_pass_the_gate_is_not_measured():
     gate.optional["paraformer"] = "a reason"
     assert not final.is_measured(p, builds["paraformer-cpu_pruned"])
     assert not final.is_measured(p, builds["paraformer-cpu_fp32"])
+
+
+def test_a_metric_of_which_the_split_has_nothing_is_a_row_that_says_so():
+    nothing: dict[str, Any] = {"baseline": None, "value": None, "drift": None, "ci": None, "limit": 0.01}
+    row = final._row("my_asr-cpu_int8", "woitn_emotion_accuracy", nothing | {"verdict": "inconclusive"}, 20)
+    assert row == "| my_asr-cpu_int8 | 20 | woitn_emotion_accuracy | - | nothing to measure | 0.01 | inconclusive |"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks import intervals
 from stages.core import speedups, statistics
 from stages.core.speedups import speedup
-from stages.core.statistics import Groups, Metric, estimate_clusters, interval, verdict
+from stages.core.statistics import Groups, Metric, describe_drift, estimate_clusters, interval, verdict
 
 SETTINGS: dict[str, Any] = {"resamples": 500, "confidence": 0.95, "seed": 0}
 SCORE, ERRORS = Metric(higher_is_better=True), Metric(higher_is_better=False)
@@ -77,6 +77,27 @@ def test_nothing_to_measure_has_no_value_and_does_not_pass(metric: Metric):
     measured = drift(metric, [(0, 0)] * 20, [(0, 0)] * 20)
     assert (measured["value"], measured["drift"], measured["ci"]) == (None, None, None)
     assert verdict(measured, 1.0) == "inconclusive"
+
+
+def test_errors_over_nothing_count_whoever_speaks():
+    """Words in a recording in which nothing is said, and errors where the baseline makes none."""
+    before, after = [(1, 10)] * 20 + [(0, 0)] * 20, [(1, 10)] * 20 + [(5, 0)] * 20
+    speakers = [str(i // 2) for i in range(40)]
+    for groups in (None, Groups(speakers, speakers, speakers)):
+        measured = drift(ERRORS, before, after, groups)
+        assert measured["drift"] == pytest.approx(0.5)
+        assert verdict(measured, 0.1) == "fail"
+
+
+def test_a_baseline_of_nothing_has_no_drift_in_words_and_is_no_worst_condition():
+    """A detector that finds speech only in noise, where the baseline finds none."""
+    before, after = [(0, 0)] * 20, [(0, 5)] * 20
+    measured = drift(SCORE, before, after)
+    assert (measured["value"], measured["drift"], measured["ci"]) == (0, None, None)
+    assert describe_drift(measured) == "nothing to measure"
+    conditions = ["noise"] * 20 + ["office"] * 20
+    known = drift(SCORE, [*before, *[(9, 9)] * 20], [*after, *[(9, 9)] * 20], Groups(conditions, [""] * 40, conditions))
+    assert known["worst"] == {"condition": {"name": "office", "loss": 0}}
 
 
 @pytest.mark.parametrize("count", [1, 9])
