@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact, Network, relative_difference
-from stages.core.statistics import certain
+from stages.core.statistics import LEAST, certain
 from stages.corpora.manifest import Recording
 from stages.models.protocols import Family
 from stages.models.shared.features import keeping_features
@@ -27,6 +27,8 @@ SCORES = ("logits", "ctc_logits")  # the output that decisions are read from, as
 def choose(recordings: Sequence[Recording]) -> list[int]:
     """Choose the longest recording and, in their order, as many others as RECORDINGS and SECONDS allow.
 
+    LEAST at the least, however long: a verdict needs as many.
+
     Returns:
         Their places, in order.
     """
@@ -36,7 +38,9 @@ def choose(recordings: Sequence[Recording]) -> list[int]:
         if len(chosen) < RECORDINGS and seconds + recording.seconds <= SECONDS and place not in chosen:
             chosen.add(place)
             seconds += recording.seconds
-    return sorted(chosen)
+    shortest_first = sorted(range(len(recordings)), key=lambda place: recordings[place].seconds)
+    others = [place for place in shortest_first if place not in chosen]
+    return sorted([*chosen, *others[: max(0, LEAST - len(chosen))]])
 
 
 def measure(
