@@ -21,9 +21,11 @@ def failures(summary: dict[str, Any]) -> Iterator[str]:
         if not build["required"] or build["verdict"] == "pass":
             continue
         judged = {**build["accuracy"], **build["latency"]}
-        is_judged = build["verdict"] in CLOSING
-        bad = [f"{name}: {v['verdict']}: {describe(m, v)}" for m, v in judged.items() if v["verdict"] in CLOSING]
-        yield from (bad if is_judged else ()) or [f"{name}: {build['verdict']}: {build['reason']}"]
+        bad = {describe(m, v): v["verdict"] for m, v in judged.items() if v["verdict"] in CLOSING}
+        if any(line in build["reason"] for line in bad):
+            yield from (f"{name}: {verdict}: {line}" for line, verdict in bad.items())
+        else:  # no metric decided, such as of outputs that are NaN
+            yield f"{name}: {build['verdict']}: {build['reason']}"
 
 
 def _format_excuse(build: dict[str, Any]) -> str:

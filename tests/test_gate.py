@@ -75,6 +75,16 @@ def test_a_build_that_fails_on_two_metrics_has_two_lines(built, monkeypatch):
     assert lines[1].endswith("0.80x [0.75, 0.85], at least 1.2x")
 
 
+def test_outputs_that_are_nan_are_said_whatever_the_metrics_say(built, monkeypatch):
+    built(unsure=False)
+    found = read_json(layout.SUMMARY)
+    found["builds"]["fsmn_vad-bad"]["reason"] = "its outputs were NaN or infinite in 3 recordings"
+    write_json(layout.SUMMARY, found)
+    assert str(status(monkeypatch)).splitlines()[1:] == [
+        "  fsmn_vad-bad: fail: its outputs were NaN or infinite in 3 recordings"
+    ]
+
+
 def test_all_required_pass_and_an_unavailable_build_that_is_not_required_does_not_matter(built, monkeypatch, capsys):
     built(bad=False, unsure=False)
     assert status(monkeypatch) == 0
