@@ -33,6 +33,14 @@ def run(arguments: Namespace) -> None:
 
 
 def _write_junit(place: Path) -> None:
-    """Write the file before the gate is judged, so that it is there where the gate is closed."""
+    """Write the file before the gate is judged, so that it is there where the gate is closed.
+
+    Raises:
+        UserError: no file can be written there.
+    """
     summary = read_json(layout.SUMMARY)
-    write_text(place, junit.document(gate.gated(summary), list(gate.problems(summary))))
+    text = junit.document(gate.gated(summary), list(gate.problems(summary)))
+    try:
+        write_text(place, text)
+    except OSError as e:
+        raise UserError(f"--junit {place}: cannot be written ({e.strerror}); wanted the name of a file") from e

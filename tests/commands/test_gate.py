@@ -156,3 +156,9 @@ def test_the_form_is_that_of_pytest_which_every_ci_reads(tmp_path: Path):
         assert int(suite.attrib["tests"]) == len(suite.findall("testcase")) > 0
         assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure"))
         assert int(suite.attrib["skipped"]) == len(suite.findall("testcase/skipped"))
+
+
+@pytest.mark.parametrize("place", ["reports", "reports/summary.json/junit.xml"], ids=["a folder", "below a file"])
+def test_a_place_where_no_file_can_be_is_refused_in_one_line(place: str):
+    with pytest.raises(UserError, match=rf"^--junit {place}: cannot be written \("):
+        main(["gate", "--junit", place])
