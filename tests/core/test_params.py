@@ -54,6 +54,13 @@ def test_the_repository_s_own_params_are_valid():
             r"44 recordings, datasets\.conversations\.items has 20 for evaluation \(pipelines\.speech\)",
             id="too-few-conversations",
         ),
+        pytest.param(
+            "text_f1: 0.002}",
+            "text_f1: 0}",
+            r"gates\.quantized\.accuracy\.ct_transformer\.text_f1: no data shows that nothing at all is lost; wanted a "
+            r"limit over 0 \(models\.ct_transformer\)",
+            id="a-limit-that-no-data-resolves",
+        ),
         pytest.param("prune:\n", "prunne:\n", r"prunne: unknown key; did you mean 'prune'", id="misspelt-section"),
         pytest.param(
             "  opset: 18",
@@ -277,3 +284,11 @@ def test_a_pruned_target_needs_settings_of_the_family(tmp_path: Path):
     YAML().dump(raw, path)
     with pytest.raises(UserError, match=r"cpu_pruned is pruned, and `prune` has no section for the family 'fsmn_vad'"):
         params.load(path)
+
+
+def test_a_largest_value_needs_no_more_recordings_than_a_verdict(tmp_path: Path):
+    """What is not seen is no part of it; the formula for what may be lost unseen asked for 44."""
+    with pytest.raises(UserError) as refused:
+        load(tmp_path, TEXT.replace("evaluation: 468", "evaluation: 30"))
+    assert "utterance_embedding_cosine" in str(refused.value)
+    assert "utterance_embedding_max_distance" not in str(refused.value)

@@ -182,7 +182,7 @@ def _model_on(where: str, model: Model, key: str, target: Target, p: Params) -> 
 
 
 def _unresolvable(p: Params) -> Iterator[str]:
-    """Yield the limits that no build can be sure to keep, because the data set that is made here is too small.
+    """Yield the limits that no build can be sure to keep: of 0, or for which a data set that is made here is too small.
 
     One that loses nothing at all is surer than any other, and needs the fewest recordings.
     """
@@ -196,25 +196,36 @@ def _unresolvable(p: Params) -> Iterator[str]:
 
 def _refuse_too_few(p: Params, user: str, name: str, family: str, gates: Iterable[str]) -> Iterator[str]:
     dataset = p.datasets[name]
-    if not isinstance(dataset, SyntheticDataset) or (found := dataset.items.get(p.evaluate.split)) is None:
-        return
     for gate in gates:
         for metric, limit in p.gates[gate].accuracy.get(family, {}).items():
+            if not _is_estimated(family, metric):
+                continue
+            where = f"gates.{gate}.accuracy.{family}.{metric}"
             most = _bound_limit(metric, limit, p.baselines.get(family, {}))
-            if most and found < (needed := recordings_needed(most, p.evaluate.confidence)):
-                yield (
-                    f"gates.{gate}.accuracy.{family}.{metric}: a limit of at most {most:g} needs about {needed:,} "
-                    f"recordings, datasets.{name}.items has {found:,} for {p.evaluate.split} ({user})"
-                )
+            if most == 0:
+                yield f"{where}: no data shows that nothing at all is lost; wanted a limit over 0 ({user})"
+            elif most and isinstance(dataset, SyntheticDataset) and p.evaluate.split in dataset.items:
+                found, needed = dataset.items[p.evaluate.split], recordings_needed(most, p.evaluate.confidence)
+                if found < needed:
+                    yield (
+                        f"{where}: a limit of at most {most:g} needs about {needed:,} recordings, "
+                        f"datasets.{name}.items has {found:,} for {p.evaluate.split} ({user})"
+                    )
+
+
+def _is_estimated(family: str, metric: str) -> bool:
+    """Tell whether what is not seen in the data may be lost: not of a largest value, nor of all that was compared."""
+    if metric == accuracy.TEXTS_CHANGED or metric.endswith(accuracy.EXACTNESS):
+        return False
+    metrics = accuracy.PIPELINE if family == PIPELINE else accuracy.FAMILIES[family].metrics
+    return metrics[metric if family == PIPELINE else metric.partition("_")[2]].pooling == "ratio"
 
 
 def _bound_limit(metric: str, limit: Limit, ceilings: Mapping[str, float]) -> float | None:
-    """Return what a limit is at most, None of a relative one where nobody knows, and of what is not estimated.
+    """Return what a limit is at most, None of a relative one where nobody knows.
 
     Of a relative limit that is its share of as many errors as `baselines` lets the fp32 model make.
     """
-    if metric == accuracy.TEXTS_CHANGED or metric.endswith(accuracy.EXACTNESS):
-        return None
     if isinstance(limit, RelativeLimit):
         return max(limit.least, limit.relative * ceilings[metric]) if metric in ceilings else None
     return limit
