@@ -18,6 +18,7 @@ from stages.core.files import new_folder, write_text
 from stages.core.params import PARAMS, yaml_text
 from stages.core.params.origins import ManifestDataset
 from stages.core.params.section import Split
+from stages.core.statistics import LEAST
 from stages.corpora import manifest
 from stages.corpora.imports import audio, split
 from stages.corpora.imports.utterances import Found, Utterance
@@ -162,6 +163,12 @@ def _report(name: str, lines: Mapping[Split, Sequence[Line]], converted: Counter
     for part, chosen in lines.items():
         speakers, seconds = len({line.speaker for line in chosen}), sum(line.seconds for line in chosen)
         print(f"{name}: {part}: {len(chosen)} utterances of {speakers} speakers, {seconds:.0f} s of audio")
+    heard = len({line.speaker for line in lines["evaluation"]})
+    if heard < LEAST:
+        print(
+            f"  evaluation: a build takes {LEAST} speakers to pass, here are {heard}: it will be inconclusive; "
+            "other --items give it more, where there are more"
+        )
     for was, count in converted.items():
         print(f"  {count} were of {was}: made 16 kHz mono")
     taken = {line.id for chosen in lines.values() for line in chosen}

@@ -133,6 +133,16 @@ def test_two_speakers_are_too_few(tmp_path: Path):
     assert untouched()
 
 
+@pytest.mark.parametrize(("speakers", "count"), [(12, 1), (18, 0)])
+def test_so_few_speakers_that_no_build_can_pass_are_said_before_it_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], speakers: int, count: int
+):
+    folder = speech.kaldi(tmp_path / "few", speakers=speakers, each=2)
+    main(["data", "import", "calls", "--kaldi", str(folder), "--items", "4,4,14"])
+    said = capsys.readouterr().out
+    assert said.count("evaluation: a build takes 10 speakers to pass, here are") == count
+
+
 def test_commands_for_all_audio_are_named(folder: Path):
     lines = (folder / "wav.scp").read_text().splitlines()
     (folder / "wav.scp").write_text("".join(f"{line} |\n" for line in lines))
