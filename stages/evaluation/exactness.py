@@ -17,6 +17,7 @@ from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact, Network, relative_difference
 from stages.core.statistics import LEAST, certain
 from stages.corpora.manifest import Recording
+from stages.evaluation.finite import replace_infinite
 from stages.models.protocols import Family
 from stages.models.shared.features import keeping_features
 
@@ -52,7 +53,8 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """Run both on all that the family's pipeline feeds the artifact, and return two metrics for each mode.
 
-    output_difference: the largest difference of any output, relative to its scale. decisions_at_risk: the share of
+    output_difference: the largest difference of any output, relative to its scale, and 1 at the most: also where a
+    number is not finite or a shape another, as where a token more is counted. decisions_at_risk: the share of
     decisions whose margin, the lead of the best score over the next, is under twice the largest difference of the
     scores there: those that rounding could turn.
     """
@@ -79,11 +81,11 @@ def _run_both(
     def compare(exact: Network, network: Network) -> Network:
         def run(feeds: Feeds) -> Feeds:
             wanted, found = exact(feeds), network(feeds)
-            differences.append(relative_difference(wanted, found))
+            differences.append(min(1.0, relative_difference(wanted, found)))
             for name in wanted.keys() & SCORES:
                 if wanted[name].shape == found[name].shape:
                     at_risk.append(_at_risk(wanted[name], found[name]))
-            return found
+            return found | replace_infinite(found)
 
         return run
 

@@ -34,13 +34,17 @@ class Watched:
     def _watch(self, network: Network) -> Network:
         def run(feeds: Feeds) -> Feeds:
             outputs = network(feeds)
-            wrong = [k for k, v in outputs.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
-            self._is_finite &= not wrong
-            return outputs | {
-                k: np.nan_to_num(outputs[k], nan=HARMLESS, posinf=HARMLESS, neginf=HARMLESS) for k in wrong
-            }
+            replaced = replace_infinite(outputs)
+            self._is_finite &= not replaced
+            return outputs | replaced
 
         return run
+
+
+def replace_infinite(outputs: Feeds) -> Feeds:
+    """Return those outputs that are not all finite, with a harmless number for each that is NaN or infinite."""
+    wrong = [k for k, v in outputs.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
+    return {k: np.nan_to_num(outputs[k], nan=HARMLESS, posinf=HARMLESS, neginf=HARMLESS) for k in wrong}
 
 
 def score(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stages.core import graphs
+from stages.core.files import write_json
 from stages.core.graphs import Feeds
 from stages.core.parity import LoadedArtifact
 from stages.core.statistics import verdict
@@ -41,6 +43,14 @@ def test_what_is_off_by_more_than_rounding_is_seen_where_no_count_changes(tiny_c
     found = measured(tiny_checkpoint, tiny_export, tiny_corpus, noise=1e-3)
     assert verdict(found["offline_output_difference"], 2e-4) == "fail"
     assert found["streaming_decisions_at_risk"]["value"] > 0
+
+
+def test_outputs_that_are_not_finite_fail_and_can_be_written_down(
+    tiny_checkpoint, tiny_export, tiny_corpus, tmp_path: Path
+):
+    found = measured(tiny_checkpoint, tiny_export, tiny_corpus, noise=math.nan)
+    assert verdict(found["offline_output_difference"], 2e-4) == "fail"
+    write_json(tmp_path / "accuracy.json", found)
 
 
 def test_the_longest_recording_is_compared_and_others_as_time_allows():
