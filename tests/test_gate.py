@@ -125,6 +125,15 @@ def test_the_baseline_is_held_to_its_floor_on_all_recordings_though_a_build_is_j
         assert results.build_entry(params.load(), "fsmn_vad-good")["verdict"] == verdict
 
 
+def test_data_without_what_a_floor_counts_is_told_what_to_add_or_to_take_out(built):
+    built()
+    place = layout.measurements("good", "fsmn_vad") / "accuracy.json"
+    write_json(place, read_json(place) | {"baseline": {workspace.ERROR: None}})
+    entry = results.build_entry(params.load(), "fsmn_vad-good")
+    assert entry["verdict"] == "baseline"
+    assert "nothing to measure streaming_truth_miss_rate by; add that, or take these metrics out" in entry["reason"]
+
+
 def test_a_score_of_the_baseline_must_reach_its_floor(built):
     built()
     raw = YAML(typ="safe").load(Path("params.yaml"))

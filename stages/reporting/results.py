@@ -128,14 +128,20 @@ def _explain_shortfalls(measured: Mapping[str, Any], floors: Mapping[str, float]
 
     It is that of all recordings, though a build may be judged on fewer; a pipeline is judged on all.
     """
+    nothing = []
     for name, floor in floors.items():
         metric = measured["metrics"][name]
         found = measured["baseline"][name] if "baseline" in measured else metric["baseline"]
         if found is None:
-            yield f"there is nothing in it to measure {name} by"
+            nothing.append(name)
         elif not (found >= floor if metric["higher_is_better"] else found <= floor):
             least = "least" if metric["higher_is_better"] else "most"
             yield f"the fp32 model has {name} {found:.4f}, wanted at {least} {floor:g}"
+    if nothing:
+        yield (
+            f"its data set has nothing to measure {', '.join(nothing)} by; add that, or take these metrics out of "
+            "`baselines` and `gates` in params.yaml"
+        )
 
 
 def one_thread(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
