@@ -78,7 +78,10 @@ def measure(p: Params, name: str, scratch: Path) -> Iterator[str]:
             found = evaluate(family, checkpoint, recordings, artifact, Path(place), p.evaluate)
             gate = p.gates[p.targets[build.target].gate]
             for metric, limit in gate.accuracy[model.family].items():
-                yield _row(key, metric, judge_metric(found["metrics"][metric], limit, gate.worst), len(recordings))
+                judged = judge_metric(found["metrics"][metric], limit, gate.worst)
+                if found["not_finite"]:
+                    judged["verdict"] = f"fail: NaN or infinite numbers in {found['not_finite']} recordings"
+                yield _row(key, metric, judged, len(recordings))
 
 
 def _locate_final(p: Params, name: str, scratch: Path) -> Path:

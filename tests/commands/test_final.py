@@ -75,3 +75,18 @@ def test_a_metric_of_which_the_split_has_nothing_is_a_row_that_says_so():
     nothing: dict[str, Any] = {"baseline": None, "value": None, "drift": None, "ci": None, "limit": 0.01}
     row = final._row("my_asr-cpu_int8", "woitn_emotion_accuracy", nothing | {"verdict": "inconclusive"}, 20)
     assert row == "| my_asr-cpu_int8 | 20 | woitn_emotion_accuracy | - | nothing to measure | 0.01 | inconclusive |"
+
+
+def test_outputs_that_are_nan_fail_whatever_the_metric_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    workspace.make(tmp_path)
+    (tmp_path / "data").mkdir()
+    manifest.write(tmp_path / "data", "final", [manifest.Line(id="a", text="a")])
+    found = workspace.accuracy("good") | {"not_finite": 3}
+    for name, fake in {"_locate_final": tmp_path / "data", "evaluate": found}.items():
+        monkeypatch.setattr(final, name, lambda *_, fake=fake: fake)
+    for name in ("write_reference", "load_artifact"):
+        monkeypatch.setattr(final, name, lambda *_: None)
+    rows = list(final.measure(params.load(), workspace.MODEL, tmp_path))
+    assert rows
+    assert all(row.endswith("| fail: NaN or infinite numbers in 3 recordings |") for row in rows)
