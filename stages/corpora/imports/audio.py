@@ -79,8 +79,9 @@ def _samples(file: Any, utterance: Utterance) -> NDArray[np.float64]:
     file.seek(round(utterance.start * file.samplerate))
     count = -1 if utterance.end is None else round((utterance.end - utterance.start) * file.samplerate)
     samples: NDArray[np.float64] = file.read(count, dtype="float64", always_2d=True).mean(axis=1)
-    if (why := unusable(samples)) is not None:
-        raise UnusableError(why)
+    if unusable(samples) is not None:  # the same words for all, which are counted: no number or place of a sample
+        scale = "; are they at the scale of 16-bit numbers?" if np.isfinite(samples).all() else ""
+        raise UnusableError(f"its samples are not all numbers from -1 to 1{scale}")
     if len(samples) < SHORTEST_SECONDS * file.samplerate:  # a damaged file says more than it has
         raise UnusableError(f"shorter than {SHORTEST_SECONDS} s")
     resampled = resample(samples, SAMPLE_RATE, file.samplerate)
