@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core import layout
+from stages.core.errors import UserError
 from stages.core.files import read_json
 from stages.core.speedups import describe_speedup
 from stages.report import gated, interval, md_code, milliseconds, number, size
@@ -24,17 +25,30 @@ def is_report(folder: Path) -> bool:
 
 
 def compare(before: Path, after: Path) -> Iterator[str]:
-    """Yield a table with a row for each build or pipeline in which two reports differ, and where each was measured."""
-    summaries = [read_json(folder / layout.SUMMARY.name) for folder in (before, after)]
-    old, new = ({name: _facts(entry) for name, entry in _entries(summary)} for summary in summaries)
+    """Yield a table with a row for each build or pipeline in which two reports differ, and where each was measured.
+
+    Raises:
+        UserError: a folder's summary is not Kiln's, or not that of this version.
+    """
+    (old, old_cpu), (new, new_cpu) = map(_read, (before, after))
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if changed:
         yield from (f"| build | {' | '.join(COLUMNS)} |", f"|---{'|---' * len(COLUMNS)}|")
         yield from (_row(name, old.get(name, {}), new.get(name, {})) for name in changed)
         yield ""
     yield f"{len(old.keys() | new.keys()) - len(changed)} builds do not differ."
-    cpus = [summary["environment"].get("cpu", ABSENT) for summary in summaries]
-    yield f"Measured on {md_code(cpus[1])}" + (f", before on {md_code(cpus[0])}." if cpus[0] != cpus[1] else ".")
+    yield f"Measured on {md_code(new_cpu)}" + (f", before on {md_code(old_cpu)}." if old_cpu != new_cpu else ".")
+
+
+def _read(folder: Path) -> tuple[dict[str, Facts], str]:
+    """Read what is known of each build by name, and the processor that it was measured on."""
+    place = folder / layout.SUMMARY.name
+    summary = read_json(place)
+    try:
+        facts = {name: _facts(entry) for name, entry in _entries(summary)}
+        return facts, summary["environment"].get("cpu", ABSENT)
+    except (KeyError, TypeError, AttributeError, ValueError) as e:
+        raise UserError(f"{place} is not a summary of this version of Kiln: {type(e).__name__}: {e}") from e
 
 
 def _entries(summary: Mapping[str, Any]) -> list[tuple[str, Any]]:

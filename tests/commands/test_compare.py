@@ -108,3 +108,10 @@ def test_a_build_that_one_report_lacks(root: Path, capsys: pytest.CaptureFixture
 def test_a_report_and_a_release_cannot_be_compared(root: Path, tmp_path: Path):
     with pytest.raises(UserError, match=r"new/provenance\.json is not there"):
         main(["compare", str(write(tmp_path / "release")), str(report(root, Path("new")))])
+
+
+@pytest.mark.parametrize("found", [[], {}, {"builds": {}, "pipelines": {}}, {"builds": {"a": {}}, "pipelines": {}}])
+def test_a_report_of_something_else_is_named(root: Path, tmp_path: Path, found: object):
+    write_json(tmp_path / "other" / "summary.json", found)
+    with pytest.raises(UserError, match=r"other/summary\.json is not a summary of this version of Kiln"):
+        main(["compare", str(tmp_path / "other"), str(report(root, Path("new")))])
