@@ -36,11 +36,12 @@ class Metric:
     """How a metric is pooled over recordings and which way is better.
 
     pooling: `ratio` is the sum of numerators over the sum of denominators (so an F1 is over all
-    events, not a mean of F1s); `max` is the largest numerator.
+    events, not a mean of F1s); `max` is the largest numerator. most: what a recording may lose, in the metric's unit.
     """
 
     higher_is_better: bool
     pooling: Literal["ratio", "max"] = "ratio"
+    most: float = 1.0
 
     def pool(self, numerator: Floats, denominator: Floats, drawn: Floats | None = None) -> Floats:
         """Pool over recordings, (recordings,) each; NaN where there was nothing to measure: 0/0.
@@ -142,7 +143,7 @@ def paired_drift(metric: Metric, recordings: Sequence[Floats], groups: Groups, *
     if len(columns[0]) > 1 and not math.isnan(point):
         ends = [interval(difference, len(columns[0]), **settings)]
         if metric.pooling == "ratio":
-            ends.append(_event_ends(columns, settings["confidence"], higher_is_better=metric.higher_is_better))
+            ends.append(_event_ends(metric, columns, settings["confidence"]))
         ci = [min(low for low, _ in ends), max(high for _, high in ends)]
     return {
         **{key: None if np.isnan(number) else float(number) for key, number in found.items()},
@@ -227,7 +228,7 @@ def estimate_clusters(measured: Mapping[str, Any], limit: float) -> int | None:
     return int(step * math.ceil(needed / step))
 
 
-def _event_ends(columns: Sequence[Floats], confidence: float, *, higher_is_better: bool) -> tuple[float, float]:
+def _event_ends(metric: Metric, columns: Sequence[Floats], confidence: float) -> tuple[float, float]:
     """Return the ends of a drift from how many clusters lost and gained, exact where few did.
 
     The drift is the mean loss less the mean gain. Each is the share of clusters that have one, with its exact
@@ -241,23 +242,25 @@ def _event_ends(columns: Sequence[Floats], confidence: float, *, higher_is_bette
     changes = (
         len(lengths) * ((others - numerators) - rate * (lengths - denominators)) / total
     )  # their mean is the drift
-    up, down = (_mean_of_rare(np.where(sign * changes > 0, sign * changes, 0), confidence) for sign in (1, -1))
+    amounts = [np.where(sign * changes > 0, sign * changes, 0) for sign in (1, -1)]
+    up, down = (_mean_of_rare(of_one_sign, metric.most, confidence) for of_one_sign in amounts)
     point = up[1] - down[1]
     below = math.hypot(up[1] - up[0], down[2] - down[1])
     above = math.hypot(up[2] - up[1], down[1] - down[0])
     # What was never seen may be a loss; a gain that was never seen proves nothing and widens nothing.
-    return (point - below, point) if higher_is_better else (point, point + above)
+    return (point - below, point) if metric.higher_is_better else (point, point + above)
 
 
-def _mean_of_rare(amounts: Floats, confidence: float) -> tuple[float, float, float]:
-    """Return the lower end, the mean and the upper end of amounts (clusters,), of which most are 0.
+def _mean_of_rare(amounts: Floats, most: float, confidence: float) -> tuple[float, float, float]:
+    """Return the lower end, the mean and the upper end of amounts (clusters,), nearly all of which are 0.
 
-    What the next cluster may lose is all that it has (1), until LEAST clusters have lost; then the most that one did.
+    What the next cluster may lose is all that it has (`most`), until LEAST clusters have lost; then the most that one
+    did.
     """
     count, events = len(amounts), int((amounts > 0).sum())
     low, high = binomial_bounds(events, count, confidence)
     mean = float(amounts.sum()) / events if events else 0.0
-    largest = float(amounts.max()) if events >= LEAST else max(1.0, float(amounts.max(initial=0)))
+    largest = float(amounts.max()) if events >= LEAST else max(most, float(amounts.max(initial=0)))
     return low * mean, events / count * mean, high * (events * mean + largest) / (events + 1)
 
 

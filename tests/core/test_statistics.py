@@ -55,6 +55,14 @@ def test_no_loss_seen_is_not_no_loss():
     assert measured["resolves"] == measured["ci"][1]
 
 
+def test_what_the_next_may_lose_is_in_the_metric_s_unit():
+    """Of 50 recordings no token moved: one of thirteen may, by a second, which is no third of a millisecond."""
+    shifts = Metric(higher_is_better=False, most=1000)
+    none = [(0, 20)] * 50
+    assert drift(shifts, none, none)["ci"][1] == pytest.approx(1000 * drift(ERRORS, none, none)["ci"][1])
+    assert verdict(drift(shifts, none, none), 20) == "inconclusive"
+
+
 def test_a_limit_that_the_data_cannot_resolve_says_how_many_it_takes():
     measured = drift(ERRORS, [(0, 12)] * 96, [(0, 12)] * 96)
     assert verdict(measured, 0.001) == "inconclusive"
