@@ -274,7 +274,7 @@ def _sum_clusters(columns: Sequence[Floats], clusters: Sequence[str]) -> list[Fl
 
 def _has_any(columns: Sequence[Floats]) -> NDArray[np.bool_]:
     """Tell where there is something to measure: also errors over nothing, such as words that a silence has not."""
-    return np.any([column != 0 for column in columns], axis=0)
+    return np.asarray(np.any([column != 0 for column in columns], axis=0))
 
 
 def _columns(name: str, counts: Sequence[Counts]) -> tuple[Floats, Floats]:
