@@ -219,13 +219,12 @@ def estimate_clusters(measured: Mapping[str, Any], limit: float) -> int | None:
     The uncertainty of few losses shrinks with the number of clusters; with many losses it takes more.
     """
     clusters, resolves = measured["clusters"], measured["resolves"]
-    if resolves is None or clusters < LEAST or limit <= 0:
-        return LEAST if clusters < LEAST else None
-    if resolves <= limit:
-        return None
+    least = LEAST if clusters < LEAST else 0
+    if resolves is None or limit <= 0 or resolves <= limit:
+        return least or None
     needed = clusters * resolves / limit
     step = 10 ** max(0, math.floor(math.log10(needed)) - 1)  # two digits: it is no more exact than that
-    return int(step * math.ceil(needed / step))
+    return max(least, int(step * math.ceil(needed / step)))
 
 
 def _event_ends(metric: Metric, columns: Sequence[Floats], confidence: float) -> tuple[float, float]:

@@ -206,8 +206,8 @@ def describe(name: str, value: dict[str, Any]) -> str:
         return f"{name}: {describe_speedup(value)}, at least {value['limit']:g}x"
     parts = [f"{name}: {describe_drift(value)}, loss at most {value['limit']:.4g}"]
     if value["verdict"] == "inconclusive" and (needed := estimate_clusters(value, value["limit"])):
-        here = f"here are {value['clusters']:,}"
-        parts.append(f"a build without drift would need about {needed:,} speakers or recordings for that, {here}")
+        here, about = f"here are {value['clusters']:,}", "at least" if value["resolves"] is None else "about"
+        parts.append(f"a build without drift would need {about} {needed:,} speakers or recordings for that, {here}")
     return "; ".join([*parts, *_worst_beyond(value["worst"], value["worst_limit"])])
 
 

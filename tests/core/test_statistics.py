@@ -73,6 +73,15 @@ def test_a_limit_that_the_data_cannot_resolve_says_how_many_it_takes():
     assert verdict(drift(ERRORS, same, same), 0.001) == "pass"
 
 
+def test_a_few_clusters_are_not_told_that_ten_will_do():
+    few, one = ([(0, 12)] * count for count in (3, 1))
+    needed = estimate_clusters(drift(ERRORS, few, few), 0.001)
+    assert needed is not None
+    assert needed > 1000
+    assert estimate_clusters(drift(ERRORS, one, one), 0.001) == 10  # at the least: one tells nothing
+    assert estimate_clusters(statistics.certain(0, 3), 0.001) == 10
+
+
 def test_pairing_makes_the_interval_small():
     hard = np.random.default_rng(0).integers(0, 100, 40)
     low, high = drift(ERRORS, [(int(h), 100) for h in hard], [(int(h) + 1, 100) for h in hard])["ci"]
