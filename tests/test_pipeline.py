@@ -104,8 +104,10 @@ def test_latencies_are_over_segments_with_speech():
 def test_a_data_set_in_which_the_baseline_finds_no_speech_is_refused():
     nothing = [TwoPass("", None, None)]
     silent = replace(heard(transcript(""), SAME), live=(nothing, nothing))
-    with pytest.raises(UserError, match="segments"):
-        pipeline.pipeline([silent] * 2, SETTINGS)
+    for segments, said in (([(0.1, 0.4)], "the manifest has `segments`"), ([], "found no `segments` in the manifest")):
+        known = replace(silent, recording=silent.recording.model_copy(update={"segments": segments}))
+        with pytest.raises(UserError, match=said):
+            pipeline.pipeline([known] * 2, SETTINGS)
 
 
 def test_a_target_that_finds_no_speech_has_no_latency():

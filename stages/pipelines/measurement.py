@@ -126,6 +126,8 @@ def latencies(heard: Sequence[Heard]) -> dict[str, Any]:
             of = [getattr(one, name) for h in heard for one in h.live[side]]
             known = np.array([latency for latency in of if latency is not None])
             if not len(known) and label == "baseline":
+                if not any(h.recording.segments for h in heard):
+                    raise UserError("pipeline: found no `segments` in the manifest, from which latencies are counted")
                 raise UserError("pipeline: the fp32 models find no speech where the manifest has `segments`")
             waits = known.reshape(-1, 2)
             parts = {"wait": waits[:, 0], "compute": waits[:, 1], "total": waits.sum(axis=1)}
