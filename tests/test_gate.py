@@ -54,14 +54,16 @@ def test_a_model_that_need_not_pass_a_gate_does_not_close_it_and_the_reason_is_s
         original(root, **required)
         settings = YAML(typ="safe").load(root / "params.yaml")
         settings["gates"]["lenient"] = settings["gates"]["usual"] | {"optional": {workspace.MODEL: "no redundancy"}}
-        for name in ("bad", "unsure"):
+        for name in ("bad", "unsure", "absent"):
             settings["targets"][name]["gate"] = "lenient"
         YAML().dump(settings, root / "params.yaml")
 
     monkeypatch.setattr(workspace, "make", excused)
     built()
     gate.main([])
-    assert "gate: fsmn_vad-bad: fail, not required (no redundancy): " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "gate: fsmn_vad-bad: fail, not required (no redundancy): " in said
+    assert f"gate: fsmn_vad-absent: unavailable, not required: {workspace.WHY_ABSENT}" in said
 
 
 def test_a_build_that_fails_on_two_metrics_has_two_lines(built, monkeypatch):
