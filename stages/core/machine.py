@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import NamedTuple
 from stages.core.parallel import cores
 
 CPU_INFO = Path("/proc/cpuinfo")
+SECONDS = 20  # for nvidia-smi, which waits for a driver that hangs
 FAST_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")  # which multiply and add bytes without 16-bit sums between
 FAST_BF16 = ("avx512_bf16", "amx_bf16")
+HIDDEN = {"", "-1", "NoDevFiles"}  # in CUDA_VISIBLE_DEVICES, in the first place: no device is visible
 INSTRUCTIONS = ("avx2", "avx512f", *FAST_INT8, *FAST_BF16)
 
 
@@ -47,16 +50,41 @@ def _cpu_info() -> dict[str, str]:
 
 
 def gpu() -> str:
-    """Describe each CUDA device by name, compute capability and driver; `none` without one."""
+    """Describe each CUDA device by name, compute capability and driver; `none` without one.
+
+    It is what the machine has: of a cluster's tasks Ray hides the devices from those that asked for none.
+    """
+    described, _ = _ask_for_gpus()
+    return described or "none"
+
+
+def why_no_gpu() -> str | None:
+    """Explain why this process has no CUDA device, in the driver's words where it has some, or return None."""
+    described, why = _ask_for_gpus()
+    if described and _are_hidden():
+        return "no CUDA device: CUDA_VISIBLE_DEVICES hides all"
+    return None if described else ": ".join(filter(None, ["no CUDA device", why]))
+
+
+def _are_hidden() -> bool:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip() in HIDDEN
+
+
+def _ask_for_gpus() -> tuple[str, str]:
+    """Return what nvidia-smi says of each device, and, where it says nothing, what keeps it from that if it is known."""
     query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "none"
-    return done.stdout.strip() or "none"
+        done = subprocess.run(query, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return "", f"nvidia-smi gave no answer in {SECONDS} s"
+    except OSError:  # it is not installed
+        return "", ""
+    if done.returncode:
+        return "", f"nvidia-smi says: {' '.join(f'{done.stdout} {done.stderr}'.split())[:200]}"
+    return done.stdout.strip(), ""
 
 
 def gpus() -> list[Gpu]:
-    """List the CUDA devices."""
-    lines = [line.rsplit(", ", 2) for line in gpu().splitlines()]
+    """List the CUDA devices that this process may use."""
+    lines = [] if _are_hidden() else [line.rsplit(", ", 2) for line in gpu().splitlines()]
     return [Gpu(*line) for line in lines if len(line) == 3 and line[1][:1].isdigit()]

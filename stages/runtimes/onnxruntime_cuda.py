@@ -14,7 +14,7 @@ from typing import Any
 
 from stages.core import layout
 from stages.core.graphs import GraphSet
-from stages.core.machine import gpu
+from stages.core.machine import why_no_gpu
 from stages.core.parity import Network
 from stages.runtimes import onnxruntime
 
@@ -30,8 +30,8 @@ PROVIDER: onnxruntime.Provider = (NAME, {"device_id": "0", "use_tf32": "0", "cud
 
 def why_unavailable() -> str | None:
     """Explain why nothing here runs graphs on a CUDA device, or return None, with the library imported."""
-    if gpu() == "none":
-        return "no CUDA device"
+    if (why := why_no_gpu()) is not None:
+        return why
     library = import_library()
     if NAME not in library.get_available_providers():
         return f"ONNX Runtime {library.__version__} is here without {NAME}; install it: `make .venv/extra-cuda`"

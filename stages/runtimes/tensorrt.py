@@ -11,7 +11,7 @@ from typing import Any
 from stages.core import layout
 from stages.core.errors import UserError, from_library
 from stages.core.graphs import Feeds, Graph, GraphSet
-from stages.core.machine import gpu
+from stages.core.machine import gpu, why_no_gpu
 from stages.core.params import EngineParams
 from stages.core.parity import Network
 
@@ -29,17 +29,16 @@ def why_not_built(runtime: str) -> str | None:
     """Explain why this machine cannot build an engine, or return None."""
     if importlib.util.find_spec(MODULES[runtime]) is None:
         return f"{runtime} is not installed here: {_INSTALL[runtime]}"
-    if runtime == "tensorrt" and gpu() == "none":
-        return "tensorrt builds an engine on the CUDA device that runs it, and there is none here"
+    if runtime == "tensorrt" and (why := why_no_gpu()) is not None:
+        return f"tensorrt builds an engine on the CUDA device that runs it: {why}"
     return None
 
 
 def why_unavailable(runtime: str) -> str | None:
     """Explain why this machine cannot run an engine, or return None."""
-    why = why_not_built(runtime)
-    if why is None and gpu() == "none":
-        return "engine built, nothing here to run it: no CUDA device"
-    return why
+    if (why := why_not_built(runtime)) is not None:
+        return why
+    return f"engine built, nothing here to run it: {why}" if (why := why_no_gpu()) else None
 
 
 def build(onnx: Path, graph: Graph, place: Path, runtime: str, settings: EngineParams) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def preload_dlls(): print("libraries loaded")
 """
 ASK = """
 from stages.runtimes import onnxruntime_cuda
-onnxruntime_cuda.gpu = lambda: "A GPU, 9.0, 580.1"
+onnxruntime_cuda.why_no_gpu = lambda: None
 print(onnxruntime_cuda.why_unavailable())
 import onnxruntime
 print(onnxruntime.__version__, onnxruntime_cuda.version())
@@ -30,13 +30,13 @@ print(onnxruntime.__version__, onnxruntime_cuda.version())
 
 
 def test_without_a_device_it_is_unavailable(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(onnxruntime_cuda, "gpu", lambda: "none")
+    monkeypatch.setattr(onnxruntime_cuda, "why_no_gpu", lambda: "no CUDA device")
     assert runtimes.why_unavailable("onnxruntime_cuda") == "no CUDA device"
 
 
 def test_with_a_device_and_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(onnxruntime_cuda, "gpu", lambda: "A GPU, 9.0, 580.1")
+    monkeypatch.setattr(onnxruntime_cuda, "why_no_gpu", lambda: None)
     assert "make .venv/extra-cuda" in (runtimes.why_unavailable("onnxruntime_cuda") or "")
     assert onnxruntime_cuda.version() is None
 
