@@ -67,6 +67,12 @@ def facts() -> dict[str, str]:
     return here | declared
 
 
+def pinned(p: params.Params) -> dict[str, pins.Pinned]:
+    """Return by name what no build starts without a lock file of: each model, and each data set of the hub."""
+    data = {name: each for name, each in p.datasets.items() if isinstance(each, ModelScopeDataset)}
+    return {**p.models, **data}
+
+
 def main(argv: Sequence[str]) -> None:
     """Run `python -m stages.environment`; also checks the settings and pins/ before any stage works on them."""
     refuse_arguments(argv, "environment")
@@ -74,9 +80,7 @@ def main(argv: Sequence[str]) -> None:
     plan.check(p)
     links.refuse()
     failures.clear()  # a build begins here
-    pinned: dict[str, pins.Pinned] = dict(p.models)
-    pinned |= {name: each for name, each in p.datasets.items() if isinstance(each, ModelScopeDataset)}
-    for name, each in pinned.items():
+    for name, each in pinned(p).items():
         pins.demand(name, each)
     with new_folder(layout.ENVIRONMENT) as folder:
         for name, fact in facts().items():

@@ -1,8 +1,9 @@
-"""Mend what a kill of DVC tore: DVC rewrites its lock files in place, and then cannot read them."""
+"""Remove lock files that DVC cannot read: it rewrites them in place, where a kill tears them, and git merges them."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ruamel.yaml import YAML
 from stages.core import layout, lifetime
 from stages.core.files import read_json, sha256, write_json
 
+CONFLICT = re.compile(rb"^<<<<<<< ", re.MULTILINE)
 RWLOCK = Path(".dvc/tmp/rwlock")  # who reads and writes which path
 WHOLE = layout.BUILDS / "locks.json"  # the digests of lock files that were found whole: to parse all costs a second
 
@@ -29,6 +31,12 @@ def heal() -> None:
         _remove(broken)
     if not broken and _known() != now:
         write_json(WHOLE, now)
+
+
+def describe(path: str) -> str:
+    """Say what a lock file that is not whole has come to."""
+    text = Path(path).read_bytes() if Path(path).is_file() else b""
+    return "a merge left its conflicts in it" if CONFLICT.search(text) else "torn by a kill"
 
 
 def torn() -> list[str]:
@@ -84,8 +92,9 @@ def _is_in_use() -> bool:
 
 def _remove(torn: list[str]) -> None:
     for path in torn:
+        why = describe(path)
         Path(path).unlink()
-        print(f"{path}: torn by a kill, removed; what it had finished is restored from DVC's cache")
+        print(f"{path}: {why}, removed; what it had finished is restored from DVC's cache")
     if _is_in_use():  # by a process that is gone, and whose id another may have by now
         RWLOCK.unlink()
         print(f"{RWLOCK}: left by a DVC that was killed, removed")

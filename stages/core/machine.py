@@ -71,7 +71,7 @@ def _are_hidden() -> bool:
 
 
 def _ask_for_gpus() -> tuple[str, str]:
-    """Return what nvidia-smi says of each device, and, where it says nothing, what keeps it from that if it is known."""
+    """Return what nvidia-smi says of each device and, where it says nothing, what keeps it from that if it is known."""
     query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=SECONDS, check=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stages import models
+from stages import environment, models
 from stages.core import layout, pins
 from stages.core.errors import UserError
 from stages.core.files import read_json
@@ -23,12 +23,13 @@ CODE = ("*.py", "requirements.txt")
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    """Yield what is found of each model's lock file and, where its files are here, of its configuration."""
-    for name, model in subject.models.items():
+    """Yield what is found of each lock file and, where a model's files are here, of its configuration."""
+    for name, each in environment.pinned(subject.p).items():  # other models' too: the first stage reads all
         try:
-            pins.demand(name, model)
+            pins.demand(name, each)
         except UserError as e:
             yield Finding(name, str(e), "blocks", "a lock file", "no stage starts", f"kiln pin {name}")
+    for name, model in subject.models.items():
         folder = folder_of(name, model)
         if folder is None:
             yield Finding(name, "its checkpoint is not here yet: `fetch` checks it")

@@ -24,6 +24,7 @@ from stages.doctor.subject import Subject
 from stages.sources import index
 
 Place = Literal["hub", "package index"]
+FOLDER_SOURCE = "put `{kind: folder, path: ...}` first among `sources` in params.yaml"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Need:
     model: str
     what: str
     places: frozenset[Place]
+    fix: str
 
 
 def missing(subject: Subject) -> Iterator[Need]:
@@ -40,10 +42,19 @@ def missing(subject: Subject) -> Iterator[Need]:
     for name, model in subject.models.items():
         if not layout.checkpoint(name).is_dir() and not any(_is_here(name, source) for source in model.sources):
             places = frozenset(place for source in model.sources if (place := _place(source)))
-            yield Need(name, _sources(model), places)
+            yield Need(name, _sources(model), places, FOLDER_SOURCE if places else "copy them there")
         dataset = subject.p.datasets[model.dataset]
         if not layout.corpus(model.dataset).is_dir() and (places_of_data := _lacks(dataset)) is not None:
-            yield Need(name, f"its data set {model.dataset}", places_of_data)
+            yield Need(name, f"its data set {model.dataset}", places_of_data, _fix_data(dataset))
+
+
+def _fix_data(dataset: Dataset) -> str:
+    """Return how a data set is had without whom it is had from."""
+    if isinstance(dataset, ManifestDataset):
+        return f"copy them to {dataset.path}"
+    if isinstance(dataset, MixturesDataset):
+        return f"copy {' and '.join(archive.file for archive in dataset.archives.values())} to {index.FOLDER}"
+    return "make it a data set of the kind `manifest` in params.yaml, with its files in a folder"
 
 
 def _sources(model: Model) -> str:

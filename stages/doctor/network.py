@@ -15,11 +15,13 @@ from stages.doctor.finding import Finding, level
 from stages.doctor.needs import Need, Place
 from stages.doctor.subject import Subject
 from stages.sources import index
-from stages.sources.transfer import root, shorten_errors, within
+from stages.sources.transfer import root, shorten_errors, trust_system, within
 
 SECONDS = 3.0  # for each answer: a build waits longer
 VARIABLES: dict[Place, str] = {"hub": "MODELSCOPE_ENDPOINT", "package index": "PIP_INDEX_URL"}
 RUN_CACHE = Path(".dvc/cache/runs")
+LOGIN = {401, 407}  # the server's, and a proxy's
+NO_HEAD = 501  # of a server that answers downloads alone
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -41,7 +43,7 @@ def _report_place(place: Place, why: str | None) -> Finding:
     if why is None:
         return Finding(place, "answers")
     wanted, consequence = f"an answer in {SECONDS:g} s", "what has no other source cannot be fetched"
-    return Finding(place, why, "warning", wanted, consequence, f"the network, or {VARIABLES[place]}")
+    return Finding(place, why, "warning", wanted, consequence, f"the network, its proxy, or {VARIABLES[place]}")
 
 
 def _report_missing(need: Need, *, may_restore: bool) -> Finding:
@@ -51,8 +53,7 @@ def _report_missing(need: Need, *, may_restore: bool) -> Finding:
     """
     wanted = f"an answer of the {' or the '.join(sorted(need.places))}" if need.places else "all of its files"
     consequence = "its builds fail" + (", unless DVC's cache or remote has their results" if may_restore else "")
-    fix = "put `{kind: folder, path: ...}` first among `sources` in params.yaml" if need.places else "copy them there"
-    return Finding(need.model, f"{need.what}: not here", level(blocks=not may_restore), wanted, consequence, fix)
+    return Finding(need.model, f"{need.what}: not here", level(blocks=not may_restore), wanted, consequence, need.fix)
 
 
 def _explain_no_answer(place: str, ask: Callable[[], None]) -> str | None:
@@ -79,12 +80,17 @@ ASK: dict[Place, Callable[[], None]] = {"hub": _ask_hub, "package index": _ask_i
 
 
 def _ask(address: str) -> None:
-    """Ask for the head of a page: any answer will do."""
+    """Ask for the head of a page: any answer will do but a login's, or that nothing works there."""
+    proxy = requests.utils.select_proxy(address, requests.utils.get_environ_proxies(address))
+    through = f"{address} through the proxy {proxy}" if proxy else address
+    trust_system()
     try:
-        requests.head(address, timeout=SECONDS)
+        status = requests.head(address, timeout=SECONDS).status_code
     except requests.RequestException as e:
         cause = root(e)
-        raise UserError(f"{address} could not be reached ({type(cause).__name__}: {first_line(cause)})") from e
+        raise UserError(f"{through} could not be reached ({type(cause).__name__}: {first_line(cause)})") from e
+    if status in LOGIN or (status >= 500 and status != NO_HEAD):
+        raise UserError(f"{through} answers with status {status}")
 
 
 def _remote() -> tuple[Finding, bool]:

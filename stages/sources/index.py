@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import requests
-import truststore
 from pypi_simple import (
     PYPI_SIMPLE_ENDPOINT,
     NoSuchProjectError,
@@ -20,20 +19,21 @@ from stages.core import layout
 from stages.core.errors import UserError, first_line
 from stages.core.files import check_sha256, sha256
 from stages.core.params.origins import Archive
-from stages.sources.transfer import check_cached, seconds, shorten_errors, within
+from stages.sources.transfer import check_cached, seconds, shorten_errors, trust_system, within
 
+FOLDER = layout.CACHE / "archives"
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 ATTEMPTS = 3
 
 
 def endpoint() -> str:
     """Return the address of the package index."""
-    return os.environ.get("PIP_INDEX_URL", PYPI_SIMPLE_ENDPOINT)
+    return os.environ.get("PIP_INDEX_URL") or PYPI_SIMPLE_ENDPOINT  # pip too takes an empty one for none
 
 
 def place(archive: Archive) -> Path:
     """Return where in the download cache an archive is, once it was downloaded."""
-    return layout.CACHE / "archives" / archive.file
+    return FOLDER / archive.file
 
 
 def download(archive: Archive) -> Path:
@@ -52,7 +52,7 @@ def download(archive: Archive) -> Path:
             return cached
         cached.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
-        truststore.inject_into_ssl()  # the system's certificates, as pip does: a company's proxy has its own
+        trust_system()
         within(
             lambda: seconds(_size(partial)),
             f"{archive.file}: the package index",

@@ -19,7 +19,7 @@ from stages.core.errors import UserError, did_you_mean, first_line
 from stages.core.files import safe_relative
 from stages.core.params.origins import ModelScopeSource
 from stages.core.pins import PinnedFile
-from stages.sources.transfer import LISTING, check_cached, root, seconds, shorten_errors, within
+from stages.sources.transfer import LISTING, check_cached, root, seconds, shorten_errors, trust_system, within
 
 # `modelscope_hub` is the part of the SDK that `modelscope` itself delegates to; `import modelscope`
 # costs 6 s because it brings torch along. Even the part costs 0.6 s, so functions import it.
@@ -140,6 +140,7 @@ def _connect() -> HubApi:
     """
     from modelscope_hub import HubApi, HubConfig
 
+    trust_system()
     address = endpoint()
     requests.head(address, timeout=ANSWER_SECONDS)
     return HubApi(HubConfig(endpoint=address, cache_dir=CACHE, config_dir=CACHE / "home", token=""))

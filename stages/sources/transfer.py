@@ -10,6 +10,8 @@ from pathlib import Path
 from threading import Thread
 from typing import TypeVar
 
+import truststore
+
 from stages.core.errors import FULL, UserError, first_line
 
 LIMIT_SECONDS = 120.0  # for one answer, with every try again and every wait that the other side asks for
@@ -22,6 +24,11 @@ Result = TypeVar("Result")
 def seconds(size: int) -> float:
     """Return how long a file of `size` bytes may take."""
     return LIMIT_SECONDS + size / SLOWEST
+
+
+def trust_system() -> None:
+    """Verify servers by the system's certificates, as pip does: a company's proxy has its own."""
+    truststore.inject_into_ssl()
 
 
 def within(limit: Callable[[], float], who: str, work: Callable[[], Result]) -> Result:

@@ -63,6 +63,13 @@ def test_what_is_torn_is_removed_and_named(path: str, text: str, capsys: pytest.
     assert capsys.readouterr().out == ""
 
 
+def test_conflicts_of_a_merge_are_called_so(capsys: pytest.CaptureFixture[str]):
+    Path("dvc.lock").write_text(f"<<<<<<< HEAD\n{LOCK}=======\n>>>>>>> theirs\n")
+    heal.heal()
+    assert capsys.readouterr().out.startswith("dvc.lock: a merge left its conflicts in it, removed; ")
+    assert not Path("dvc.lock").exists()
+
+
 @pytest.mark.parametrize("text", [LOCK, LOCK[: LOCK.index("  export@b")]], ids=["whole", "cut-between-two-stages"])
 def test_what_dvc_can_use_stays(text: str, capsys: pytest.CaptureFixture[str]):
     Path("dvc.lock").write_text(text)

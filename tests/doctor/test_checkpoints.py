@@ -92,6 +92,15 @@ def test_a_model_without_a_lock_file():
     assert (found.check, found.level, found.fix) == ("paraformer", "blocks", "kiln pin paraformer")
 
 
+def test_what_no_build_starts_without_is_looked_for_whichever_model_is_asked_about():
+    settings = YAML(typ="safe").load(Path("params.yaml"))
+    speech = {"kind": "modelscope", "path": "pins/speech.json", "hub_id": "a/speech", "revision": "v1.0.0"}
+    settings["datasets"]["speech"] = speech
+    YAML().dump(settings, Path("params.yaml"))
+    layout.pin("paraformer").unlink()
+    assert [f.check for f in faults.of(checkpoints.check, "ct_transformer")] == ["paraformer", "speech"]
+
+
 def graph(place: Path, opset: int, ir: int) -> None:
     """Write a graph that names these versions."""
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
@@ -161,6 +170,15 @@ def test_a_torn_lock_file_is_named_and_stays():
     assert [f.found for f in found] == [f"{path}: torn by a kill" for path in ("stages/dvc.lock", heal.RWLOCK)]
     assert {f.level for f in found} == {"warning"}
     assert Path("stages/dvc.lock").exists()
+
+
+def test_a_key_that_is_none_ends_every_build(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KILN_SIGNING_KEY", "my/key.pem")
+    found = faults.one(locks.check)
+    assert (found.check, found.level, found.fix) == ("signing key", "blocks", "unset KILN_SIGNING_KEY")
+    assert "my/key.pem" in found.found
+    monkeypatch.setenv("KILN_SIGNING_KEY", "")  # as CI has a secret that a fork is not given
+    assert faults.of(locks.check) == []
 
 
 def test_links_in_the_place_of_artifacts():

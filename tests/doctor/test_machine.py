@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
+import ssl
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
+import requests
 from ruamel.yaml import YAML
 
 from stages.core import layout, params
@@ -110,6 +113,50 @@ def test_a_recipe_that_overflows_without_fast_int8(processor):
     assert [f for f in faults.of(machine.check, "paraformer") if f.check == "cpu"] == []
 
 
+def test_a_proxy_that_is_in_the_way_is_named(all_answer: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://hub.example")
+    monkeypatch.setenv("HTTP_PROXY", all_answer)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    found = faults.one(network.check, named="hub")
+    proxy = all_answer.replace("user:secret", "***")
+    assert found.found.startswith(f"http://hub.example through the proxy {proxy} could not be reached (ConnectionRef")
+
+
+@pytest.mark.parametrize(
+    ("status", "is_good"), [(401, False), (403, True), (404, True), (407, False), (501, True), (503, False)]
+)
+def test_an_answer_by_which_nothing_can_be_had_is_none(
+    status: int,
+    is_good: bool,  # noqa: FBT001
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(requests, "head", lambda *_, **__: SimpleNamespace(status_code=status))
+    found = [f.found for f in faults.of(network.check)]
+    assert found[:1] == ([] if is_good else [f"{hub.url} answers with status {status}"])
+
+
+def test_a_certificate_of_a_company_s_own_is_the_system_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = ["-keyout", str(key), "-out", str(certificate), "-days", "1"]
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    subprocess.run([*new, *made, *subject], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with Hub() as secured:
+        secured.socket = context.wrap_socket(secured.socket, server_side=True)
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", f"https://localhost:{secured.server_port}")
+        assert "CERTIFICATE_VERIFY_FAILED" in faults.one(network.check).found
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert faults.of(network.check) == []
+
+
+def test_an_empty_address_of_the_index_is_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "")  # as CI has a variable that is not set
+    assert index.endpoint() == index.PYPI_SIMPLE_ENDPOINT
+
+
 def test_a_hub_that_does_not_answer_is_a_warning_where_there_is_another_source(
     all_answer: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -129,7 +176,9 @@ def test_an_index_that_does_not_answer_blocks_what_comes_from_there_alone(
 ):
     monkeypatch.setenv("PIP_INDEX_URL", all_answer)
     assert faults.one(network.check, named="package index").level == "warning"
-    assert faults.one(network.check, named="fsmn_vad").found == "its data set vad_mixtures: not here"
+    found = faults.one(network.check, named="fsmn_vad")
+    assert found.found == "its data set vad_mixtures: not here"
+    assert re.fullmatch(r"copy fasr-\S+ and pocketsphinx-\S+ to \.cache/archives", found.fix)
     layout.corpus("vad_mixtures").mkdir(parents=True)
     assert [f.level for f in faults.of(network.check)] == ["warning"]
     edit_sources("fsmn_vad", {"wheel"})
@@ -158,8 +207,8 @@ def test_a_data_set_of_the_user_s_that_is_not_there():
     settings = YAML(typ="safe").load(Path("params.yaml"))
     settings["datasets"]["spoken_commands"] = {"kind": "manifest", "path": "data/mine"}
     YAML().dump(settings, Path("params.yaml"))
-    assert {f.check: f.level for f in faults.of(network.check)} == dict.fromkeys(
-        ("paraformer", "paraformer_streaming"), "blocks"
+    assert {f.check: (f.level, f.fix) for f in faults.of(network.check)} == dict.fromkeys(
+        ("paraformer", "paraformer_streaming"), ("blocks", "copy them to data/mine")
     )
     Path("data/mine").mkdir(parents=True)
     assert faults.of(network.check) == []
