@@ -22,6 +22,8 @@ from stages.summary import show
 EXAMPLE = "kiln repro report@cpu_int8"
 INTERRUPTED = 130
 KEEP_GOING = ["repro", "--keep-going"]
+PULL = "--pull"
+REMOTE_SECONDS = 30.0  # for DVC's remote to answer at all
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -39,8 +41,8 @@ def run(arguments: Namespace) -> None:
 def repro(arguments: Sequence[str], ray: str | None = None) -> None:
     """Run `dvc repro` with the arguments, and show the table of the last summary.
 
-    Without arguments, a failed stage keeps back only what needs it: reports, releases and the gate's verdict are made
-    of all else. ray: the address of a cluster that builds what it can before.
+    Without arguments but `--pull`, a failed stage keeps back only what needs it: reports, releases and the gate's
+    verdict are made of all else. ray: the address of a cluster that builds what it can before.
 
     Raises:
         UserError: another build runs here, DVC is set to make links of artifacts, or the cluster cannot build.
@@ -50,6 +52,7 @@ def repro(arguments: Sequence[str], ray: str | None = None) -> None:
     refuse_busy()
     plan.write(params.load())
     links.refuse()
+    arguments = _without_dead_remote(arguments)
     if ray:
         from stages.commands import fan_out
 
@@ -61,6 +64,21 @@ def repro(arguments: Sequence[str], ray: str | None = None) -> None:
     if layout.SUMMARY.is_file():
         show()
     raise SystemExit(1 if status else 0)
+
+
+def _without_dead_remote(arguments: Sequence[str]) -> Sequence[str]:
+    """Take `--pull` out of the arguments, with a line, where the remote gives nothing: DVC would end with an error.
+
+    So it is for who has no credentials, such as the CI of a fork.
+    """
+    if PULL not in arguments:
+        return arguments
+    from stages.doctor import network  # a second
+
+    if (why := network.explain_no_remote(REMOTE_SECONDS)) is None:
+        return arguments
+    print(f"nothing is restored from DVC's remote: {why}", flush=True)
+    return [argument for argument in arguments if argument != PULL]
 
 
 def _build(build: Build, arguments: Sequence[str], ray: str | None) -> int:
@@ -77,7 +95,7 @@ def _build(build: Build, arguments: Sequence[str], ray: str | None) -> int:
         if not side_by_side(build):
             return 1
     status = _run(build, [*KEEP_GOING, *arguments], forked=is_first)
-    if status and not arguments and _has_begun(start):
+    if status and not {*arguments} - {PULL} and _has_begun(start):
         failures.note_crashed()
         if (failed := failures.known()) and "environment" not in failed:
             _conclude(build)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ SECONDS = 3.0  # for each answer: a build waits longer
 VARIABLES: dict[Place, str] = {"hub": "MODELSCOPE_ENDPOINT", "package index": "PIP_INDEX_URL"}
 RUN_CACHE = Path(".dvc/cache/runs")
 LOGIN = {401, 407}  # the server's, and a proxy's
+PLUGIN = re.compile(r"requires '(dvc-[\w-]+)' to be installed")  # in what DVC says of an address
 NO_HEAD = 501  # of a server that answers downloads alone
 
 
@@ -56,11 +58,12 @@ def _report_missing(need: Need, *, may_restore: bool) -> Finding:
     return Finding(need.model, f"{need.what}: not here", level(blocks=not may_restore), wanted, consequence, need.fix)
 
 
-def _explain_no_answer(place: str, ask: Callable[[], None]) -> str | None:
-    """Return why a place gave no answer, in one line, or None."""
+def _explain_no_answer(place: str, ask: Callable[[], None], seconds: float | None = None) -> str | None:
+    """Return why a place gave no answer, in one line, or None; seconds: for it, as many as a finding says otherwise."""
+    limit = SECONDS if seconds is None else seconds
     try:
         with shorten_errors(place):
-            within(lambda: SECONDS, place, ask)
+            within(lambda: limit, place, ask)
     except UserError as e:
         return str(e)
     return None
@@ -93,13 +96,30 @@ def _ask(address: str) -> None:
         raise UserError(f"{through} answers with status {status}")
 
 
-def _remote() -> tuple[Finding, bool]:
-    """Return what is found of DVC's default remote, and whether it answers; a build without `--pull` needs none."""
+def explain_no_remote(seconds: float) -> str | None:
+    """Return why nothing can be had of DVC's default remote, which gets so many seconds to answer, or None.
+
+    Raises:
+        UserError: DVC cannot read its configuration.
+    """
+    name = _remote_name()
+    if name is None:
+        return "DVC has no default remote"
+    return _explain_no_answer(f"remote {name}", lambda: _ask_remote(name), seconds)
+
+
+def _remote_name() -> str | None:
     from dvc.config import Config
 
+    with shorten_errors("DVC's configuration"):
+        found: str | None = Config.from_cwd()["core"].get("remote")
+        return found
+
+
+def _remote() -> tuple[Finding, bool]:
+    """Return what is found of DVC's default remote, and whether it answers; no build needs one."""
     try:
-        with shorten_errors("DVC's configuration"):
-            name = Config.from_cwd()["core"].get("remote")
+        name = _remote_name()
     except UserError as e:
         return Finding("remote", str(e), "blocks", "a configuration", "DVC cannot start", ".dvc/config"), False
     if name is None:
@@ -107,8 +127,11 @@ def _remote() -> tuple[Finding, bool]:
     why = _explain_no_answer(f"remote {name}", lambda: _ask_remote(name))
     if why is None:
         return Finding("remote", f"{name} answers"), True
-    wanted, consequence = f"an answer in {SECONDS:g} s", "`kiln repro --pull` and `dvc push` fail; a build does not"
-    return Finding("remote", why, "warning", wanted, consequence, f"dvc remote modify {name} url ..."), False
+    wanted = f"an answer in {SECONDS:g} s"
+    consequence = "`dvc push` fails, and `kiln repro --pull` restores nothing"
+    plugin = PLUGIN.search(why)
+    fix = f"python -m pip install {plugin[1]}" if plugin else f"its credentials, or dvc remote modify {name} url ..."
+    return Finding("remote", why, "warning", wanted, consequence, fix), False
 
 
 def _ask_remote(name: str) -> None:
@@ -116,5 +139,7 @@ def _ask_remote(name: str) -> None:
 
     with Repo(os.fspath(".")) as repo:
         remote = repo.cloud.get_remote(name)
+        if remote.path.startswith(("http://", "https://")):
+            _ask(remote.path)  # of a server that is not there, `exists` says that it is empty
         if not remote.fs.exists(remote.path):
             raise UserError(f"remote {name}: found nothing at {remote.path}; the first `dvc push` makes it")

@@ -142,6 +142,38 @@ def test_what_does_not_depend_on_a_failed_stage_is_built_and_what_does_is_known(
     assert failures.known() == {}
 
 
+def share(url: object) -> None:
+    """Give DVC a default remote."""
+    subprocess.run(["dvc", "remote", "add", "--quiet", "--default", "--force", "shared", str(url)], check=True)
+
+
+def test_what_a_failed_stage_does_not_keep_back_is_reported_of_a_build_that_pulls_too(tmp_path: Path):
+    (tmp_path / "remote").mkdir()
+    share(tmp_path / "remote")
+    assert build() == 0
+    Path("how/export@a").write_text("mistake")
+    assert build("--pull") == 1
+    assert "export@a" in Path("out/report@t").read_text()  # which failures it was made of
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        pytest.param("s3://bucket/kiln", "requires 'dvc-s3'", id="without-its-plugin"),
+        pytest.param("http://127.0.0.1:9/kiln", "could not be reached (ConnectionRefused", id="that-does-not-answer"),
+        pytest.param("/proc/nowhere", "found nothing at /proc/nowhere", id="of-a-first-build"),
+        pytest.param(None, "DVC has no default remote", id="that-is-none"),
+    ],
+)
+def test_a_remote_that_gives_nothing_does_not_end_a_build(url: str | None, why: str, capfd: pytest.CaptureFixture[str]):
+    if url:
+        share(url)
+    assert build("--pull", "export@b") == 0
+    said = capfd.readouterr().out.splitlines()
+    assert said[0].startswith("nothing is restored from DVC's remote: ")
+    assert why in said[0]
+
+
 def test_dvc_that_was_killed_ends_the_build_with_its_signal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -250,6 +250,7 @@ def test_a_remote_whose_plugin_is_not_installed():
     Path(".dvc/config.local").write_text("[core]\n    remote = s\n['remote \"s\"']\n    url = s3://bucket/kiln\n")
     found = faults.one(network.check)
     assert (found.check, found.level, "s3" in found.found) == ("remote", "warning", True)
+    assert found.fix == "python -m pip install dvc-s3"
 
 
 def test_a_configuration_that_dvc_cannot_read():
