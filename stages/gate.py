@@ -51,14 +51,22 @@ def touched(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def problems(summary: dict[str, Any]) -> Iterator[str]:
     """Yield what closes the gate beside the verdicts: a touched release folder, or that nothing is required."""
+    entries = gated(summary)
     yield from touched(summary)
-    if not any(entry["required"] for entry in gated(summary).values()):
+    if not any(entry["required"] for entry in entries.values()):
         yield f"{layout.SUMMARY} has no required build: nothing was proved"
 
 
 def gated(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return builds and pipelines by name: the gate judges both alike."""
-    return {**summary["builds"], **summary["pipelines"]}
+    """Return builds and pipelines by name: the gate judges both alike.
+
+    Raises:
+        UserError: it is the summary of a Kiln that wrote other things.
+    """
+    try:
+        return {**summary["builds"], **summary["pipelines"]}
+    except (KeyError, TypeError) as e:
+        raise UserError(f"{layout.SUMMARY} is not what this Kiln writes: {type(e).__name__}: {e}; `kiln repro`") from e
 
 
 def main(argv: Sequence[str]) -> None:

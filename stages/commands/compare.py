@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.commands import compare_reports
+from stages.core import layout
 from stages.core.errors import UserError
 from stages.core.files import read_json
 from stages.release import statement
@@ -28,9 +29,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Print the differences."""
+    """Print the differences.
+
+    Raises:
+        UserError: the folders are not two releases or two reports.
+    """
     folders = (arguments.before, arguments.after)
-    lines = compare_reports.compare if all(map(compare_reports.is_report, folders)) else compare
+    reports = [folder for folder in folders if compare_reports.is_report(folder)]
+    if len(reports) == 1:
+        [other] = [folder for folder in folders if folder not in reports]
+        wanted = f"it has no {layout.SUMMARY.name}, which `kiln repro` writes last"
+        raise UserError(f"{reports[0]} is the report of all builds and {other} is none: {wanted}")
+    lines = compare_reports.compare if reports else compare
     print("\n".join(lines(*folders)))
 
 

@@ -21,26 +21,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Judge the last summary, as the stage of this name does in a build, and show it where the gate is closed."""
-    if arguments.junit:
-        _write_junit(arguments.junit)
+    """Judge the last summary, as the stage of this name does in a build, and show it where the gate is closed.
+
+    The file is written before the gate is judged, so that it is there where the gate is closed.
+    """
+    summary = read_json(layout.SUMMARY)
+    entries = gate.gated(summary)
+    if place := arguments.junit:
+        text = junit.document(entries, list(gate.problems(summary)))
+        try:
+            write_text(place, text)
+        except OSError as e:
+            raise UserError(f"--junit {place}: cannot be written ({e.strerror}); wanted the name of a file") from e
     try:
         gate.main([])
     except UserError:
-        if layout.SUMMARY.is_file():
-            show()
+        show()
         raise
-
-
-def _write_junit(place: Path) -> None:
-    """Write the file before the gate is judged, so that it is there where the gate is closed.
-
-    Raises:
-        UserError: no file can be written there.
-    """
-    summary = read_json(layout.SUMMARY)
-    text = junit.document(gate.gated(summary), list(gate.problems(summary)))
-    try:
-        write_text(place, text)
-    except OSError as e:
-        raise UserError(f"--junit {place}: cannot be written ({e.strerror}); wanted the name of a file") from e

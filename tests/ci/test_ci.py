@@ -72,6 +72,28 @@ def test_a_pull_request_says_what_differs_though_its_gate_is_closed(request_: Jo
     assert ET.parse(request_.place / "reports" / "junit.xml").getroot().get("failures") == "1"  # noqa: S314
 
 
+def test_a_comment_is_cut_to_what_github_takes(request_: Job):
+    rows = [f"| `build-{number}` | pass → **失败** |" for number in range(3000)]
+    (request_.place / "comparison.md").write_text("\n".join(rows))
+    request_.variables["PULL_REQUEST"] = "7"
+    jobs.program(
+        request_.place / "tools" / "gh", request_.place / "calls", 'for last; do :; done; cat "$last" > posted'
+    )
+    assert request_.shell(".ci/comment comparison.md") == 0
+    posted = (request_.place / "posted").read_text()
+    assert 60_000 < len(posted.encode()) < 65_536
+    *whole, _, last = posted.splitlines()
+    assert whole == rows[: len(whole)]
+    assert last == "This is not all: comparison.md of the artifacts has the rest."
+
+
+def test_a_build_that_left_no_report_is_compared_in_words(request_: Job):
+    (request_.place / "measured.json").write_text("{")  # of which the stages make reports/summary.json
+    request_.github("pull_request")
+    assert {name for name, status in request_.statuses.items() if status} == {"build", "judge"}
+    assert (request_.place / "posted").read_text() == "Nothing to compare: see the log.\n"
+
+
 def test_cml_comments_where_it_is_installed(request_: Job):
     jobs.program(request_.place / "tools" / "cml", request_.place / "calls", "")
     (request_.place / "comparison.md").write_text("nothing")
@@ -137,6 +159,13 @@ def test_gitlab_says_what_a_merge_request_changes_though_its_gate_is_closed(gitl
     [call] = gitlab.calls("curl")
     assert call.endswith("--data-urlencode body@comparison.md here/projects/3/merge_requests/7/notes")
     assert "push --run-cache" not in gitlab.calls("dvc")
+
+
+def test_gitlab_without_a_token_says_what_is_missing(gitlab: Job):
+    gitlab.variables["CI_MERGE_REQUEST_IID"] = "7"  # of a fork, which has no variables of ours
+    gitlab.gitlab("build")
+    assert "KILN_TOKEN: docs/ci.md says what it is" in (gitlab.place / "log").read_text()
+    assert gitlab.calls("curl") == []
 
 
 def test_gitlab_publishes_a_tag(gitlab: Job):

@@ -106,8 +106,9 @@ def test_a_build_that_one_report_lacks(root: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_report_and_a_release_cannot_be_compared(root: Path, tmp_path: Path):
-    with pytest.raises(UserError, match=r"new/provenance\.json is not there"):
-        main(["compare", str(write(tmp_path / "release")), str(report(root, Path("new")))])
+    old, new = write(tmp_path / "release"), report(root, Path("new"))
+    with pytest.raises(UserError, match=r"new is the report of all builds and .*release is none: it has no summary"):
+        main(["compare", str(old), str(new)])
 
 
 @pytest.mark.parametrize("found", [[], {}, {"builds": {}, "pipelines": {}}, {"builds": {"a": {}}, "pipelines": {}}])

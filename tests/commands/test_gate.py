@@ -128,6 +128,15 @@ def test_a_touched_release_is_a_failure():
     assert cases()["gate", "problem 1"] == f"failure: {layout.RELEASE}/stranger: extra: no build of that name passed"
 
 
+def test_a_file_that_cannot_be_written_and_a_summary_of_another_kiln_are_one_line():
+    FILE.mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"^--junit {FILE}: cannot be written "):
+        main(["gate", "--junit", str(FILE)])
+    write_json(layout.SUMMARY, {"builds": {}})
+    with pytest.raises(UserError, match=r"summary\.json is not what this Kiln writes: KeyError: 'pipelines'"):
+        main(["gate"])
+
+
 def shape(root: ET.Element) -> Iterator[tuple[str, str]]:
     """Yield each element by its path, and each attribute of it."""
     parents = {child: parent for parent in root.iter() for child in parent}
