@@ -1,12 +1,14 @@
 """Measure a release on recordings that users collected: the gate's metrics and intervals, against the fp32 model.
 
-DIR is a data set with `evaluation.jsonl`, whose truth is known, or a folder of WAV files. Of those nobody knows the
-truth, so the release is held to what the fp32 model makes of them, by the metrics that compare the two. A metric with a
-limit has to keep it; every other one has drifted if it surely loses more here than where the release was judged.
+DIR is a data set with `evaluation.jsonl`, whose truth is known, or a folder of WAV files, 16 kHz with one channel. Of
+those nobody knows the truth, so the release is held to what the fp32 model makes of them, by the metrics that compare
+the two. A metric with a limit has to keep it; every other one has drifted if it surely loses more here than where the
+release was judged.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ from stages.core import layout, params, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, sha256
 from stages.core.params import Params
+from stages.core.params.section import FORKABLE
 from stages.core.plan import Build
 from stages.core.statistics import describe_drift, loss_interval
 from stages.corpora import manifest
@@ -32,6 +35,9 @@ from stages.reporting.results import judge_metric
 EXAMPLE = "kiln drift artifacts/release/fsmn_vad-cpu_int8 --audio collected"
 HEAD = "| metric | where it was judged | here | loss at most | verdict |\n|---|---|---|---|---|"
 BAD = ("fail", "drifted")
+OTHER_AUDIO = {".aac", ".amr", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".webm", ".wma"}
+MOST = 20  # problems that are listed
+CONVERT = "ffmpeg -i IN -ar 16000 -ac 1 OUT.wav"
 
 
 @runtime_checkable
@@ -57,12 +63,16 @@ def run(arguments: Namespace) -> None:
     verification.check(arguments.folder)
     p, found = params.load(), read_json(arguments.folder / statement.FILE)
     build = _build(p, found["predicate"]["buildDefinition"]["externalParameters"]["build"])
+    again = ["drift", str(arguments.folder), "--audio", str(arguments.audio)]
+    runtimes.enter(p.targets[build.target].runtime, "__main__", again)
     _check_same_model(arguments.folder, layout.checkpoint(build.model), statement.checkpoint_files(found))
     recordings, truth = collected(arguments.audio)
     print(f"{arguments.folder} on {len(recordings)} recordings of {arguments.audio}\n\n{HEAD}")
     released = found["predicate"][statement.MEASURED]["accuracy"]
     metrics = measure(p, build, arguments.folder, recordings, truth=truth)
     judged = dict(judge(p, build, metrics, released, truth=truth))
+    if not judged:
+        raise UserError(f"{arguments.audio} has nothing to measure: the fp32 model finds nothing in its recordings")
     for metric, value in judged.items():
         print(_row(metric, released.get(metric), value))
     if bad := [metric for metric, value in judged.items() if value["verdict"] in BAD]:
@@ -70,22 +80,53 @@ def run(arguments: Namespace) -> None:
 
 
 def collected(folder: Path) -> tuple[list[Recording], bool]:
-    """Read recordings, and whether their truth is known.
+    """Read recordings, and whether their truth is known; name files of other formats, which are left out.
 
     Raises:
-        UserError: there are none, or one is not audio that the models take.
+        UserError: there are none, or some are not audio that the models take, or the same; has a line for each.
     """
     if (folder / "evaluation.jsonl").is_file():
-        return manifest.read(folder, "evaluation"), True
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
+        return manifest.check_split(folder, "evaluation", {}), True
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = [path for path in files if path.suffix.lower() == ".wav"]
+    others = [path for path in files if path.suffix.lower() in OTHER_AUDIO]
+    found = f"{len(others)} files of other formats, such as {others[0]} (`{CONVERT}`)" if others else ""
     if not paths:
-        raise UserError(f"{folder}: found no WAV file and no evaluation.jsonl")
-    return [_unknown(folder, path) for path in paths], False
+        but = f", but {found}" if found else ""
+        raise UserError(f"{folder}: found no WAV file and no evaluation.jsonl{but}")
+    recordings, problems = _read_all(folder, paths)
+    if problems:
+        head = (
+            f"{folder}: {len(problems)} of {len(paths)} WAV files cannot be used; convert (`{CONVERT}`) or move them:"
+        )
+        more = [f"and {len(problems) - MOST} more"] if len(problems) > MOST else []
+        raise UserError("\n  ".join([head, *problems[:MOST], *more]))
+    if found:
+        print(f"left out: {found}")
+    return recordings, False
 
 
-def _unknown(folder: Path, path: Path) -> Recording:
-    seconds, name = len(manifest.read_wav(path)) / manifest.SAMPLE_RATE, path.relative_to(folder).as_posix()
-    return Recording(folder=folder, id=name, wav=name, seconds=seconds, sha256=sha256(path))
+def _read_all(folder: Path, paths: Sequence[Path]) -> tuple[list[Recording], list[str]]:
+    """Read what can be used of WAV files; return also why each other one cannot, a line for each."""
+    recordings: list[Recording] = []
+    problems: list[str] = []
+    seen: dict[str, Path] = {}
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        try:
+            name.encode()
+            samples = manifest.read_wav(path)
+        except UnicodeEncodeError:
+            problems.append(f"{os.fsencode(path)!r}: its name is not UTF-8")
+            continue
+        except UserError as e:
+            problems.append(str(e))
+            continue
+        if (same := seen.setdefault(manifest.content(samples), path)) is not path:
+            problems.append(f"{path}: the same sound as {same}: it would count twice")
+        seconds = len(samples) / manifest.SAMPLE_RATE
+        recordings.append(Recording(folder=folder, id=name, wav=name, seconds=seconds, sha256=sha256(path)))
+    return recordings, problems
 
 
 def measure(
@@ -105,7 +146,8 @@ def measure(
         if not truth:
             outcomes = family.read_outcomes(Path(place), family.MODES[0])
             recordings = [_replace_truth(family, checkpoint, *each) for each in zip(recordings, outcomes, strict=True)]
-        found = evaluate(family, checkpoint, recordings, artifact, Path(place), p.evaluate)
+        processes = None if target.runtime in FORKABLE else 1
+        found = evaluate(family, checkpoint, recordings, artifact, Path(place), p.evaluate, processes=processes)
     if found["not_finite"]:
         raise UserError(f"{folder}: NaN or infinite numbers in {found['not_finite']} of {len(recordings)} recordings")
     metrics: dict[str, dict[str, Any]] = found["metrics"]

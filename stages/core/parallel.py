@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import psutil
 
 from stages.core import lifetime, progress
+from stages.core.errors import UserError
 
 
 class Timed(Protocol):
@@ -39,6 +40,7 @@ def in_shares(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], proces
     nothing may have started threads that it needs, nor a CUDA context; off Linux all is done here.
 
     Raises:
+        UserError: `work` did, here or in another process.
         RuntimeError: a process failed or was killed; its own traceback is on standard error.
     """
     shares = _shares(items, processes or (cores() if sys.platform == "linux" else 1))
@@ -54,11 +56,14 @@ def in_shares(work: Callable[[Sequence[T]], list[R]], items: Sequence[T], proces
     results = dict(zip(shares[0], work(own), strict=True))
     for share, (child, receiver) in zip(shares[1:], children, strict=True):
         try:
-            results |= zip(share, receiver.recv(), strict=True)
+            found = receiver.recv()
         except EOFError as e:
             child.join()
             raise RuntimeError(f"a process that worked on {len(share)} items ended with status {child.exitcode}") from e
         child.join()
+        if isinstance(found, UserError):
+            raise found
+        results |= zip(share, found, strict=True)
     return [results[i] for i in range(len(items))]
 
 
@@ -77,5 +82,8 @@ def _send(
     parent: int, sender: Connection[Any, Any], work: Callable[[Sequence[T]], list[R]], items: Sequence[T]
 ) -> None:
     lifetime.end_with_parent(parent)
-    sender.send(work(items))
+    try:
+        sender.send(work(items))
+    except UserError as e:
+        sender.send(e)
     sender.close()

@@ -195,12 +195,23 @@ def check(folder: Path) -> None:
     """
     seen: dict[str, tuple[str, str]] = {}
     for split in splits(folder):
-        for recording in read(folder, split):
-            where = f"{folder / split}.jsonl: {recording.id}"
-            if recording.wav is None:
-                _refuse_twice(seen, recording.text, split, where, allowed=split)
-            else:
-                _refuse_twice(seen, content(_check_audio(recording, where)), split, where)
+        check_split(folder, split, seen)
+
+
+def check_split(folder: Path, split: Split, seen: dict[str, tuple[str, str]]) -> list[Recording]:
+    """Read the recordings of one split and their WAV files; seen: what others hold, as `check` collects it.
+
+    Raises:
+        UserError: as `check` does.
+    """
+    recordings = read(folder, split)
+    for recording in recordings:
+        where = f"{folder / split}.jsonl: {recording.id}"
+        if recording.wav is None:
+            _refuse_twice(seen, recording.text, split, where, allowed=split)
+        else:
+            _refuse_twice(seen, content(_check_audio(recording, where)), split, where)
+    return recordings
 
 
 def _refuse_twice(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from stages.core.errors import UserError
 from stages.core.parallel import _shares, in_shares
 
 
@@ -42,6 +43,18 @@ def test_texts_are_shared_out_by_their_number():
 
 def test_other_processes_do_their_share():
     assert len(set(in_shares(lambda clips: [os.getpid() for _ in clips], CLIPS, 2))) == 2
+
+
+def test_a_mistake_of_the_user_s_is_one_in_whichever_process_it_is_found():
+    here = os.getpid()
+
+    def work(clips: Sequence[Clip]) -> list[int]:
+        if os.getpid() != here:
+            raise UserError("b.wav: too short")
+        return [0 for _ in clips]
+
+    with pytest.raises(UserError, match=r"^b\.wav: too short$"):
+        in_shares(work, CLIPS, 2)
 
 
 def test_a_process_that_dies_is_an_error():
