@@ -121,11 +121,11 @@ class Pipeline:
             with self.streams.state(request.correlation_id(), starts, ends) as stream:
                 outputs = self.run(inputs, stream.cache, ends)
                 stream.is_empty &= is_empty(outputs)
-            empty = ends and stream.is_empty
+            empty = stream.is_empty
         else:
-            outputs = self.run(inputs, {}, True)
+            outputs, ends = self.run(inputs, {}, True), True
             empty = is_empty(outputs)
-        self.metrics.answered(time.monotonic() - began, seconds, empty=empty)
+        self.metrics.answered(time.monotonic() - began, seconds, empty=empty, is_last=ends)
         return {name: array[None] for name, array in outputs.items()}
 
 

@@ -10,20 +10,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-REQUESTS, ERRORS, EMPTY = "kiln_requests_total", "kiln_errors_total", "kiln_empty_results_total"
+REQUESTS, ERRORS = "kiln_requests_total", "kiln_errors_total"
+RESULTS, EMPTY = "kiln_results_total", "kiln_empty_results_total"
 AUDIO = "kiln_audio_seconds_total"
 LATENCY, REAL_TIME_FACTOR = "kiln_latency_seconds", "kiln_real_time_factor"
 INPUT, INTERNAL = "input", "internal"  # kinds of errors: the client's, and ours
 COUNTERS = {
     REQUESTS: "Requests that the pipeline took, answered or not",
     AUDIO: "Seconds of audio in answered requests",
-    EMPTY: "Answers without text or segment; of a stream, its last where no other had any",
+    RESULTS: "Results: an answer or, of a stream, all of them, counted with the last",
+    EMPTY: "Results without text or segment",
 }
 HISTOGRAMS = {
     LATENCY: ("Seconds from the first step of the pipeline to its answer", (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)),
-    REAL_TIME_FACTOR: ("Seconds of that for each second of audio", (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)),
+    REAL_TIME_FACTOR: (
+        "Seconds of that for each second of audio",
+        (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    ),
 }
-LARGER = (1.0, 2.5, 5.0, 10.0)
+LARGER = (1.0, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,15 @@ class Metrics:
     errors: Mapping[str, Any]
     histograms: Mapping[str, Any]
 
-    def answered(self, latency: float, audio: float, *, empty: bool) -> None:
-        """Record an answer that took `latency` seconds; audio: its seconds, 0 for a text."""
+    def answered(self, latency: float, audio: float, *, empty: bool, is_last: bool = True) -> None:
+        """Record an answer that took `latency` seconds.
+
+        audio: its seconds, 0 for a text. is_last: no other belongs to the same result, which is then empty or not.
+        """
         self.counters[REQUESTS].increment(1)
         self.counters[AUDIO].increment(audio)
-        self.counters[EMPTY].increment(int(empty))
+        self.counters[RESULTS].increment(int(is_last))
+        self.counters[EMPTY].increment(int(empty and is_last))
         self.histograms[LATENCY].observe(latency)
         if audio > 0:
             self.histograms[REAL_TIME_FACTOR].observe(latency / audio)

@@ -295,7 +295,13 @@ def test_an_abandoned_sequence_is_forgotten():
 def test_metrics_count_what_was_served(connect: Ask, ports: server.Ports, spoken: list[Recording]):
     def read() -> dict[str, float]:
         labels = {"model": "paraformer", "version": "1", "target": "cpu_fp32"}
-        names = ("requests_total", "audio_seconds_total", "empty_results_total", "latency_seconds_count")
+        names = (
+            "requests_total",
+            "audio_seconds_total",
+            "results_total",
+            "empty_results_total",
+            "latency_seconds_count",
+        )
         return {name: triton.count(ports, f"kiln_{name}", **labels) for name in (*names, "real_time_factor_count")}
 
     audio, before = spoken[0].samples(), read()
@@ -313,11 +319,13 @@ def test_a_stream_is_one_empty_result_only_if_nothing_was_said(
     connect: Ask, ports: server.Ports, spoken: list[Recording], *, silent: bool
 ):
     audio = np.zeros(PIECE, np.float32) if silent else spoken[0].samples()  # in more, the miniature hears a word
-    before = triton.count(ports, "kiln_empty_results_total", model="paraformer_streaming")
+    names = ("kiln_results_total", "kiln_empty_results_total")
+    before = [triton.count(ports, name, model="paraformer_streaming") for name in names]
     texts = [text(each) for each in connect("grpc", "paraformer_streaming").stream(audio, 31 + silent)]
     assert "" in texts
     assert (not any(texts)) == silent
-    assert triton.count(ports, "kiln_empty_results_total", model="paraformer_streaming") == before + silent
+    after = [triton.count(ports, name, model="paraformer_streaming") for name in names]
+    assert after == [before[0] + 1, before[1] + silent]
 
 
 def named_metrics() -> set[str]:
