@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import sys
 import time
@@ -50,15 +51,16 @@ def repro(arguments: Sequence[str], ray: str | None = None) -> None:
             was built stays, and the next build goes on from there.
     """
     refuse_busy()
-    plan.write(params.load())
-    links.refuse()
-    arguments = _without_dead_remote(arguments)
-    if ray:
-        from stages.commands import fan_out
+    with _alone():
+        plan.write(params.load())
+        links.refuse()
+        arguments = _without_dead_remote(arguments)
+        if ray:
+            from stages.commands import fan_out
 
-        fan_out.refuse()
-    with _ended_by_signals(), supervise(arguments) as build:
-        status = _build(build, arguments, ray)
+            fan_out.refuse()
+        with _ended_by_signals(), supervise(arguments) as build:
+            status = _build(build, arguments, ray)
     if status == 0:
         heal.remember()
     if layout.SUMMARY.is_file():
@@ -111,6 +113,22 @@ def refuse_busy() -> None:
     busy += lifetime.left_behind_in(here) if left else []
     if busy:
         raise UserError(f"a build runs here already: {lifetime.describe(busy[0])}; wait for it, or end it")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep other builds out of this working tree while the block lasts: two that begin together find nobody.
+
+    Raises:
+        UserError: another one is in its block.
+    """
+    layout.BUILDS.mkdir(parents=True, exist_ok=True)
+    with (layout.BUILDS / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which ends with this process, however that ends
+        except BlockingIOError as e:
+            raise UserError("a build begins here already; wait for it, or end it") from e
+        yield
 
 
 @contextmanager

@@ -289,6 +289,17 @@ def test_a_remote_that_does_not_answer_ends_dvc_and_a_stage_that_sleeps_does_not
     assert stalled("echo \"Running stage 'export@a':\"") == []
 
 
+def test_of_two_builds_that_begin_together_one_is_refused():
+    first = "from stages.commands import repro\nwith repro._alone():\n    print(flush=True)\n    input()"
+    with subprocess.Popen([sys.executable, "-c", first], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        other.stdout.readline()
+        with pytest.raises(UserError, match="a build begins here already"):
+            repro.repro(["export@b"])
+        other.kill()
+    assert build("export@b") == 0
+
+
 def test_another_build_is_named_and_what_a_killed_one_left_is_waited_for():
     Path("dvc").write_text("import time\ntime.sleep(60)\n")
     busy = subprocess.Popen([sys.executable, "dvc", "repro"])
