@@ -8,13 +8,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from stages.commands import COMPLETION, NAMES, load, parser
-from stages.commands.heal import heal
-from stages.core.errors import entrypoint
+
+def explain_missing(error: ModuleNotFoundError) -> str:
+    """Say which library this Python has not got, and how it gets it: another Python, or half an installation."""
+    here = f"Python {sys.version.split()[0]} ({sys.executable}) has no {error.name}"
+    install = "`rm -f .venv/libraries && make .venv/runtime` installs all of the lock"
+    return f"{here}: {install}, `. .venv/bin/activate` chooses the Python that has it"
+
+
+try:
+    from stages.commands import COMPLETION, NAMES, load, parser
+    from stages.commands.heal import heal
+    from stages.core.errors import UserError, entrypoint
+except ModuleNotFoundError as e:
+    sys.exit(f"error: {explain_missing(e)}")
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the command that `argv` names; `--help` lists what there is."""
+    try:
+        _run(argv)
+    except ModuleNotFoundError as e:
+        raise UserError(explain_missing(e)) from e
+
+
+def _run(argv: Sequence[str]) -> None:
     wanted = NAMES if COMPLETION in argv else NAMES.keys() & set(argv)
     line = parser(wanted)
     arguments, others = line.parse_known_args(argv)

@@ -54,6 +54,24 @@ def test_help_has_a_description_and_an_example_that_is_a_command_line(name: str,
     assert not others or name == "repro"
 
 
+def test_a_python_without_the_libraries_is_told_so():
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "stages", "doctor"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: Python {sys.version.split()[0]} ({sys.executable}) has no ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_half_an_installation_is_told_so(tmp_path: Path):
+    (tmp_path / "requests.py").write_text("raise ModuleNotFoundError(\"No module named 'requests'\", name='requests')")
+    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "stages", "doctor"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **paths}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "has no requests: `rm -f .venv/libraries && make" in done.stderr
+
+
 def test_every_command_is_listed(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
