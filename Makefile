@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export OMP_WAIT_POLICY := PASSIVE
 EXTRAS := $(patsubst extras/%.txt,%,$(wildcard extras/*.txt))
 
-.PHONY: repro test test-catalogue test-extras lint gate final scale serve load gpu peers lock clean
+.PHONY: repro test test-catalogue test-extras lint gate final scale serve load gpu peers lock clean again
 .DELETE_ON_ERROR:
 
 repro: .venv/runtime  ## build, measure and report everything that changed
@@ -82,7 +82,8 @@ clean:  ## forget everything that was built here; the downloads in .cache/ stay
 
 # ONNX Runtime as others still have it, to find the oldest one that loads a release. Newer Pythons have no wheel of some.
 OLDER := $(patsubst stages/runtimes/older_versions/%.txt,%,$(wildcard stages/runtimes/older_versions/*.txt))
-.venv/older: .venv/uv $(wildcard stages/runtimes/older_versions/*.txt)
+# They are among the downloads, which may be gone while .venv is not: CI keeps the two apart.
+.venv/older: .venv/uv $(wildcard stages/runtimes/older_versions/*.txt) $(if $(wildcard .cache/onnxruntime),,again)
 	$(foreach version,$(OLDER),$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes \
 	  --target .cache/onnxruntime/$(version) -r stages/runtimes/older_versions/$(version).txt &&) true
 	touch $@

@@ -181,6 +181,7 @@ def clone(project: Path, place: Path, variables: Mapping[str, str], skipped: str
     for name in ("gh", "curl"):
         program(place / "tools" / name, calls, "cat comparison.md > posted")
     (place / ".venv/bin/activate").write_text('PATH="$PWD/.venv/bin:$PATH"\n')
+    (place / ".cache" / "onnxruntime").mkdir(parents=True)
     for order, file in enumerate(("requirements.txt", "pyproject.toml", *MARKERS)):
         (place / file).touch()
         os.utime(place / file, (1e9 + order, 1e9 + order))

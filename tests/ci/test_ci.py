@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -186,6 +187,18 @@ def test_without_a_remote_the_cache_of_the_ci_is_all_there_is(gitlab: Job):
     assert gitlab.gitlab("build") == 0
     assert gitlab.calls("kiln")[:2] == ["doctor", "repro"]
     assert gitlab.calls("dvc") == ["remote default", "remote default"]
+
+
+def test_an_installation_whose_downloads_are_gone_gets_the_older_runtimes_again(gitlab: Job):
+    def made() -> str:
+        done = subprocess.run(
+            ["make", "--dry-run", ".venv/runtime"], cwd=gitlab.place, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    assert "touch .venv/older" not in made()
+    shutil.rmtree(gitlab.place / ".cache")  # as where a CI restores .venv and not .cache
+    assert "touch .venv/older" in made()
 
 
 def test_each_action_is_pinned_and_no_expression_is_in_a_shell():
