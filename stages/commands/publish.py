@@ -6,6 +6,7 @@ by them, from any clone. What others will get is got and verified here before th
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tempfile
 from argparse import ArgumentParser, Namespace
@@ -24,6 +25,7 @@ EXAMPLE = "kiln publish fsmn_vad-cpu_int8 --version v1.2.0"
 DVC_YAML = Path("dvc.yaml")
 STAGE = "package"  # the stage of which the releases are the output
 DIRTY = "-dirty"
+VERSION = re.compile(r"v\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -42,6 +44,8 @@ def run(arguments: Namespace) -> None:
             knows, or DVC, GTO or git refuse.
     """
     builds = _released(arguments.builds)
+    if arguments.version is not None and not VERSION.fullmatch(arguments.version):
+        raise UserError(f"version {arguments.version!r}: wanted v and three numbers, such as v1.2.0")
     for build in builds:
         verification.check(layout.RELEASE / build, arguments.key)
         _check_commit(layout.RELEASE / build)

@@ -12,11 +12,13 @@ import pytest
 import soundfile
 from onnx import numpy_helper
 
+from stages import runtimes
 from stages.__main__ import main
 from stages.commands import drift
 from stages.core import layout
 from stages.core.errors import UserError
 from stages.core.files import read_json, sha256, write_json
+from stages.core.params.section import FORKABLE
 from stages.corpora import manifest
 from tests import workspace
 from tests.release import released
@@ -110,7 +112,7 @@ def test_all_that_cannot_be_used_is_named_at_once(tiny_corpus: Path, tmp_path: P
     soundfile.write(folder / "stereo.wav", np.stack([samples, samples], axis=1), rate)
     soundfile.write(folder / "nothing.wav", samples[:0], rate)
     (folder / "cut.wav").write_bytes(first.read_bytes()[:20])
-    shutil.copy(first, os.fsencode(folder) + b"/\xff.wav")
+    shutil.copy(first, os.fsdecode(os.fsencode(folder) + b"/\xff.wav"))
     with pytest.raises(UserError, match="6 of 7 WAV files cannot be used; convert") as refused:
         drift.collected(folder)
     said = str(refused.value)
@@ -159,7 +161,7 @@ def test_a_release_for_another_onnx_runtime_is_measured_in_that(
 ):
     release(place, tiny_export, tiny_checkpoint)
     entered = []
-    monkeypatch.setattr(drift.runtimes, "enter", lambda *given: entered.append(given))
+    monkeypatch.setattr(runtimes, "enter", lambda *given: entered.append(given))
     collect(tiny_corpus)
     main(["drift", str(RELEASE), "--audio", "collected"])
     assert entered == [("onnxruntime", "__main__", ["drift", str(RELEASE), "--audio", "collected"])]
@@ -175,7 +177,7 @@ def test_what_cannot_be_forked_is_run_by_one_process(place, tiny_export, tiny_ch
         return {"not_finite": 0, "metrics": {METRIC: {"baseline": None}}}
 
     monkeypatch.setattr(drift, "evaluate", evaluate)
-    for forkable in (drift.FORKABLE, ()):
+    for forkable in (FORKABLE, ()):
         monkeypatch.setattr(drift, "FORKABLE", forkable)
         with pytest.raises(UserError, match="nothing to measure"):
             main(["drift", str(RELEASE), "--audio", "collected"])

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import requests
+from pypi_simple import PYPI_SIMPLE_ENDPOINT
 from ruamel.yaml import YAML
 
 from stages.core import layout, params
@@ -154,7 +155,7 @@ def test_a_certificate_of_a_company_s_own_is_the_system_s(tmp_path: Path, monkey
 
 def test_an_empty_address_of_the_index_is_none(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PIP_INDEX_URL", "")  # as CI has a variable that is not set
-    assert index.endpoint() == index.PYPI_SIMPLE_ENDPOINT
+    assert index.endpoint() == PYPI_SIMPLE_ENDPOINT
 
 
 def test_a_hub_that_does_not_answer_is_a_warning_where_there_is_another_source(

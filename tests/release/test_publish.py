@@ -11,6 +11,7 @@ import pytest
 from dvc.cli import main as dvc_main
 
 from stages.__main__ import main
+from stages.commands import publish
 from stages.core import layout
 from stages.core.errors import UserError
 from tests.release import released
@@ -116,6 +117,14 @@ def test_what_cannot_be_published_ends_in_one_line(spoil, message: str):
     spoil()
     with pytest.raises(UserError, match=message):
         main(["publish", BUILD, "--version", "v1.0.0"])
+
+
+@pytest.mark.parametrize("version", ["v1", "1.2.0", "v1.2.0 ", ""])
+@pytest.mark.usefixtures("home")
+def test_a_version_that_is_none_is_refused_before_anything_is_pushed(version: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(publish, "_dvc")
+    with pytest.raises(UserError, match=f"version '{version}': wanted v and three numbers, such as v1.2.0"):
+        main(["publish", BUILD, "--version", version])
 
 
 @pytest.mark.usefixtures("home")
