@@ -68,7 +68,8 @@ def _memory(sizes: list[float]) -> Finding:
         return Finding("memory", f"{found}; a first build takes up to {most:.1f} GB")
     wanted = f"{least:.1f} GB for the largest model, {most:.1f} GB for those that a first build makes at once"
     consequence = "the system ends stages of the build"
-    fix = "build one target after another (`kiln repro report@cpu_fp32`), or add memory"
+    one_by_one = "build one target after another (`kiln repro report@cpu_fp32`), or "
+    fix = f"{one_by_one if has >= least else ''}add memory"
     return Finding("memory", found, level(blocks=has < least), wanted, consequence, fix)
 
 

@@ -84,6 +84,7 @@ def test_memory_that_the_builds_do_not_fit_in(has: float, level: str, monkeypatc
     monkeypatch.setattr(machine, "limit", lambda: has * 1e9)
     found = faults.one(machine.check, named="memory")
     assert (found.level, found.found.startswith(f"{has:.1f} GB, ")) == (level, True)
+    assert (found.fix == "add memory") == (level == "blocks")
     assert found.wanted.startswith("3.2 GB for the largest model")
 
 
