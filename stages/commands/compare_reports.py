@@ -58,9 +58,14 @@ def _entries(summary: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _facts(entry: Mapping[str, Any]) -> Facts:
     """Return the verdict, the metrics with a limit, the cases on one thread and the size of a build."""
     accuracy = {name: f"{number(m['value'])}, {interval(m['ci'])}" for name, m in gated(dict(entry))}
-    latency = {case: f"{milliseconds(m['p50_ms'])} ms, {describe_speedup(m)}" for case, m in one_thread(entry).items()}
+    latency = {case: f"{_describe_time(m)}, {describe_speedup(m)}" for case, m in one_thread(entry).items()}
     values = ({"": entry["verdict"]}, accuracy, latency, {"": size(entry["artifact"]["bytes"])})
     return dict(zip(COLUMNS, values, strict=True))
+
+
+def _describe_time(measured: Mapping[str, Any]) -> str:
+    """Return how long a case takes; of a pipeline that is its real-time factor."""
+    return f"rtf {measured['rtf']:.4f}" if "rtf" in measured else f"{milliseconds(measured['p50_ms'])} ms"
 
 
 def _row(name: str, old: Facts, new: Facts) -> str:

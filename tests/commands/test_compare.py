@@ -97,6 +97,19 @@ def test_a_row_for_each_build_in_which_two_reports_differ(root: Path, capsys: py
     assert (others, where) == ("3 builds do not differ.", "Measured on `Another`, before on `A CPU`.")
 
 
+def test_a_pipeline_is_compared_by_its_real_time_factor(root: Path, capsys: pytest.CaptureFixture[str]):
+    old, new = report(root, Path("old")), report(root, Path("new"))
+    for place, rtf in ((old, 0.0123), (new, 0.0072)):
+        found = read_json(place / "summary.json")
+        entry = found["builds"]["fsmn_vad-good"]
+        case = {"rtf": rtf, "speedup": 1.0, "ci": [0.9, 1.1], "limit": None, "verdict": None}
+        found["pipelines"] = {"speech": entry | {"latency": {"pipeline_1_thread": case}}}
+        write_json(place / "summary.json", found)
+    row = rows(old, new, capsys)[2]
+    was, now = "rtf 0.0123, 1.00x [0.90, 1.10]", "rtf 0.0072, 1.00x [0.90, 1.10]"
+    assert f"| `pipeline` {was} → **{now}** |" in row
+
+
 def test_a_build_that_one_report_lacks(root: Path, capsys: pytest.CaptureFixture[str]):
     old, new = report(root, Path("old")), report(root, Path("new"))
     found = read_json(old / "summary.json")
