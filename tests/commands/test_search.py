@@ -133,7 +133,7 @@ def test_tune_starts_from_funasr_s_recipe_and_writes_a_winner_as_one_line_s_diff
 
 def test_a_gate_that_nothing_passes_ends_in_one_message_and_changes_nothing(monkeypatch):
     monkeypatch.setattr(recipe_space, "order_layers", lambda _: dict.fromkeys(("simplify", "optimize"), ["layer"] * 8))
-    text = Path("params.yaml").read_text().replace("offline_frame_agreement: 1 ", "offline_posterior_mean_drift: 1.0e-9 ")
+    text = Path("params.yaml").read_text().replace("offline_frame_agreement: 1 ", "offline_posterior_max_drift: 1e-9 ")
     Path("params.yaml").write_text(text)
     with pytest.raises(UserError, match=r"none of \d recipes passed the gate on the tuning split; the nearest"):
         main(["tune", *BUILD, "--trials", "1"])
