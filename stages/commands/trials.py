@@ -127,10 +127,16 @@ def quantize_graphs(bench: Bench, recipe: Int8, graph: str) -> Path:
 
 
 def accuracy(bench: Bench, folder: Path) -> dict[str, dict[str, Any]]:
-    """Measure every metric of an artifact against the fp32 torch model, as `evaluate` does, on the tuning split."""
+    """Measure every metric of an artifact against the fp32 torch model, as `evaluate` does, on the tuning split.
+
+    Raises:
+        UserError: it gives numbers that are not finite, which no gate lets pass.
+    """
     graph_set = graphs.read(folder)
     artifact = graph_set, runtimes.load(folder, graph_set, "onnxruntime", threads=1)
     found = evaluate(bench.family, bench.checkpoint, bench.recordings, artifact, bench.reference, bench.p.evaluate)
+    if found["not_finite"]:
+        raise UserError(f"{bench.build}: NaN or infinite numbers in {found['not_finite']} recordings of tuning")
     metrics: dict[str, dict[str, Any]] = found["metrics"]
     return metrics
 

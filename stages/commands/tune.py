@@ -110,7 +110,7 @@ def tune(model: str, target: str, limits: Limits, *, smallest: bool, dry_run: bo
             nearest = min(tried, key=lambda t: t.violation)
             raise UserError(
                 f"{bench.build}: none of {len(tried)} recipes passed the gate on the tuning split; the nearest, "
-                f"{nearest.choice}, misses it by {nearest.violation:.4f}"
+                f"{nearest.choice}, {nearest.why or f'misses it by {nearest.violation:.4f}'}"
             )
         present = _time_again(bench, _try(bench, _current_choice(bench), bench.recipe))
         finalists = [_time_again(bench, t) for t in passed[:FINALISTS]]
@@ -170,8 +170,9 @@ def _try(bench: Bench, choice: Choice, recipe: Int8) -> Tried:
 
 
 def _time_again(bench: Bench, tried: Tried) -> Tried:
-    """Time a recipe again and for longer, so that luck decides nothing."""
-    assert tried.recipe is not None  # noqa: S101  it was made before
+    """Time a recipe again and for longer, so that luck decides nothing; one that made nothing of use has no time."""
+    if tried.recipe is None:
+        return tried
     folder = trials.quantize_graphs(bench, tried.recipe, tried.choice["graph"])
     return replace(tried, speedups=trials.speedups(bench, folder, FINAL_SECONDS))
 

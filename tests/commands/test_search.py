@@ -140,6 +140,12 @@ def test_a_gate_that_nothing_passes_ends_in_one_message_and_changes_nothing(monk
     assert Path("params.yaml").read_text() == text
 
 
+def test_a_recipe_whose_outputs_are_nan_does_not_pass(monkeypatch):
+    monkeypatch.setattr(trials, "evaluate", lambda *_: {"not_finite": 3, "metrics": {}})
+    with pytest.raises(UserError, match=r"none of 1 recipes .*: NaN or infinite numbers in 3 recordings"):
+        main(["tune", *BUILD, "--trials", "1"])
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
