@@ -9,7 +9,7 @@ from stages.core import layout
 from stages.core.errors import UserError, entrypoint, refuse_arguments
 from stages.core.files import read_json, write_json
 from stages.release import signature, verification
-from stages.reporting.results import describe
+from stages.reporting.results import explain_metrics
 
 CLOSING = ("fail", "inconclusive")
 
@@ -20,12 +20,8 @@ def failures(summary: dict[str, Any]) -> Iterator[str]:
     for name, build in sorted(entries.items(), key=lambda item: item[1]["verdict"] != "failed"):
         if not build["required"] or build["verdict"] == "pass":
             continue
-        judged = {**build["accuracy"], **build["latency"]}
-        bad = {describe(m, v): v["verdict"] for m, v in judged.items() if v["verdict"] in CLOSING}
-        if any(line in build["reason"] for line in bad):
-            yield from (f"{name}: {verdict}: {line}" for line, verdict in bad.items())
-        else:  # no metric decided, such as of outputs that are NaN
-            yield f"{name}: {build['verdict']}: {build['reason']}"
+        bad = [(verdict, line) for verdict, line in explain_metrics(build).values() if verdict in CLOSING]
+        yield from (f"{name}: {verdict}: {why}" for verdict, why in bad or [(build["verdict"], build["reason"])])
 
 
 def _format_excuse(build: dict[str, Any]) -> str:

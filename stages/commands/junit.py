@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from stages.reporting.results import describe
+from stages.reporting.results import explain_metrics
 
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 COUNTS = {"tests": "testcase", "failures": "testcase/failure", "skipped": "testcase/skipped"}
@@ -40,13 +40,11 @@ def _suite(name: str, cases: Iterator[ET.Element]) -> ET.Element:
 
 def _cases(name: str, entry: Mapping[str, Any]) -> Iterator[ET.Element]:
     """Yield a case for each metric with a limit, or a single one where no metric decided, such as a failed stage."""
-    judged = {**entry["accuracy"], **entry["latency"]}
-    lines = {metric: describe(metric, value) for metric, value in judged.items() if value["verdict"]}
-    if entry["verdict"] != "pass" and not any(line in entry["reason"] for line in lines.values()):
+    metrics = explain_metrics(entry)
+    for metric, (verdict, line) in metrics.items():
+        yield _case(name, metric, verdict, line, entry)
+    if not metrics:
         yield _case(name, "verdict", entry["verdict"], entry["reason"], entry)
-        return
-    for metric, line in lines.items():
-        yield _case(name, metric, judged[metric]["verdict"], line, entry)
 
 
 def _case(name: str, what: str, verdict: str, reason: str, entry: Mapping[str, Any]) -> ET.Element:
