@@ -102,6 +102,11 @@ def _import_once(family: Family[Any], checkpoint: Path) -> None:
     family.load(checkpoint)
 
 
+def count_processes(target: Target) -> int | None:
+    """Return how many processes may score with what is loaded for a target: None where each core may have one."""
+    return None if target.runtime in FORKABLE else 1
+
+
 def load_artifact(folder: Path, target: Target) -> LoadedArtifact:
     """Load what a target runs of a folder, on one thread."""
     graph_set = graphs.read(folder)
@@ -183,7 +188,6 @@ def main(argv: Sequence[str]) -> None:
         artifact = load_artifact(layout.ARTIFACTS / build.artifact, target)
         recordings = manifest.read(layout.corpus(model.dataset), p.evaluate.split)
         checkpoint, reference = layout.checkpoint(build.model), layout.reference(build.model)
-        processes = None if target.runtime in FORKABLE else 1
         result |= {"headline": f"{family.MODES[0]}_{family.HEADLINE}", "baseline": read_json(layout.quality(reference))}
         result |= evaluate(
             family,
@@ -193,7 +197,7 @@ def main(argv: Sequence[str]) -> None:
             reference,
             p.evaluate,
             limits=p.gates[target.gate].accuracy[model.family],
-            processes=processes,
+            processes=count_processes(target),
         )
         if target.is_exact:
             exact = torch_artifact(family, family.load(checkpoint))

@@ -20,12 +20,11 @@ from stages.core import layout, params, plan
 from stages.core.errors import UserError, did_you_mean
 from stages.core.files import read_json, sha256
 from stages.core.params import Params
-from stages.core.params.section import FORKABLE
 from stages.core.plan import Build
 from stages.core.statistics import describe_drift, loss_interval
 from stages.corpora import manifest
 from stages.corpora.manifest import Recording
-from stages.evaluate import evaluate, load_artifact
+from stages.evaluate import count_processes, evaluate, load_artifact
 from stages.models.accuracy import AGAINST_FP32
 from stages.models.protocols import Family, HasSegments, HasText
 from stages.reference import write_reference
@@ -146,7 +145,7 @@ def measure(
         if not truth:
             outcomes = family.read_outcomes(Path(place), family.MODES[0])
             recordings = [_replace_truth(family, checkpoint, *each) for each in zip(recordings, outcomes, strict=True)]
-        processes = None if target.runtime in FORKABLE else 1
+        processes = count_processes(target)
         found = evaluate(family, checkpoint, recordings, artifact, Path(place), p.evaluate, processes=processes)
     if found["not_finite"]:
         raise UserError(f"{folder}: NaN or infinite numbers in {found['not_finite']} of {len(recordings)} recordings")

@@ -21,7 +21,7 @@ from stages.core.params.origins import Generated
 from stages.core.plan import Build
 from stages.core.statistics import describe_drift
 from stages.corpora import manifest
-from stages.evaluate import evaluate, load_artifact
+from stages.evaluate import count_processes, evaluate, load_artifact
 from stages.reference import write_reference
 from stages.reporting.results import judge_metric
 
@@ -74,9 +74,10 @@ def measure(p: Params, name: str, scratch: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as place:
         write_reference(family, checkpoint, recordings, Path(place))
         for key, build in required.items():
-            artifact = load_artifact(layout.ARTIFACTS / build.artifact, p.targets[build.target])
-            found = evaluate(family, checkpoint, recordings, artifact, Path(place), p.evaluate)
-            gate = p.gates[p.targets[build.target].gate]
+            target = p.targets[build.target]
+            artifact, processes = load_artifact(layout.ARTIFACTS / build.artifact, target), count_processes(target)
+            found = evaluate(family, checkpoint, recordings, artifact, Path(place), p.evaluate, processes=processes)
+            gate = p.gates[target.gate]
             for metric, limit in gate.accuracy[model.family].items():
                 judged = judge_metric(found["metrics"][metric], limit, gate.worst)
                 if found["not_finite"]:

@@ -178,7 +178,7 @@ def test_what_cannot_be_forked_is_run_by_one_process(place, tiny_export, tiny_ch
 
     monkeypatch.setattr(drift, "evaluate", evaluate)
     for forkable in (FORKABLE, ()):
-        monkeypatch.setattr(drift, "FORKABLE", forkable)
+        monkeypatch.setattr("stages.evaluate.FORKABLE", forkable)
         with pytest.raises(UserError, match="nothing to measure"):
             main(["drift", str(RELEASE), "--audio", "collected"])
     assert asked == [None, 1]

@@ -77,16 +77,39 @@ def test_a_metric_of_which_the_split_has_nothing_is_a_row_that_says_so():
     assert row == "| my_asr-cpu_int8 | 20 | woitn_emotion_accuracy | - | nothing to measure | 0.01 | inconclusive |"
 
 
-def test_outputs_that_are_nan_fail_whatever_the_metric_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Measures the made up builds on one text; gives the rows and with how many processes each was scored."""
     monkeypatch.chdir(tmp_path)
     workspace.make(tmp_path)
     (tmp_path / "data").mkdir()
     manifest.write(tmp_path / "data", "final", [manifest.Line(id="a", text="a")])
-    found = workspace.accuracy("good") | {"not_finite": 3}
-    for name, fake in {"_locate_final": tmp_path / "data", "evaluate": found}.items():
-        monkeypatch.setattr(final, name, lambda *_, fake=fake: fake)
+    monkeypatch.setattr(final, "_locate_final", lambda *_: tmp_path / "data")
     for name in ("write_reference", "load_artifact"):
         monkeypatch.setattr(final, name, lambda *_: None)
-    rows = list(final.measure(params.load(), workspace.MODEL, tmp_path))
+
+    def measured(**found: Any) -> tuple[list[str], list[int | None]]:
+        asked: list[int | None] = []
+
+        def evaluate(*_: object, processes: int | None) -> dict[str, Any]:
+            asked.append(processes)
+            return workspace.accuracy("good") | found
+
+        monkeypatch.setattr(final, "evaluate", evaluate)
+        return list(final.measure(params.load(), workspace.MODEL, tmp_path)), asked
+
+    return measured
+
+
+def test_outputs_that_are_nan_fail_whatever_the_metric_says(evaluated: Any):
+    rows, _ = evaluated(not_finite=3)
     assert rows
     assert all(row.endswith("| fail: NaN or infinite numbers in 3 recordings |") for row in rows)
+
+
+def test_what_cannot_be_forked_is_run_by_one_process(evaluated: Any, monkeypatch: pytest.MonkeyPatch):
+    _, asked = evaluated()
+    monkeypatch.setattr("stages.evaluate.FORKABLE", ())
+    _, asked_then = evaluated()
+    assert set(asked) == {None}
+    assert set(asked_then) == {1}
