@@ -1,4 +1,4 @@
-"""What ends a build at its beginning: lock files that DVC cannot read, links, an old plan, a key that is none."""
+"""Find what ends a build at its beginning: lock files that DVC cannot read, links, an old plan, a key that is none."""
 
 from __future__ import annotations
 

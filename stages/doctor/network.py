@@ -59,7 +59,7 @@ def _report_missing(need: Need, *, may_restore: bool) -> Finding:
 
 
 def _explain_no_answer(place: str, ask: Callable[[], None], seconds: float | None = None) -> str | None:
-    """Return why a place gave no answer, in one line, or None; seconds: for it, as many as a finding says otherwise."""
+    """Return why a place gave no answer, in one line, or None; seconds: that it has, SECONDS without."""
     limit = SECONDS if seconds is None else seconds
     try:
         with shorten_errors(place):

@@ -16,7 +16,7 @@ from stages.release import funasr_server
 MEASURED = (".onnx", ".data", ".engine", ".ort", ".xml", ".bin", ".tflite", ".torchscript")  # what holds a network
 NETWORK = (".pt", *MEASURED)  # of a checkpoint: weights, and graphs that nobody measured here
 SHERPA_TOKENS = "tokens.txt"
-CONFIG, CMVN_PATH = "config.yaml", "cmvn_file"
+CMVN_PATH = "cmvn_file"
 README, CHECKPOINT_README = "README.md", "README.checkpoint.md"
 OWN = ("provenance.json", "bom.cdx.json", "SHA256SUMS", "model.sig", "prune.json")  # never a checkpoint's
 
@@ -46,8 +46,8 @@ def fill(artifact: Path, checkpoint: Path, measured: Mapping[str, str], folder: 
         write_json(folder / tokens.FILE, pieces.read(folder))
     if (folder / tokens.FILE).is_file():  # a checkpoint's own tokens.txt is a plain list, as FunASR trains with
         write_text(folder / SHERPA_TOKENS, sherpa_tokens(folder / tokens.FILE))
-    if (folder / CONFIG).is_file():
-        remove_cmvn_path(folder / CONFIG)
+    if (config := folder / funasr_server.CONFIG).is_file():
+        remove_cmvn_path(config)
     funasr_server.complete(folder)
 
 

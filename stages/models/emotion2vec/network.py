@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from funasr.tokenizer.char_tokenizer import CharTokenizer
 
 SCHEMAS = {"Emotion2vec": schema.Emotion2vec}
-TOKENS = (tokens.FILE, "tokens.txt")  # the hub has the second; of a release with both, that is sherpa-onnx's
+TOKENS = (tokens.FILE, tokens.PLAIN)  # the hub has the second; of a release with both, that is sherpa-onnx's
 
 
 def read_config(folder: Path) -> dict[str, Any]:

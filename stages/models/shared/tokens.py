@@ -15,7 +15,7 @@ from stages.models.shared.checkpoint import importing_funasr
 if TYPE_CHECKING:
     from funasr.tokenizer.char_tokenizer import CharTokenizer
 
-FILE = "tokens.json"
+FILE, PLAIN = "tokens.json", "tokens.txt"
 OWN_WORDS = "jieba_usr_dict"  # of a checkpoint whose tokens are words: those that jieba does not know
 UNKNOWN = "<unk>"
 SYMBOL = re.compile(r"<.+>")  # <s> or <|en|>, which is no text
@@ -32,8 +32,8 @@ def read(folder: Path, vocabulary: int | None = None, files: Sequence[str] = (FI
     """
     path = next((folder / name for name in files if (folder / name).is_file()), None)
     if path is None:
-        plain = next(folder.glob("tokens.txt"), None)
-        wanted = f"make it a JSON list of the lines of {plain.name}" if plain else "add the checkpoint's own token list"
+        is_plain = (folder / PLAIN).is_file()
+        wanted = f"make it a JSON list of the lines of {PLAIN}" if is_plain else "add the checkpoint's own token list"
         raise UserError(f"{folder}: found no {' or '.join(files)}; {wanted}")
     tokens = _parse(path)
     if vocabulary not in {None, len(tokens)}:
