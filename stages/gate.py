@@ -9,7 +9,7 @@ from stages.core import layout
 from stages.core.errors import UserError, entrypoint, refuse_arguments
 from stages.core.files import read_json, write_json
 from stages.release import signature, verification
-from stages.reporting.results import explain_metrics
+from stages.reporting.results import describe
 
 CLOSING = ("fail", "inconclusive")
 
@@ -22,6 +22,14 @@ def failures(summary: dict[str, Any]) -> Iterator[str]:
             continue
         bad = [(verdict, line) for verdict, line in explain_metrics(build).values() if verdict in CLOSING]
         yield from (f"{name}: {verdict}: {why}" for verdict, why in bad or [(build["verdict"], build["reason"])])
+
+
+def explain_metrics(entry: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return the verdict and a line for each metric with a limit; none where something else decided, such as NaN."""
+    judged = {**entry["accuracy"], **entry["latency"]}
+    found = {name: (value["verdict"], describe(name, value)) for name, value in judged.items() if value["verdict"]}
+    is_by_metric = entry["verdict"] == "pass" or any(line in entry["reason"] for _, line in found.values())
+    return found if is_by_metric else {}
 
 
 def _format_excuse(build: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from stages.reporting.results import explain_metrics
+from stages.gate import explain_metrics
 
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 COUNTS = {"tests": "testcase", "failures": "testcase/failure", "skipped": "testcase/skipped"}

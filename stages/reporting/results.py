@@ -201,14 +201,6 @@ def _overall_verdict(entry: dict[str, Any]) -> tuple[str, str]:
     return ("pass", f"{passed} gated metrics within their limits") if passed else ("inconclusive", "no metric is gated")
 
 
-def explain_metrics(entry: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Return the verdict and a line for each metric with a limit; none where something else decided, such as NaN."""
-    judged = {**entry["accuracy"], **entry["latency"]}
-    found = {name: (value["verdict"], describe(name, value)) for name, value in judged.items() if value["verdict"]}
-    is_by_metric = entry["verdict"] == "pass" or any(line in entry["reason"] for _, line in found.values())
-    return found if is_by_metric else {}
-
-
 def describe(name: str, value: dict[str, Any]) -> str:
     """Describe a judged metric in one line: value, interval, limit."""
     if "speedup" in value:
